@@ -1,0 +1,51 @@
+# make demo    the main job, shown: needs only python3, git and make        make demo STORE=redis://localhost
+# make serve   the same server, left running on port 8000
+# make test    all tests, with a real Redis                                make check   lint and types
+# make bench   the benchmarks
+
+VENV  ?= .venv
+PYTHON ?= python3
+STORE ?= memory://
+BIN    = $(VENV)/bin
+PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo serve test check format bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m examples.demo --store $(STORE)
+
+serve: $(VENV)/.demo
+	RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.three_layers:app --port 8000
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once)"
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once; takes a minute or two)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,177 @@
+-- The sliding window, twin of sliding_window.py; read the words there.
+--
+-- A state is one string of little-endian integers:
+--   byte 1      the width of counts (4 or 7 bytes), plus 16 where the expiry leaves room for a carried excess
+--   header      total, excess, excess stamp, last stamp, last count, last x
+--   then        the older entries in the order in which they leave: stamp, count, x
+-- Stamps take 6 bytes (milliseconds since the epoch). While the last slot is open, only the header is written.
+
+local HEAD = { [4] = '<I4I4I6I6I4I4', [7] = '<I7I7I6I6I7I7' }
+local HEAD_SIZE = { [4] = 29, [7] = 41 }
+local ENTRY = { [4] = '<I6I4I4', [7] = '<I6I7I7' }
+local ENTRY_SIZE = { [4] = 14, [7] = 20 }
+local WIDE = 4294967296
+local LONG = 16
+local NEVER = 9007199254740991
+
+local pack, unpack_ = struct.pack, struct.unpack
+
+-- Terms as they come off the wire.
+local function terms(t)
+  local limit, allowance, slot, span = t[2], t[3], t[4], t[5]
+  return {
+    limit = limit, allowance = allowance, ceiling = limit + allowance, slot = slot, span = span,
+    shadow = t[6] == 1,
+    width = limit + allowance < WIDE and 4 or 7,
+    long = allowance > 0 and LONG or 0,
+  }
+end
+
+local function widen(s)
+  local parts, size = {}, ENTRY_SIZE[4]
+  for at = 1, #s.older, size do
+    parts[#parts + 1] = pack(ENTRY[7], unpack_(ENTRY[4], s.older, at))
+  end
+  s.older, s.width, s.pos, s.rewrite = table.concat(parts), 7, 1, true
+end
+
+-- The state in `value`, or that of a key that is not there. `alive` says whether there is a last entry.
+local function open(value)
+  local s = { total = 0, excess = 0, excess_stamp = 0, stamp = 0, count = 0, x = 0, alive = false,
+    older = '', width = 4, long = 0, dirty = false, rewrite = true }
+  if value then
+    local first = string.byte(value, 1)
+    s.long = first >= LONG and LONG or 0
+    s.width = first - s.long
+    s.total, s.excess, s.excess_stamp, s.stamp, s.count, s.x = unpack_(HEAD[s.width], value, 2)
+    s.older = string.sub(value, HEAD_SIZE[s.width] + 1)
+    s.alive, s.rewrite = true, false
+  end
+  return s
+end
+
+local function lapse(t, stamp)
+  return stamp + 1 + 2 * t.span + t.slot
+end
+
+-- The window as it stands at `now` under `t`, kept in the state as v_…, without changing the rest of it.
+local function look(s, t, now)
+  if s.seen == t then return end
+  s.seen = t
+  local total, excess, excess_stamp, alive, pos = s.total, s.excess, s.excess_stamp, s.alive, 1
+  if alive then
+    local horizon = now - t.span
+    local format, size, older = ENTRY[s.width], ENTRY_SIZE[s.width], s.older
+    local bytes = #older
+    while pos <= bytes do
+      local stamp, count, x = unpack_(format, older, pos)
+      if stamp >= horizon then break end
+      total, excess, excess_stamp, pos = total - count, x, stamp, pos + size
+    end
+    if pos > bytes and s.stamp < horizon then
+      total, excess, excess_stamp, alive = total - s.count, s.x, s.stamp, false
+    end
+  end
+  if excess > 0 and now >= lapse(t, excess_stamp) then excess = 0 end
+  s.v_total, s.v_excess, s.v_excess_stamp, s.v_alive, s.pos = total, excess, excess_stamp, alive, pos
+end
+
+local function room(s, t)
+  return t.ceiling - math.min(s.v_excess, t.allowance) - s.v_total
+end
+
+local function charge(s, t, now, cost)
+  if t.width > s.width then
+    widen(s)
+    s.seen = nil
+    look(s, t, now)
+  end
+  local x = math.max(0, s.v_total + cost - t.limit + math.min(s.v_excess, t.allowance))
+  if s.pos > 1 then
+    s.older, s.pos, s.rewrite = string.sub(s.older, s.pos), 1, true
+  end
+  if s.v_alive and s.stamp >= now then
+    s.count, s.x = s.count + cost, x
+  else
+    if s.v_alive then
+      s.older = s.older .. pack(ENTRY[s.width], s.stamp, s.count, s.x)
+    end
+    s.stamp, s.count, s.x = math.floor(now / t.slot) * t.slot + t.slot - 1, cost, x
+    s.rewrite = true
+  end
+  if t.long > s.long then s.long, s.rewrite = t.long, true end
+  s.total = s.v_total + cost
+  s.excess, s.excess_stamp, s.alive = s.v_excess, s.v_excess_stamp, true
+  s.v_total, s.v_alive = s.total, true
+  s.dirty = t
+end
+
+local function wait(s, t, now, cost)
+  if cost > t.ceiling then return NEVER end
+  local total, excess, lapses = s.v_total, s.v_excess, lapse(t, s.v_excess_stamp)
+  local format, size, older = ENTRY[s.width], ENTRY_SIZE[s.width], s.older
+  local bytes, pos = #older, s.pos
+  while pos <= bytes or (s.v_alive and pos <= bytes + 1) do
+    local stamp, count, x
+    if pos <= bytes then
+      stamp, count, x = unpack_(format, older, pos)
+      pos = pos + size
+    else
+      stamp, count, x = s.stamp, s.count, s.x
+      pos = bytes + 2
+    end
+    local leave = stamp + 1 + t.span
+    if excess > 0 and lapses <= leave then
+      excess = 0
+      if total + cost <= t.ceiling then return lapses - now end
+    end
+    total, excess, lapses = total - count, x, lapse(t, stamp)
+    if total + cost <= t.ceiling - math.min(excess, t.allowance) then return leave - now end
+  end
+  return lapses - now
+end
+
+local function free_again(s, t, now)
+  if room(s, t) < 1 then
+    local ms = wait(s, t, now, 1)
+    return ms < NEVER and ms or 0
+  end
+  local total, format, size = s.v_total, ENTRY[s.width], ENTRY_SIZE[s.width]
+  for at = s.pos, #s.older, size do
+    local stamp, count = unpack_(format, s.older, at)
+    total = total - count
+    if total < t.limit then return stamp + 1 + t.span - now end
+  end
+  return s.v_alive and s.stamp + 1 + t.span - now or 0
+end
+
+-- remaining, reset (ms) and the wait (ms) of a further `cost`, as the view stands.
+local function answer(s, t, now, cost)
+  local remaining, reset = math.max(0, t.limit - s.v_total), 0
+  local ms = room(s, t) >= cost and 0 or wait(s, t, now, cost)
+  if ms > 0 and ms < NEVER then
+    reset = ms
+  elseif remaining > 0 then
+    reset = s.v_alive and s.stamp + 1 + t.span - now or 0
+  else
+    reset = free_again(s, t, now)
+  end
+  return remaining, reset, ms
+end
+
+-- Write the state back: the header alone while its slot and its expiry stand, else all of it, always with an expiry.
+local function save(key, s, now, ttl_floor)
+  local t = s.dirty
+  local head = string.char(s.width + s.long)
+    .. pack(HEAD[s.width], s.total, s.excess, s.excess_stamp, s.stamp, s.count, s.x)
+  if not s.rewrite then
+    redis.call('SETRANGE', key, 0, head)
+    return
+  end
+  -- The margin covers a limit that changes meanwhile, and with it the width of the slots.
+  local ttl = s.stamp + 1 + t.span + 3 * (math.floor(t.span / 64) + 2) - now
+  if s.long > 0 then ttl = ttl + t.span + t.slot end
+  redis.call('SET', key, head .. s.older, 'PX', string.format('%.0f', math.max(ttl, ttl_floor)))
+end
+
+return { terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save }

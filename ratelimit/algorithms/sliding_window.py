@@ -1,0 +1,149 @@
+"""The sliding window, twin of `sliding_window.lua`.
+
+Time is cut into slots. The state of a key is a queue of entries (stamp, count, x) with their running total, and the
+excess X carried over from the window before, with its stamp. A stamp is the last millisecond of the slot in which the
+entry was written, so that limits and with them slots may change without the state meaning something else. An entry
+leaves when its slot lies a whole window back; the oldest, partly covered slot thus counts in full. What was used above
+the limit (the burst) is carried by the entries as x, and taken off the next window when they leave.
+
+Any k consecutive windows admit at most k·limit + allowance; the proof stands in docs/how-it-works.md.
+"""
+
+from dataclasses import dataclass, field
+
+from ratelimit.decision import MAX_SLOTS, NEVER, Terms
+
+Entry = tuple[int, int, int]
+"""Stamp (milliseconds since the epoch), count and x (units)."""
+
+
+@dataclass(slots=True)
+class Window:
+    """The state of one key; `older` in the order in which they leave, `last` apart because most writes touch only it."""
+
+    total: int = 0
+    excess: int = 0
+    excess_stamp: int = 0
+    last: Entry | None = None
+    older: list[Entry] = field(default_factory=list)
+    carries: bool = False
+
+    def expires(self, terms: Terms) -> int:
+        """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
+        stamp = self.last[0] if self.last else self.excess_stamp
+        carried = terms.span + terms.slot if self.carries else 0
+        return stamp + 1 + terms.span + carried + 3 * (terms.span // MAX_SLOTS + 2)
+
+    def look(self, terms: Terms, now: int) -> "View":
+        """Return the window as it stands at `now` (ms), rolled forward without being changed."""
+        view = View(self, terms, now)
+        view.roll()
+        return view
+
+
+class View:
+    """A window seen at one instant under one policy's numbers; `charge` is the only change of state."""
+
+    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "terms", "total", "window")
+
+    def __init__(self, window: Window, terms: Terms, now: int) -> None:
+        self.window, self.terms, self.now = window, terms, now
+        self.gone = 0
+        self.total, self.last = window.total, window.last
+        self.excess, self.excess_stamp = window.excess, window.excess_stamp
+
+    def roll(self) -> None:
+        """Let go of the entries that have left, and of an excess that has lapsed."""
+        if self.last is not None:
+            horizon = self.now - self.terms.span
+            for entry in self.window.older:
+                if entry[0] >= horizon:
+                    break
+                self.gone += 1
+                self._release(entry)
+            else:
+                if self.last[0] < horizon:
+                    self._release(self.last)
+                    self.last = None
+        if self.excess and self.now >= self._lapse(self.excess_stamp):
+            self.excess = 0
+
+    def _release(self, entry: Entry) -> None:
+        self.excess_stamp, count, self.excess = entry
+        self.total -= count
+
+    def _lapse(self, stamp: int) -> int:
+        return stamp + 1 + 2 * self.terms.span + self.terms.slot
+
+    @property
+    def room(self) -> int:
+        """Units that would be admitted now; below zero where the limit was lowered."""
+        allowance = self.terms.allowance
+        return self.terms.limit + allowance - min(self.excess, allowance) - self.total
+
+    def charge(self, cost: int) -> None:
+        """Count `cost` units; the caller has made sure that there is room."""
+        x = max(0, self.total + cost - self.terms.limit + min(self.excess, self.terms.allowance))
+        window = self.window
+        del window.older[: self.gone]
+        if self.last is not None and self.last[0] >= self.now:
+            self.last = (self.last[0], self.last[1] + cost, x)
+        else:
+            if self.last is not None:
+                window.older.append(self.last)
+            slot = self.terms.slot
+            self.last = (self.now // slot * slot + slot - 1, cost, x)
+        self.total += cost
+        self.gone = 0
+        window.carries = window.carries or self.terms.allowance > 0
+        window.total, window.last = self.total, self.last
+        window.excess, window.excess_stamp = self.excess, self.excess_stamp
+
+    def answer(self, cost: int) -> tuple[int, int, int]:
+        """Return (remaining, reset, wait) as they stand, `wait` being that of a further `cost`; durations in ms."""
+        wait = 0 if self.room >= cost else self.wait(cost)
+        remaining = max(0, self.terms.limit - self.total)
+        if 0 < wait < NEVER:
+            return remaining, wait, wait
+        return remaining, self._empty_again() if remaining else self._free_again(), wait
+
+    def answer_charged(self) -> tuple[int, int, int]:
+        """Return (remaining, reset, wait) after a charge: `wait` below zero where nothing at all is left."""
+        remaining, reset, wait = self.answer(1)
+        return remaining, reset, -wait
+
+    def wait(self, cost: int) -> int:
+        """Return the milliseconds after which `cost` is admitted if nobody else spends, exactly; `NEVER` if never."""
+        ceiling, allowance = self.terms.limit + self.terms.allowance, self.terms.allowance
+        if cost > ceiling:
+            return NEVER
+        total, excess, lapse = self.total, self.excess, self._lapse(self.excess_stamp)
+        for stamp, count, x in self._alive():
+            leave = stamp + 1 + self.terms.span
+            if excess and lapse <= leave:
+                excess = 0
+                if total + cost <= ceiling:
+                    return lapse - self.now
+            total, excess, lapse = total - count, x, self._lapse(stamp)
+            if total + cost <= ceiling - min(excess, allowance):
+                return leave - self.now
+        return lapse - self.now
+
+    def _empty_again(self) -> int:
+        return self.last[0] + 1 + self.terms.span - self.now if self.last else 0
+
+    def _free_again(self) -> int:
+        """Return the milliseconds until `remaining` is above zero: burst alone does not count."""
+        if self.room < 1:
+            wait = self.wait(1)
+            return wait if wait < NEVER else 0
+        total = self.total
+        for stamp, count, _ in self._alive():
+            total -= count
+            if total < self.terms.limit:
+                return stamp + 1 + self.terms.span - self.now
+        return 0
+
+    def _alive(self) -> list[Entry]:
+        older = self.window.older[self.gone :]
+        return older if self.last is None else [*older, self.last]

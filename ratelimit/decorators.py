@@ -1,0 +1,120 @@
+"""Limits that are declared on an endpoint itself."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from starlette.routing import BaseRoute
+
+from ratelimit.errors import ConfigurationError
+from ratelimit.policy import Limit
+from ratelimit.rate import Rate
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+ATTRIBUTE: Final = "__ratelimit__"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What decorators said of one endpoint: its limits from top to bottom, and whether it is exempt.
+
+    `named` holds the names that were chosen by hand; the others were taken from the function and may be changed.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    exempt: bool = False
+    named: frozenset[str] = frozenset()
+
+
+def limit(
+    rate: str | Rate,
+    *,
+    per: str | Sequence[str] = (),
+    name: str | None = None,
+    **options: Any,
+) -> Callable[[Endpoint], Endpoint]:
+    """Give the endpoint a limit of its own, of scope `endpoint`, counted apart for each value of `per`.
+
+    Works on functions (sync and async), methods of class-based endpoints and whole classes, above or below the route
+    decorator, and may be used several times. The endpoint stays as it is: it needs no `request` parameter. It is
+    charged by `RateLimitMiddleware`, together with the limits of the settings. `options` are the other fields of
+    `Limit` (`burst`, `plans`, `cost`, `shadow`, …). A wrong value raises `ConfigurationError` at once; so does
+    something that is no endpoint, such as the result of a route decorator that returns nothing.
+    """
+    dimensions = (per,) if isinstance(per, str) else tuple(per)
+    fields = {"rate": rate, "per": ("endpoint", *(d for d in dimensions if d != "endpoint")), **options}
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        said = _declared(endpoint, "limit")
+        one = _limit({"name": name or _name_of(endpoint), **fields})
+        _annotate(
+            endpoint,
+            Declared((one, *said.limits), said.exempt, said.named | ({one.name} if name else frozenset())),
+        )
+        return endpoint
+
+    _limit({"name": name or "decorator", **fields})  # A wrong value fails on its own line.
+    return decorate
+
+
+def exempt(endpoint: Endpoint) -> Endpoint:
+    """Take the endpoint out of all limits: it is not counted and gets no rate-limit header."""
+    said = _declared(endpoint, "exempt")
+    _annotate(endpoint, Declared(said.limits, True, said.named))
+    return endpoint
+
+
+def declared_on(endpoint: object) -> Declared:
+    """Return what decorators said of an endpoint, looking through `functools.partial`."""
+    while hasattr(endpoint, "func") and not hasattr(endpoint, ATTRIBUTE):
+        endpoint = endpoint.func
+    found = getattr(endpoint, ATTRIBUTE, None)
+    return found if isinstance(found, Declared) else Declared()
+
+
+def hidden_behind(endpoint: object) -> Iterator[Callable[..., Any]]:
+    """Yield the decorated functions that `endpoint` closes over, where it has no limits itself."""
+    if not inspect.isfunction(endpoint) or hasattr(endpoint, ATTRIBUTE):
+        return
+    for cell in endpoint.__closure__ or ():
+        try:
+            inner = cell.cell_contents
+        except ValueError:  # A cell that is not filled yet.
+            continue
+        if inspect.isfunction(inner) and hasattr(inner, ATTRIBUTE):
+            yield inner
+
+
+def _limit(fields: dict[str, Any]) -> Limit:
+    try:
+        return Limit.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"@limit: {path}: {first['msg']}") from error
+
+
+def _name_of(endpoint: object) -> str:
+    name = getattr(endpoint, "__name__", type(endpoint).__name__)
+    return name.encode("ascii", "backslashreplace").decode()[:100]
+
+
+def _declared(endpoint: object, decorator: str) -> Declared:
+    # A route or an app is callable too, but nobody would ever look for limits on it.
+    if not callable(endpoint) or isinstance(endpoint, BaseRoute) or hasattr(endpoint, "routes"):
+        raise ConfigurationError(
+            f"@{decorator} must stand on an endpoint, a function or a class, but got {type(endpoint).__name__}: "
+            f"put it below a decorator that does not return the endpoint"
+        )
+    return declared_on(endpoint)
+
+
+def _annotate(endpoint: object, said: Declared) -> None:
+    try:
+        setattr(endpoint, ATTRIBUTE, said)
+    except AttributeError:
+        kind = type(endpoint).__name__
+        raise ConfigurationError(f"a {kind} takes no limit: decorate the function that it is made of") from None

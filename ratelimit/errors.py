@@ -1,0 +1,33 @@
+"""The tree of errors: what the programmer declared wrong, apart from what the world did.
+
+RateLimitError
+├── ConfigurationError        a wrong setting, decorator or rate; raised at construction or start (also a ValueError)
+│   └── InvalidRate           text that is no rate
+└── StoreError                the store did not do its work
+    ├── StoreUnavailable      it could not be reached, or hung up
+    └── StoreTimeout          it did not answer in time
+"""
+
+
+class RateLimitError(Exception):
+    """Catches everything that this package raises on purpose."""
+
+
+class ConfigurationError(RateLimitError, ValueError):
+    """Says which declared thing is wrong, by its field's path or its function's name."""
+
+
+class InvalidRate(ConfigurationError):
+    """Says why a text or a pair of numbers is no rate."""
+
+
+class StoreError(RateLimitError):
+    """Says that a store answered with a failure; never carries its address or credentials."""
+
+
+class StoreUnavailable(StoreError):
+    """Says that the store could not be reached or broke off the conversation."""
+
+
+class StoreTimeout(StoreError):
+    """Says that the store did not answer within its timeout; the charge may or may not have been made."""

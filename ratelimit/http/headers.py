@@ -1,0 +1,107 @@
+"""A decision, rendered as header fields.
+
+Sources: RFC 9110 §10.2.3 (`Retry-After`), RFC 9651 (structured fields), draft-ietf-httpapi-ratelimit-headers
+(`RateLimit`, `RateLimit-Policy`), and the common `X-RateLimit-*`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ratelimit.decision import Decision, ServiceLimit
+from ratelimit.settings import ResponseStyle
+
+RATE_LIMIT_EXPOSE_HEADERS: Final = (
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Scope",
+    "RateLimit",
+    "RateLimit-Policy",
+)
+"""What a browser's script may read only if the app names it in `Access-Control-Expose-Headers` (CORS)."""
+
+Header = tuple[bytes, bytes]
+Headers = list[Header]
+
+
+def admitted(decision: Decision, style: ResponseStyle, status: int, present: Iterable[Header]) -> Headers:
+    """Return the fields to add to the app's own response, whose status and fields are given; none is ever doubled."""
+    binding = decision.binding
+    if binding is None:
+        return []
+    names = {name.lower() for name, _ in present}
+    headers: Headers = []
+    if "x-ratelimit" in style.headers and not any(name.startswith(b"x-ratelimit-") for name in names):
+        headers += _x_ratelimit(binding, style, binding.remaining)
+    if "ietf" in style.headers and names.isdisjoint((b"ratelimit", b"ratelimit-policy")):
+        headers += _ietf_admitted(decision, redirect=300 <= status < 400)
+    if (
+        style.retry_after == "exhausted"
+        and binding.exhausted
+        and not 300 <= status < 400
+        and b"retry-after" not in names
+        and binding.reset_after > 0
+    ):
+        headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
+    return headers
+
+
+def refused(decision: Decision, style: ResponseStyle) -> Headers:
+    """Return the fields of a response that the limiter makes itself, apart from those of its body."""
+    headers: Headers = [(b"cache-control", b"no-store")]
+    binding = decision.binding
+    if decision.status != 403 and math.isfinite(decision.retry_after):
+        headers.append((b"retry-after", _integer(whole_seconds(decision.retry_after))))
+    if binding is None:
+        return headers
+    if "x-ratelimit" in style.headers:
+        headers += _x_ratelimit(binding, style, 0)
+    if "ietf" in style.headers:
+        headers += _ietf(decision.violated, [(limit, 0) for limit in decision.violated])
+    return headers
+
+
+def whole_seconds(wait: float) -> int:
+    """Return the integer of seconds to say for a wait: rounded up, and never 0."""
+    return max(1, math.ceil(wait))
+
+
+def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int) -> Headers:
+    headers = [
+        (b"x-ratelimit-limit", _integer(binding.limit)),
+        (b"x-ratelimit-remaining", _integer(remaining)),
+        (b"x-ratelimit-reset", _integer(math.ceil(binding.reset_at))),
+    ]
+    if style.scope_header:
+        headers.append((b"x-ratelimit-scope", binding.scope.encode("ascii")))
+    return headers
+
+
+def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:
+    limits = [limit for limit in decision.limits if limit.kind == "limit" and not limit.shadow]
+    # A redirect that said "nothing left" would make clients wait before they follow it.
+    left = [(limit, limit.remaining) for limit in limits if limit.remaining or not redirect]
+    return _ietf(limits, left)
+
+
+def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int]]) -> Headers:
+    policies = ", ".join(f"{_string(limit.policy)};q={limit.limit};w={limit.window}" for limit in limits)
+    services = ", ".join(f"{_string(limit.policy)};r={remaining}{_reset(limit)}" for limit, remaining in left)
+    headers = [(b"ratelimit-policy", policies.encode("ascii"))] if policies else []
+    return [*headers, (b"ratelimit", services.encode("ascii"))] if services else headers
+
+
+def _reset(limit: ServiceLimit) -> str:
+    return f";t={math.ceil(limit.reset_after)}" if math.isfinite(limit.retry_after) else ""
+
+
+def _string(text: str) -> str:
+    """Return a structured-field string (RFC 9651 §4.1.6); the settings allow printable ASCII only."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _integer(value: int) -> bytes:
+    return b"%d" % value

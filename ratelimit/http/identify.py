@@ -1,0 +1,108 @@
+"""Who asks, read from a connection."""
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from ratelimit.errors import ConfigurationError
+from ratelimit.identity import Identity
+
+Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity | None] | None]
+"""What the app hands to the middleware: who asks, or `None` for nobody that is known; may be async."""
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MOST_HOPS: Final = 50
+
+
+def bearer_token(connection: HTTPConnection) -> str | None:
+    """Return the token of `Authorization: Bearer …` (RFC 6750 §2.1), or `None`; the scheme's case does not matter."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def api_key(connection: HTTPConnection, header: str = "x-api-key") -> str | None:
+    """Return the value of an API-key header, or `None`."""
+    return connection.headers.get(header, "").strip() or None
+
+
+class ClientAddress:
+    """Tells the client's address, believing `X-Forwarded-For` only where a trusted proxy has written it.
+
+    `trusted` are networks in CIDR notation. The header is read from the right, and the first address that is not a
+    trusted proxy is the client: what a client puts there itself is ignored. IPv6 clients are named by their network of
+    `ipv6_prefix` bits, since one of them commands all addresses in it. Returns `None` where the server knows no peer
+    (a Unix socket). A wrong network raises `ConfigurationError`.
+    """
+
+    def __init__(self, trusted: Iterable[str] = (), *, header: str = "x-forwarded-for", ipv6_prefix: int = 64) -> None:
+        if not 0 < ipv6_prefix <= 128:
+            raise ConfigurationError(f"ipv6_prefix: must be between 1 and 128, got {ipv6_prefix}")
+        self._header = header
+        networks = [_network(text) for text in trusted]
+        self._trusts = lru_cache(4096)(lambda address: any(address in network for network in networks))
+        self._read = lru_cache(4096)(_address)
+        self._name = lru_cache(4096)(lambda address: _name(address, ipv6_prefix))
+
+    def __call__(self, connection: HTTPConnection) -> str | None:
+        """Return the client's address as text."""
+        if connection.client is None:
+            return None
+        peer = self._read(connection.client.host)
+        if peer is None:
+            return connection.client.host or None
+        return self._name(self._behind(peer, connection) if self._trusts(peer) else peer)
+
+    def _behind(self, peer: _Address, connection: HTTPConnection) -> _Address:
+        hops = ",".join(connection.headers.getlist(self._header)).split(",")
+        client = peer
+        for hop in hops[: -_MOST_HOPS - 1 : -1]:
+            address = self._read(hop.strip())
+            if address is None:
+                return client
+            client = address
+            if not self._trusts(address):
+                return client
+        return client
+
+
+def default_identify(trusted_proxies: Iterable[str] = ()) -> Identify:
+    """Return an `identify` that takes the bearer token, else the `X-API-Key` header, plus the client's address.
+
+    It only reads: whether a token is valid is for the app to say. An app that knows its callers hands in its own.
+    """
+    address = ClientAddress(trusted_proxies)
+
+    def identify(connection: HTTPConnection) -> Identity:
+        return Identity(token=bearer_token(connection) or api_key(connection), ip=address(connection))
+
+    return identify
+
+
+def _network(text: str) -> _Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(f"trusted_proxies: {error}") from None
+
+
+def _address(text: str) -> _Address | None:
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _name(address: _Address, ipv6_prefix: int) -> str:
+    if address.version == 4 or ipv6_prefix == 128:
+        return str(address)
+    return str(ipaddress.ip_network((int(address), ipv6_prefix), strict=False))

@@ -1,0 +1,182 @@
+"""The edge: a pure ASGI middleware that charges each request and renders the decision."""
+
+import logging
+from typing import Any, Final
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ratelimit.decision import Decision
+from ratelimit.errors import ConfigurationError
+from ratelimit.http.endpoints import Endpoints
+from ratelimit.http.headers import Headers, admitted, refused
+from ratelimit.http.identify import ClientAddress, Identify, default_identify
+from ratelimit.http.problems import problem
+from ratelimit.identity import Identity
+from ratelimit.limiter import Limiter
+from ratelimit.plan import Rules
+from ratelimit.policy import Limit
+from ratelimit.settings import RateLimitSettings, ResponseStyle
+
+logger = logging.getLogger("ratelimit")
+
+_NOBODY: Final = Identity()
+_TRAIL: Final = "ratelimit.trail"
+_DENIAL: Final = "websocket.http.response"
+_TRY_AGAIN_LATER: Final = 1013
+
+
+class RateLimitMiddleware:
+    """Charge every HTTP request and WebSocket handshake, refuse what exceeds a limit, and tell all others how they stand.
+
+    Takes `settings` and makes a limiter of its own, which it closes when the app shuts down, or the `limiter` that is
+    handed in. `identify` tells who asks; by default the bearer token or API key, plus the client's address behind the
+    settings' trusted proxies. The decision of a request is `request.state.ratelimit`. A refused request does not
+    reach the app, and its body is not read. Mounted twice or nested, each policy is charged once and the most
+    restrictive one speaks. Decorators and routes are checked when the app starts: what cannot work raises
+    `ConfigurationError` there.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: RateLimitSettings | None = None,
+        identify: Identify | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
+        if settings is not None and limiter is not None:
+            raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
+        self.app = app
+        self.limiter = limiter or Limiter(settings or RateLimitSettings())
+        self._owns_limiter = limiter is None
+        proxies = self.limiter.settings.trusted_proxies
+        self._identify = identify or default_identify(proxies)
+        self._address = ClientAddress(proxies)
+        self._endpoints = Endpoints(app, self.limiter.plan)
+        self._warn_about_cors()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._lifespan_send(scope, send))
+            return
+        if scope["type"] not in ("http", "websocket") or _is_preflight(scope):
+            await self.app(scope, receive, send)
+            return
+        rules = self.limiter.plan.rules(self._endpoints.find(scope))
+        if not rules.rules:
+            await self.app(scope, receive, send)
+            return
+        await self._serve(rules, scope, receive, send)
+
+    async def _serve(self, rules: Rules, scope: Scope, receive: Receive, send: Send) -> None:
+        outer: _Trail | None = scope.get(_TRAIL)
+        identity = await self._identity(scope)
+        charges = rules.charges(identity, beside=outer.policies if outer else ())
+        trail = _Trail(await self.limiter.decide(charges), rules)
+        if outer is not None:
+            trail = outer.extended(trail)
+        scope.setdefault("state", {})["ratelimit"] = trail.decision
+        if not trail.decision.allowed:
+            trail.refused = True
+            await _refuse(trail.decision, rules.style, scope, receive, send)
+            return
+        if outer is None:
+            scope[_TRAIL] = trail
+            send = trail.wrap(send)
+        await self.app(scope, receive, send)
+
+    async def _identity(self, scope: Scope) -> Identity:
+        connection = HTTPConnection(scope)
+        try:
+            found = self._identify(connection)
+            if not isinstance(found, Identity) and found is not None:
+                found = await found
+        except Exception:
+            # A limiter answers neither 401 nor 500: the app's own authentication has the last word.
+            logger.exception("identify failed; the request is limited by the client's address alone")
+            return Identity(ip=self._address(connection))
+        return found or _NOBODY
+
+    def _lifespan_send(self, scope: Scope, send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                # Here, what is wrong with a decorator keeps the app from starting.
+                self._endpoints.build(scope.get("app"))
+            elif message["type"].startswith("lifespan.shutdown") and self._owns_limiter:
+                await self.limiter.aclose()
+            await send(message)
+
+        return wrapped
+
+    def _warn_about_cors(self) -> None:
+        inner: Any = self.app
+        for _ in range(100):
+            if isinstance(inner, CORSMiddleware):
+                logger.warning(
+                    "CORSMiddleware is inside RateLimitMiddleware: refusals will lack its headers and browsers will "
+                    "hide them from scripts; add CORSMiddleware last, so that it is outermost"
+                )
+                return
+            inner = getattr(inner, "app", None)
+
+
+class _Trail:
+    """What limiters have done to one request so far; the outermost one renders it."""
+
+    __slots__ = ("decision", "policies", "refused", "style")
+
+    def __init__(self, decision: Decision, rules: Rules) -> None:
+        self.decision = decision
+        self.policies: tuple[Limit, ...] = tuple(rule.policy for rule in rules.rules)
+        self.style = rules.style
+        self.refused = False
+
+    def extended(self, inner: "_Trail") -> "_Trail":
+        """Add what an inner limiter decided: all limits count, and the most restrictive one speaks."""
+        if not inner.decision.allowed and inner.decision.binding is None:
+            self.decision = inner.decision
+        else:
+            degraded = self.decision.degraded or inner.decision.degraded
+            self.decision = Decision.of((*self.decision.limits, *inner.decision.limits), degraded=degraded)
+        self.policies += inner.policies
+        return self
+
+    def wrap(self, send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept") and not self.refused:
+                present = list(message.get("headers", ()))
+                more = admitted(self.decision, self.style, message.get("status", 101), present)
+                message = {**message, "headers": [*present, *more]}
+            await send(message)
+
+        return wrapped
+
+
+async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
+    media_type, body = problem(decision, style)
+    headers: Headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        *refused(decision, style),
+    ]
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # "websocket.connect", before which nothing may be sent.
+        if _DENIAL not in scope.get("extensions", ()):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
+            return
+        prefix = "websocket."
+    await send({"type": f"{prefix}http.response.start", "status": decision.status, "headers": headers})
+    sent = b"" if scope.get("method") == "HEAD" else body
+    await send({"type": f"{prefix}http.response.body", "body": sent})
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Say whether this is a CORS preflight (Fetch standard §3.2.2), which is never counted."""
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"origin" in names and b"access-control-request-method" in names

@@ -1,0 +1,114 @@
+"""A refusal, rendered as a body: problem details (RFC 9457) or the flat legacy JSON."""
+
+import json
+import math
+from typing import Any, Final
+
+from ratelimit.decision import Decision, ServiceLimit
+from ratelimit.http.headers import whole_seconds
+from ratelimit.rate import Rate
+from ratelimit.settings import ResponseStyle
+
+TYPES: Final = {
+    429: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    403: "about:blank",
+    503: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+}
+"""Problem types where no `problem_base` is set (draft-ietf-httpapi-ratelimit-headers; its first is a 429 only)."""
+
+TITLES: Final = {
+    "rate_limit_exceeded": "Rate limit exceeded",
+    "rate_limiter_unavailable": "Service temporarily unavailable",
+}
+
+_UNITS: Final = {1: "sec", 60: "min", 3_600: "hour", 86_400: "day"}
+_MITIGATION: Final = "Implement exponential backoff and retry with delays"
+_LEGACY_REASON: Final = "Please retry after the current window resets."
+
+
+def problem(decision: Decision, style: ResponseStyle) -> tuple[bytes, bytes]:
+    """Return the media type and the body of a refusal."""
+    if style.problem == "legacy":
+        return b"application/json", _json(_legacy(decision, style))
+    return style.media_type.encode(), _json(_rfc9457(decision, style))
+
+
+def _rfc9457(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
+    code, status = _code(decision), decision.status
+    binding = decision.binding
+    return {
+        "type": TYPES[status] if style.problem_base is None else style.problem_base + code,
+        "title": _title(code, style),
+        "status": status,
+        "detail": _detail(decision),
+        **({"scope": binding.scope} if binding else {}),
+        "code": code,
+        **(_numbers(decision, binding) if binding else {}),
+    }
+
+
+def _numbers(decision: Decision, binding: ServiceLimit) -> dict[str, Any]:
+    return {
+        "policy": binding.policy,
+        "limit": binding.limit,
+        "remaining": 0,
+        "retry_after": whole_seconds(binding.retry_after) if math.isfinite(binding.retry_after) else None,
+        "violated-policies": [limit.policy for limit in decision.violated],
+    }
+
+
+def _legacy(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
+    code = _code(decision)
+    title = _title(code, style)
+    return {
+        "status_code": decision.status,
+        "statusCode": decision.status,
+        "error": code,
+        "message": title,
+        "mitigation": _MITIGATION,
+        "retryable": math.isfinite(decision.retry_after),
+        "details": {"reason": _own_detail(decision) or f"{title}. {_LEGACY_REASON}"},
+    }
+
+
+def _code(decision: Decision) -> str:
+    if decision.binding is None:
+        return "rate_limiter_unavailable"
+    terms = decision.binding.terms
+    return (terms.code if terms else None) or "rate_limit_exceeded"
+
+
+def _title(code: str, style: ResponseStyle) -> str:
+    return style.titles.get(code) or TITLES.get(code) or code.replace("_", " ").capitalize()
+
+
+def _detail(decision: Decision) -> str:
+    binding = decision.binding
+    if own := _own_detail(decision):
+        return own
+    if binding is None:
+        return f"The service runs at reduced capacity. {_try_again(decision.retry_after)}"
+    label = "global limit" if binding.scope == "global" else f"per-{binding.scope} limit"
+    name = f"{label} ({_rate(binding)})"
+    if math.isinf(binding.retry_after):
+        return f"This request costs more than the {name} can ever admit."
+    return f"You've exceeded the {name}. {_try_again(binding.retry_after)}"
+
+
+def _own_detail(decision: Decision) -> str | None:
+    return decision.binding.terms.detail if decision.binding and decision.binding.terms else None
+
+
+def _try_again(wait: float) -> str:
+    seconds = whole_seconds(wait)
+    return f"Try again in {seconds} second{'' if seconds == 1 else 's'}."
+
+
+def _rate(limit: ServiceLimit) -> str:
+    rate = Rate(limit.limit, limit.window)
+    unit = _UNITS.get(rate.period)
+    return f"{rate.limit}/{unit}" if unit else f"{rate.limit}/{rate.period}s"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

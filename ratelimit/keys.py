@@ -1,0 +1,43 @@
+"""Keys: the names of counters, made so that two identities can never share one."""
+
+import re
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9._~/-]{1,128}")
+_LONGEST: Final = 128
+
+
+def escape(value: object) -> str:
+    """Return `value` as text without blanks, colons, braces or control characters; distinct texts stay distinct.
+
+    What is longer than 128 characters is hashed, so that a caller cannot choose how much memory a key takes. `%h`
+    begins no percent-encoded text, so a hash never equals an escaped value.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if _SAFE.fullmatch(text):
+        return text
+    if len(text) > _LONGEST:
+        return "%h" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return quote(text, safe="/", errors="surrogatepass")
+
+
+class Keys:
+    """Makes keys of the form `<prefix>:{<partition>}:<policy>:<period>:<values>`.
+
+    The partition is the hash tag: in a Redis Cluster, all keys with the same one live on one node.
+    """
+
+    def __init__(self, *, prefix: str = "rl", secret: str | None = None) -> None:
+        self._prefix = escape(prefix)
+        self._secret = blake2b(secret.encode(), digest_size=32).digest() if secret else b""
+
+    def hashed(self, token: object) -> str:
+        """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""
+        text = token if isinstance(token, str) else str(token)
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()
+
+    def key(self, partition: str, policy: str, period: int, values: str) -> str:
+        """Join parts that are already escaped."""
+        return f"{self._prefix}:{{{partition}}}:{policy}:{period}:{values}"

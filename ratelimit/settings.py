@@ -1,0 +1,197 @@
+"""What an app declares: its limits, where they are counted, and how answers look."""
+
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from ipaddress import ip_network
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from ratelimit.errors import ConfigurationError
+from ratelimit.policy import BUILT_IN_DIMENSIONS, Limit, as_sequence, check_path
+
+STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
+
+_ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
+
+
+class PathPattern:
+    """Matches route templates by a template or a glob, in which `*` stands for anything and `?` for one character."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        # '[' begins a character set in fnmatch; in a path it is only itself.
+        self._matches = re.compile(fnmatch.translate(pattern.replace("[", "[[]"))).match
+
+    def __call__(self, template: str) -> bool:
+        """Say whether the template is this pattern or fits it."""
+        return template == self.pattern or self._matches(template) is not None
+
+
+def split_entry(entry: str) -> tuple[str | None, str]:
+    """Split an `exempt` entry, `"GET /healthz"` or `"/healthz"`, into its method (`None`: any) and its path."""
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"{entry!r} is not an endpoint: write it like 'GET /healthz' or '/internal/*'")
+    method, path = match.groups()
+    method = method.upper() if method else None
+    return ("GET" if method == "HEAD" else method), check_path(path)
+
+
+def _exempt(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        split_entry(entry)
+    return entries
+
+
+def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        ip_network(value)
+    return values
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value in BUILT_IN_DIMENSIONS:
+            raise ValueError(f"{value!r} is built in and needs no declaration")
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is declared twice")
+    return values
+
+
+def _problem_base(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]+", value):
+        raise ValueError(f"{value!r} is not an absolute URI, such as 'https://docs.example.com/api-errors#'")
+    return value
+
+
+class ResponseStyle(BaseModel):
+    """Choose how answers look; the defaults are the field's common form.
+
+    `headers`: `"x-ratelimit"`, `"ietf"` or both. `scope_header`: send `X-RateLimit-Scope`. `retry_after`:
+    `"rejected"`, or `"exhausted"` to send `Retry-After` also with the last request that is served. `problem`:
+    `"rfc9457"` or the flat `"legacy"` JSON (always `application/json`). `problem_base`: a URI prefix to which the
+    code is appended. `titles`: by code. `capacity_status`: for policies of scope `global`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    headers: Annotated[tuple[Literal["x-ratelimit", "ietf"], ...], BeforeValidator(as_sequence)] = ("x-ratelimit",)
+    scope_header: bool = True
+    retry_after: Literal["rejected", "exhausted"] = "rejected"
+    problem: Literal["rfc9457", "legacy"] = "rfc9457"
+    media_type: Literal["application/problem+json", "application/json"] = "application/problem+json"
+    problem_base: Annotated[str | None, AfterValidator(_problem_base)] = None
+    titles: Mapping[str, str] = Field(default_factory=dict)
+    capacity_status: Literal[429, 503] = 429
+
+
+class PathResponse(BaseModel):
+    """Give the paths that fit one of `paths` a style of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paths: Annotated[tuple[str, ...], BeforeValidator(as_sequence), Field(min_length=1)]
+    style: ResponseStyle
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            return {"paths": value[0], "style": value[1]}
+        return value
+
+    @field_validator("paths")
+    @classmethod
+    def _check_paths(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_path(value) for value in values)
+
+    @cached_property
+    def patterns(self) -> tuple[PathPattern, ...]:
+        """The compiled paths."""
+        return tuple(PathPattern(path) for path in self.paths)
+
+
+class RateLimitSettings(BaseModel):
+    """Hold all that an app declares; nests in the app's own pydantic settings and loads from TOML.
+
+    `store` is an address (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`
+    are the policies. `dimensions` declares names that `per` may use beside the built-in ones. `exempt` lists endpoints
+    that are never counted (`"GET /healthz"`). `response` is the style of answers, `responses` that of single paths,
+    first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default `identify` believes.
+    `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value raises
+    `pydantic.ValidationError` here, with the field's path.
+    """
+
+    # The store's address may hold a password, which an error must not repeat.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    store: str = Field(default="memory://", repr=False)
+    store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+    limits: tuple[Limit, ...] = ()
+    dimensions: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...], AfterValidator(_distinct)
+    ] = ()
+    exempt: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
+    response: ResponseStyle = ResponseStyle()
+    responses: tuple[PathResponse, ...] = ()
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
+    hash_key: SecretStr | None = None
+    key_prefix: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=50)] = "rl"
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        scheme, separator, _ = value.partition("://")
+        if not separator or scheme not in STORE_SCHEMES:
+            # The address itself may hold a password and is not repeated.
+            raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in STORE_SCHEMES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> Self:
+        problems = list(policy_problems((("limits", i, limit) for i, limit in enumerate(self.limits)), self.dimensions))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Self:
+        """Load settings from a TOML file: the whole of it, or its table `ratelimit` where there is one.
+
+        A file that cannot be read or is no TOML raises `ConfigurationError` with its name and the line; a wrong value
+        raises `pydantic.ValidationError` with the field's path.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+        return cls.model_validate(data.get("ratelimit", data))
+
+
+def policy_problems(policies: Iterable[tuple[str, int, Limit]], dimensions: Iterable[str]) -> Iterable[str]:
+    """Yield what is wrong with policies taken together: names given twice, dimensions that nobody declared."""
+    known, seen = {*BUILT_IN_DIMENSIONS, *dimensions}, dict[str, str]()
+    for group, index, policy in policies:
+        path = f"{group}.{index}"
+        first = seen.setdefault(policy.name, path)
+        if first != path:
+            yield f"{path}.name: {policy.name!r} is already the name of {first}"
+        for dimension in policy.per:
+            if dimension not in known:
+                options = ", ".join(sorted(known))
+                yield f"{path}.per: {dimension!r} is not one of {options}; declare it in dimensions"

@@ -1,0 +1,28 @@
+"""Where counters are kept."""
+
+from typing import Final
+
+from ratelimit.clock import Clock
+from ratelimit.errors import ConfigurationError
+from ratelimit.stores.base import Store
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.redis import SCHEMES, RedisStore
+
+__all__ = ["MemoryStore", "RedisStore", "Store", "open_store"]
+
+_PLANNED: Final = ("redis+cluster", "redis+sentinel")
+
+
+def open_store(url: str, *, clock: Clock | None = None, timeout: float = 0.1) -> MemoryStore | RedisStore:
+    """Return the store that `url` names: `memory://`, `redis://`, `rediss://` or `unix://`.
+
+    Connects to nothing. `timeout` is in seconds and bounds each call to a store outside this process. An address of
+    another kind raises `ConfigurationError`.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "memory":
+        return MemoryStore(clock=clock)
+    if scheme in SCHEMES:
+        return RedisStore(url, clock=clock, timeout=timeout)
+    planned = " (not yet)" if scheme in _PLANNED else ""
+    raise ConfigurationError(f"store: {scheme!r} is not one of memory, {', '.join(SCHEMES)}{planned}")
