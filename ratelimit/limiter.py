@@ -30,9 +30,9 @@ class Limiter:
         self.settings = settings
         self.plan = Plan(settings)
         self.clock: Clock = clock or system_clock
-        self._guard = Guard(
-            store or open_store(settings.store, clock=clock, timeout=settings.store_timeout), self.clock
-        )
+        if store is None:
+            store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
+        self._guard = Guard(store, self.clock)
 
     async def check(
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNKNOWN, cost: int = 1

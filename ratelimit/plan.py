@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain, count
 from typing import Final
 
-from ratelimit.decision import Charge, Terms
+from ratelimit.decision import NEVER, Charge, Terms
 from ratelimit.decorators import Declared
 from ratelimit.errors import ConfigurationError
 from ratelimit.identity import Identity
@@ -86,7 +86,7 @@ class Rule:
             values.append(value)
         partition = self._partition(identity, known) or (values[0] if values else "*")
         key = self._keys.key(partition, self._name, rate.period, ":".join(values))
-        return Charge(self._terms.get(rate) or self._terms_of(rate), key, cost * self._cost)
+        return Charge(self._terms.get(rate) or self._terms_of(rate), key, min(cost * self._cost, NEVER))
 
     def _rate(self, identity: Identity) -> Rate | None:
         policy = self.policy

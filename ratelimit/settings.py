@@ -170,8 +170,10 @@ class RateLimitSettings(BaseModel):
         return self
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str]) -> Self:
+    def from_file(cls, path: str | PathLike[str], **overrides: Any) -> Self:
         """Load settings from a TOML file: the whole of it, or its table `ratelimit` where there is one.
+
+        `overrides` are fields that win over the file's, such as `store=os.environ["STORE"]`.
 
         A file that cannot be read or is no TOML raises `ConfigurationError` with its name and the line; a wrong value
         raises `pydantic.ValidationError` with the field's path.
@@ -180,7 +182,7 @@ class RateLimitSettings(BaseModel):
             data = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
-        return cls.model_validate(data.get("ratelimit", data))
+        return cls.model_validate({**data.get("ratelimit", data), **overrides})
 
 
 def policy_problems(policies: Iterable[tuple[str, int, Limit]], dimensions: Iterable[str]) -> Iterable[str]:

@@ -1,0 +1,136 @@
+"""What only real servers show: uvicorn, HTTP, worker processes and a real Redis."""
+
+import asyncio
+import socket
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+import redis
+
+from ratelimit import Identity, Limiter, RateLimitSettings
+from tests.support.redis_server import RedisServer, free_port
+from tests.support.uvicorn_server import uvicorn
+
+THREE = [
+    {"name": "token", "rate": "100/minute", "per": ["token"]},
+    {"name": "org", "rate": "1000/minute", "per": ["org"]},
+    {"name": "endpoint", "rate": "1000/minute", "per": ["endpoint", "token"]},
+]
+WHO = {"x-token": "t", "x-org": "o"}
+
+
+async def at_once(url: str, times: int) -> list[int]:
+    """Send requests in parallel and return their statuses."""
+    limits = httpx2.Limits(max_connections=50)
+    async with httpx2.AsyncClient(limits=limits, timeout=30, headers=WHO) as client:
+        answers = await asyncio.gather(*(client.get(url) for _ in range(times)))
+    return [answer.status_code for answer in answers]
+
+
+def settings_for(redis_url: str) -> dict[str, Any]:
+    return {"limits": THREE, "store": redis_url, "store_timeout": 10}
+
+
+async def test_200_parallel_requests_over_4_workers_admit_exactly_100(redis_url: str) -> None:
+    """All workers share one count: of 200 at once, exactly 100 are served."""
+    with uvicorn(settings_for(redis_url), "--workers", "4") as url:
+        statuses = await at_once(url, 200)
+    assert (statuses.count(200), statuses.count(429)) == (100, 100)
+
+
+async def test_200_parallel_checks_in_one_process_admit_exactly_100(redis_url: str) -> None:
+    """The same without HTTP, where all of them travel in a few calls."""
+    async with Limiter(RateLimitSettings.model_validate(settings_for(redis_url))) as limiter:
+        decisions = await asyncio.gather(*(limiter.check(Identity(token="t", org="o")) for _ in range(200)))
+    assert [decision.allowed for decision in decisions] == [True] * 100 + [False] * 100
+
+
+def test_one_request_costs_one_command(redis_server: RedisServer, redis_url: str) -> None:
+    """Three limits through the middleware are one command from the client, as MONITOR sees it."""
+    with uvicorn(settings_for(redis_url)) as url, redis_server.client() as client:
+        httpx2.get(url, headers=WHO)  # Connects and loads the script.
+        with client.monitor() as monitor:
+            httpx2.get(url, headers=WHO)
+            client.echo("the end")
+            seen = list(iter(lambda: monitor.next_command()["command"], "ECHO the end"))
+    # What the script does inside the server is marked by MONITOR, and not by a client's address.
+    from_client = [command for command in seen if command.split()[0].upper() in ("EVALSHA", "EVAL", "MULTI")]
+    inside = [command for command in seen if command not in from_client]
+    assert [command.split()[0] for command in from_client] == ["EVALSHA"]
+    assert {command.split()[0].upper() for command in inside} <= {"TIME", "MGET", "SET", "SETRANGE"}
+
+
+def test_reset_is_within_a_second_of_date_and_retry_after(redis_url: str) -> None:
+    """The three moments that an answer tells are one."""
+    settings = settings_for(redis_url) | {"limits": [{"name": "t", "rate": "1/minute", "per": "token"}]}
+    with uvicorn(settings) as url:
+        httpx2.get(url, headers=WHO)
+        refused = httpx2.get(url, headers=WHO)
+    date = parsedate_to_datetime(refused.headers["date"]).timestamp()
+    told = date + int(refused.headers["retry-after"])
+    assert abs(int(refused.headers["x-ratelimit-reset"]) - told) <= 1
+
+
+def test_a_large_body_is_not_read(redis_url: str) -> None:
+    """A refused POST is answered at once, though most of its body was never sent."""
+    settings = settings_for(redis_url) | {"limits": [{"name": "t", "rate": "1/minute", "per": "token"}]}
+    with uvicorn(settings) as url:
+        httpx2.get(url, headers=WHO)
+        port = httpx2.URL(url).port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            head = f"POST / HTTP/1.1\r\nHost: x\r\nX-Token: t\r\nX-Org: o\r\nContent-Length: {10**9}\r\n\r\n"
+            connection.sendall(head.encode() + b"x" * 10_000)
+            assert connection.recv(100).startswith(b"HTTP/1.1 429 ")
+
+
+def test_an_app_starts_and_serves_while_redis_is_down() -> None:
+    """No store at start: the app comes up, and each worker limits by itself until it is there."""
+    settings = settings_for(f"redis://127.0.0.1:{free_port()}/0")
+    settings["limits"] = [{"name": "t", "rate": "2/minute", "per": "token"}]
+    with uvicorn(settings) as url:
+        statuses = [httpx2.get(url, headers=WHO).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
+def test_every_key_has_an_expiry(redis_server: RedisServer, redis_url: str) -> None:
+    """Nothing stays in Redis for ever, whatever was charged."""
+    with uvicorn(settings_for(redis_url)) as url:
+        for n in range(3):
+            httpx2.get(url, headers={**WHO, "x-token": f"t{n}"})
+    with redis_server.client() as client:
+        lives = {key: client.pttl(key) for key in client.keys()}
+    assert len(lives) == 7
+    assert all(isinstance(ms, int) and 0 < ms < 200_000 for ms in lives.values()), lives
+
+
+def test_a_flushed_script_cache_is_survived(redis_server: RedisServer, redis_url: str) -> None:
+    """After SCRIPT FLUSH and FLUSHALL in mid-window, requests are served and counted anew."""
+    with uvicorn(settings_for(redis_url)) as url, redis_server.client() as client:
+        first = httpx2.get(url, headers=WHO).headers["x-ratelimit-remaining"]
+        client.script_flush()
+        second = httpx2.get(url, headers=WHO).headers["x-ratelimit-remaining"]
+        client.flushall()
+        third = httpx2.get(url, headers=WHO).headers["x-ratelimit-remaining"]
+    assert [first, second, third] == ["99", "98", "99"]
+
+
+def test_tokens_never_reach_the_store(redis_server: RedisServer, redis_url: str) -> None:
+    """What Redis sees of a token is its hash."""
+    with uvicorn(settings_for(redis_url)) as url, redis_server.client() as client:
+        httpx2.get(url, headers=WHO)
+        with client.monitor() as monitor:
+            httpx2.get(url, headers={**WHO, "x-token": "very-secret-token"})
+            client.echo("the end")
+            seen = list(iter(lambda: monitor.next_command()["command"], "ECHO the end"))
+    assert any("EVALSHA" in command for command in seen)
+    assert not any("very-secret-token" in command for command in seen)
+
+
+def test_the_server_is_a_real_one(redis_server: RedisServer) -> None:
+    """The tests run against a Redis, not against something that looks like one."""
+    with redis_server.client() as client:
+        info: Any = client.info("server")
+    assert isinstance(client, redis.Redis)
+    assert int(info["redis_version"].split(".")[0]) >= 6

@@ -1,0 +1,120 @@
+"""Apps under test: limited twice on purpose, between two checkers of the ASGI protocol."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ratelimit import Identity, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
+from tests.support.clock import ManualClock
+
+_BEFORE_ACCEPT = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
+
+
+class Checked:
+    """Fail on anything that the ASGI specification does not allow the app to send."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        told: dict[str, Any] = {"state": "new", "sent": 0}
+
+        async def checked(message: Message) -> None:
+            _check_http(scope, told, message)
+            await send(message)
+
+        await self.app(scope, receive, checked)
+        assert told["state"] == "done", "the response was never finished"
+
+
+def _check_http(scope: Scope, told: dict[str, Any], message: Message) -> None:
+    if message["type"] == "http.response.start":
+        assert told["state"] == "new", "a second response start"
+        assert 200 <= message["status"] < 600
+        _check_headers(list(message["headers"]))
+        told |= {"state": "body", "headers": dict(message["headers"]), "status": message["status"]}
+    else:
+        assert message["type"] == "http.response.body", message["type"]
+        assert told["state"] == "body", "a body before its start or after its end"
+        told["sent"] += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            told["state"] = "done"
+            length = told["headers"].get(b"content-length")
+            if length is not None and scope["method"] != "HEAD" and told["status"] not in (204, 304):
+                assert int(length) == told["sent"], "Content-Length does not fit the body"
+
+
+def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    for name, value in headers:
+        assert isinstance(name, bytes)
+        assert isinstance(value, bytes)
+        assert name == name.lower()
+        assert not {b"\r", b"\n", b"\0"} & {bytes([byte]) for byte in value}
+    for name in names:
+        assert name == b"set-cookie" or names.count(name) == 1, f"{name!r} appears twice"
+
+
+def by_headers(connection: HTTPConnection) -> Identity:
+    """Identify by plain headers, so that a test says who asks."""
+    headers = connection.headers
+    return Identity(
+        token=headers.get("x-token"),
+        org=headers.get("x-org"),
+        plan=headers.get("x-plan"),
+        ip=headers.get("x-ip"),
+        dimensions={"teamspace": headers["x-teamspace"]} if "x-teamspace" in headers else {},
+        rates={"token": headers["x-rate"]} if "x-rate" in headers else {},
+    )
+
+
+async def ok(request: Request) -> Response:
+    return JSONResponse({"path": request.url.path})
+
+
+def twice(limiter: Limiter, identify: Callable[[HTTPConnection], Any] = by_headers) -> list[Middleware]:
+    """Return the limiter mounted twice, with a checker on both sides."""
+    return [
+        Middleware(Checked),
+        Middleware(RateLimitMiddleware, limiter=limiter, identify=identify),
+        Middleware(RateLimitMiddleware, limiter=limiter, identify=identify),
+        Middleware(Checked),
+    ]
+
+
+def limiter_for(settings: Mapping[str, Any], clock: ManualClock) -> Limiter:
+    return Limiter(
+        RateLimitSettings.model_validate(settings),
+        store=MemoryStore(clock=clock),
+        clock=clock,
+    )
+
+
+def client_for(
+    clock: ManualClock,
+    *,
+    routes: Iterable[Any] = (),
+    app: FastAPI | None = None,
+    identify: Callable[[HTTPConnection], Any] = by_headers,
+    **settings: Any,
+) -> TestClient:
+    """Return a client of an app with these settings; by default it has one route, `/`, for every method."""
+    middleware = twice(limiter_for(settings, clock), identify)
+    if app is None:
+        every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        served: Any = Starlette(routes=list(routes) or [Route("/", ok, methods=every)], middleware=middleware)
+    else:
+        app.user_middleware[:0] = middleware
+        served = app
+    return TestClient(served, headers={"x-token": "t1", "x-org": "o1"}, raise_server_exceptions=True)

