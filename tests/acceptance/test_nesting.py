@@ -1,0 +1,68 @@
+"""The promise: mounted twice or nested, each policy is charged once and the most restrictive speaks."""
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from ratelimit import RateLimitMiddleware, RateLimitSettings
+from tests.support.asgi import Checked, by_headers, limiter_for, ok
+from tests.support.clock import ManualClock
+
+WIDE = {"name": "wide", "rate": "100/minute", "per": ["token"]}
+NARROW = {"name": "narrow", "rate": "3/minute", "per": ["token"]}
+
+
+def nested(clock: ManualClock, outer: dict[str, Any], inner: dict[str, Any]) -> TestClient:
+    """Return a client of an app with a limiter, and a sub-application with another one."""
+
+    def stack(settings: dict[str, Any]) -> list[Middleware]:
+        limiter = limiter_for(settings, clock)
+        return [Middleware(Checked), Middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)]
+
+    sub = Starlette(routes=[Route("/x", ok)], middleware=stack(inner))
+    app = Starlette(routes=[Mount("/sub", app=sub), Route("/x", ok)], middleware=stack(outer))
+    return TestClient(app, headers={"x-token": "t"})
+
+
+def test_the_same_settings_twice_charge_once(clock: ManualClock) -> None:
+    """Two middlewares with equal settings and stores of their own count each request once."""
+    settings = RateLimitSettings.model_validate({"limits": [NARROW]})
+    app = Starlette(routes=[Route("/", ok)])
+    for _ in range(2):
+        app.add_middleware(RateLimitMiddleware, settings=settings, identify=by_headers)
+    with TestClient(app, headers={"x-token": "t"}) as client:
+        assert [client.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
+def test_nested_limiters_speak_with_one_voice(clock: ManualClock) -> None:
+    """The inner, tighter limit is in the headers, each of which appears once."""
+    client = nested(clock, {"limits": [WIDE]}, {"limits": [NARROW]})
+    with client:
+        inside, outside = client.get("/sub/x"), client.get("/x")
+    assert (inside.headers["x-ratelimit-limit"], outside.headers["x-ratelimit-limit"]) == ("3", "100")
+    assert outside.headers["x-ratelimit-remaining"] == "98"
+
+
+def test_an_outer_limit_that_is_tighter_speaks(clock: ManualClock) -> None:
+    """The outer limiter's limit stays in the headers when it is the tighter one."""
+    with nested(clock, {"limits": [NARROW]}, {"limits": [WIDE]}) as client:
+        assert client.get("/sub/x").headers["x-ratelimit-limit"] == "3"
+
+
+def test_an_inner_refusal_is_answered_by_its_own_numbers(clock: ManualClock) -> None:
+    """What the inner limiter refuses carries its headers only, once."""
+    with nested(clock, {"limits": [WIDE]}, {"limits": [NARROW]}) as client:
+        for _ in range(3):
+            client.get("/sub/x")
+        refused = client.get("/sub/x")
+    assert (refused.status_code, refused.headers["x-ratelimit-limit"]) == (429, "3")
+    assert refused.json()["violated-policies"] == ["narrow"]
+
+
+def test_an_inner_capacity_refusal_gets_no_numbers_from_outside(clock: ManualClock) -> None:
+    """A policy that both know is charged by the outer one alone."""
+    with nested(clock, {"limits": [WIDE, NARROW]}, {"limits": [NARROW]}) as client:
+        assert [client.get("/sub/x").status_code for _ in range(4)] == [200] * 3 + [429]

@@ -1,0 +1,227 @@
+"""The middleware at the edges of ASGI: WebSockets, lifespan, state, construction."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
+
+from ratelimit import (
+    ConfigurationError,
+    Decision,
+    Identity,
+    Limiter,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateLimitSettings,
+    limit,
+)
+from ratelimit.errors import StoreUnavailable
+from tests.support.asgi import by_headers, client_for, ok
+from tests.support.clock import ManualClock
+
+ONE = {"name": "token", "rate": "1/minute", "per": ["token"]}
+
+
+async def chat(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("hello")
+    await websocket.close()
+
+
+def websocket_client(clock: ManualClock) -> TestClient:
+    return client_for(clock, limits=[ONE], routes=[WebSocketRoute("/ws", chat)])
+
+
+def test_a_handshake_is_charged_and_refused_with_429(clock: ManualClock) -> None:
+    """Where the server can answer a handshake with HTTP, the refusal is the usual one."""
+    client = websocket_client(clock)
+    with client.websocket_connect("/ws") as websocket:
+        assert websocket.receive_text() == "hello"
+    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/ws"):
+        pass
+    assert refused.value.status_code == 429
+    assert refused.value.headers["x-ratelimit-remaining"] == "0"
+    assert refused.value.json()["scope"] == "token"
+
+
+async def test_a_handshake_is_closed_where_http_cannot_be_answered(clock: ManualClock) -> None:
+    """Without the denial extension, the connection is closed with 1013 before it was accepted."""
+    limiter = Limiter(RateLimitSettings.model_validate({"limits": [ONE]}), MemoryStore(clock=clock), clock)
+    app = RateLimitMiddleware(chat_app, limiter=limiter, identify=lambda connection: Identity(token="t"))
+    assert (await handshake(app))[0]["type"] == "websocket.accept"
+    sent = await handshake(app)
+    assert [(message["type"], message.get("code")) for message in sent] == [("websocket.close", 1013)]
+
+
+async def chat_app(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+
+
+async def handshake(app: Any) -> list[Any]:
+    """Drive a handshake by hand and return what the app sent; sending before `connect` was read is an error."""
+    sent: list[Any] = []
+    unread = [{"type": "websocket.connect"}]
+
+    async def receive() -> Any:
+        return unread.pop()
+
+    async def send(message: Any) -> None:
+        assert not unread, "sent before the connection was received"
+        sent.append(message)
+
+    await app({"type": "websocket", "path": "/ws", "headers": [], "client": None}, receive, send)
+    return sent
+
+
+def test_the_decision_is_in_the_requests_state(clock: ManualClock) -> None:
+    """An endpoint sees how its caller stands."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def index(request: Request) -> dict[str, Any]:
+        decision: Decision = request.state.ratelimit
+        return {"allowed": decision.allowed, "left": [one.remaining for one in decision.limits]}
+
+    assert client_for(clock, app=app, limits=[ONE]).get("/").json() == {"allowed": True, "left": [0]}
+
+
+def test_identify_may_be_async(clock: ManualClock) -> None:
+    """An async identify is awaited."""
+
+    async def identify(connection: Any) -> Identity:
+        await asyncio.sleep(0)
+        return by_headers(connection)
+
+    client = client_for(clock, limits=[ONE], identify=identify)
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_failing_identify_is_logged(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """The exception is in the log, and the token is not."""
+
+    def identify(connection: Any) -> Identity:
+        raise LookupError
+
+    client = client_for(clock, limits=[ONE], identify=identify)
+    assert client.get("/", headers={"x-token": "secret"}).is_success
+    assert "identify failed" in caplog.text
+    assert "LookupError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_settings_and_limiter_are_not_both_taken() -> None:
+    """Handing in both is a mistake that shows at construction."""
+    settings = RateLimitSettings()
+    with pytest.raises(ConfigurationError, match="not both"):
+        RateLimitMiddleware(chat_app, settings=settings, limiter=Limiter(settings))
+
+
+def test_a_wrong_decorator_keeps_the_app_from_starting() -> None:
+    """A decorator that does not fit fails while the app starts, not at the first request."""
+    app = FastAPI()
+
+    @app.get("/x")
+    @limit("1/minute", per="tennant")
+    async def x() -> str:
+        return "x"
+
+    app.add_middleware(RateLimitMiddleware)
+    with pytest.raises(ConfigurationError, match=r"GET /x.*'tennant' is not one of"), TestClient(app):
+        pass
+
+
+class Closing(MemoryStore):
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def test_its_own_limiter_is_closed_at_shutdown_and_another_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middleware closes what it made itself, once."""
+    own, other = Closing(), Closing()
+    monkeypatch.setattr("ratelimit.limiter.open_store", lambda *args, **kwargs: own)
+    for limiter in (None, Limiter(RateLimitSettings(), other)):
+        app = Starlette(routes=[Route("/", ok)])
+        app.add_middleware(RateLimitMiddleware, limiter=limiter)
+        with TestClient(app) as client:
+            client.get("/")
+    assert (own.closed, other.closed) == (1, 0)
+
+
+class Away(MemoryStore):
+    async def charge(self, charges: Any, *, peek: bool = False) -> Any:
+        msg = "the store could not be reached"
+        raise StoreUnavailable(msg)
+
+
+@pytest.mark.parametrize(
+    ("mode", "statuses", "code"),
+    [("local", [200, 429], "rate_limit_exceeded"), ("allow", [200, 200], None), ("deny", [503, 503], None)],
+)
+def test_a_store_that_is_away(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, mode: str, statuses: list[int], code: str | None
+) -> None:
+    """Each failure mode answers as it says: never 401, never 500, and 429 only by a real count."""
+    settings = RateLimitSettings.model_validate({"limits": [{**ONE, "on_store_failure": mode}]})
+    app = Starlette(routes=[Route("/", ok)])
+    app.add_middleware(RateLimitMiddleware, limiter=Limiter(settings, Away(), clock), identify=by_headers)
+    with caplog.at_level(logging.INFO), TestClient(app, headers={"x-token": "t"}) as client:
+        answers = [client.get("/") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == statuses
+    assert [record.message for record in caplog.records if record.name == "ratelimit"] == [
+        "store away (StoreUnavailable: the store could not be reached); limits go by on_store_failure"
+    ]
+    if mode == "deny":
+        refused = answers[0]
+        assert refused.json() == {
+            "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            "title": "Service temporarily unavailable",
+            "status": 503,
+            "detail": "The service runs at reduced capacity. Try again in 1 second.",
+            "code": "rate_limiter_unavailable",
+        }
+        assert refused.headers["retry-after"] == "1"
+        assert not any(name.startswith("x-ratelimit") for name in refused.headers)
+    if mode == "allow":
+        assert not any(name.startswith("x-ratelimit") for name in answers[0].headers)
+
+
+def test_a_store_that_comes_back_is_said_once(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Away and back are one line each."""
+
+    class Flaky(MemoryStore):
+        calls = 0
+
+        async def charge(self, charges: Any, *, peek: bool = False) -> Any:
+            self.calls += 1
+            if self.calls in (2, 3):
+                raise StoreUnavailable
+            return await super().charge(charges, peek=peek)
+
+    settings = RateLimitSettings.model_validate({"limits": [{**ONE, "rate": "9/minute"}]})
+    app = Starlette(routes=[Route("/", ok)])
+    app.add_middleware(RateLimitMiddleware, limiter=Limiter(settings, Flaky(clock=clock), clock), identify=by_headers)
+    with TestClient(app, headers={"x-token": "t"}) as client:
+        assert [client.get("/").status_code for _ in range(5)] == [200] * 5
+    assert [message.split()[:2] for message in caplog.messages] == [["store", "away"], ["store", "back;"]]
+
+
+def test_a_closed_websocket_is_not_an_error(clock: ManualClock) -> None:
+    """A client that leaves a limited WebSocket early leaves nothing behind."""
+
+    async def endless(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    client = client_for(clock, limits=[{**ONE, "rate": "9/minute"}], routes=[WebSocketRoute("/ws", endless)])
+    with client, client.websocket_connect("/ws"):
+        pass
