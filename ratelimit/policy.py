@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
 from ratelimit.rate import MAX_LIMIT, Rate
 
@@ -17,7 +17,7 @@ UNLIMITED: Final = "unlimited"
 FailureMode = Literal["local", "allow", "deny"]
 
 _METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
-_PRINTABLE: Final = r"^[!-~](?:[ -~]*[!-~])?$"
+_PRINTABLE: Final = r"^[!-~]([ -~]*[!-~])?$"
 
 
 def as_sequence(value: Any) -> Any:
@@ -78,8 +78,13 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
-def _default_scope(data: dict[str, Any]) -> str:
-    per: tuple[str, ...] = data.get("per", ())
+def _scope(value: str, info: ValidationInfo) -> str:
+    """Return what was given, or the default, which depends on `per`."""
+    if value:
+        if not re.fullmatch(_PRINTABLE, value):
+            raise ValueError(f"{value!r} is not printable ASCII")
+        return value
+    per: tuple[str, ...] = info.data.get("per", ())
     if "endpoint" in per:
         return "endpoint"
     return per[0] if per else "global"
@@ -113,7 +118,7 @@ class Policy(BaseModel):
     methods: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_methods)] = ()
     paths: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_paths)] = ()
     cost: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=MAX_LIMIT)] = 1
-    scope: Text = Field(default_factory=_default_scope)
+    scope: Annotated[str, Field(max_length=100, validate_default=True), AfterValidator(_scope)] = ""
     shadow: bool = False
     on_store_failure: FailureMode = "local"
     code: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)] | None = None

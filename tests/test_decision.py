@@ -1,0 +1,60 @@
+"""Decisions: a fold over service limits."""
+
+import math
+from typing import Any
+
+import pytest
+
+from ratelimit import Decision, ServiceLimit
+from ratelimit.decision import Terms
+from ratelimit.rate import Rate
+
+
+def one(policy: str, remaining: int = 5, wait: float = 0.0, **more: Any) -> ServiceLimit:
+    fields = {"kind": "limit", "scope": "token", "limit": 10, "window": 60, "reset_at": 0.0, **more}
+    return ServiceLimit(policy=policy, remaining=remaining, retry_after=wait, **fields)
+
+
+def test_allowed_binds_the_limit_with_the_fewest_requests_left() -> None:
+    """`remaining // cost` decides, ties go to the one declared first, shadows and quotas do not speak."""
+    first, second = one("first", 6), one("second", 6)
+    expensive, shadow, quota = one("expensive", 9, cost=2), one("shadow", 0, shadow=True), one("q", 0, kind="quota")
+    assert Decision.of([first, second, shadow, quota]).binding is first
+    assert Decision.of([first, expensive]).binding is expensive
+    assert Decision.of([quota]).binding is None
+
+
+def test_refused_binds_the_longest_wait() -> None:
+    """The violated limit with the longest wait speaks; shadows never refuse."""
+    short, long, shadow = one("short", 0, 1.5), one("long", 0, 9.25), one("shadow", 0, 60, shadow=True)
+    decision = Decision.of([one("free"), short, long, shadow])
+    assert (decision.allowed, decision.status, decision.retry_after) == (False, 429, 9.25)
+    assert (decision.violated, decision.binding) == ((short, long), long)
+    assert Decision.of([shadow]).allowed
+
+
+def test_a_quota_is_a_403_and_waits_for_ever_stay_so() -> None:
+    """The kind of what speaks gives the status."""
+    assert Decision.of([one("q", 0, 5, kind="quota")]).status == 403
+    assert Decision.of([one("c", 0, math.inf), one("d", 0, 3)]).retry_after == math.inf
+
+
+def test_no_limits_is_yes() -> None:
+    """Nothing that applies is allowed, with nothing to say."""
+    assert Decision.of([]) == Decision(allowed=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowance", "period", "slot", "span"),
+    [
+        (64, 0, 60, 1, 60_000),
+        (60, 4, 60, 1, 60_000),
+        (60, 5, 60, 938, 60_032),
+        (65, 0, 1, 16, 1008),
+        (1000, 0, 3600, 56_250, 3_600_000),
+    ],
+)
+def test_slots_are_cut_as_the_design_says(limit: int, allowance: int, period: int, slot: int, span: int) -> None:
+    """1 ms where L + C ≤ 64, else a 64th of the window, rounded up; and as many as cover the window."""
+    terms = Terms("limit", "p", "token", Rate(limit, period), allowance)
+    assert (terms.slot, terms.span) == (slot, span)
