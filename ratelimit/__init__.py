@@ -13,13 +13,13 @@ from ratelimit.settings import RateLimitSettings, ResponseStyle
 from ratelimit.stores import MemoryStore, RedisStore, open_store
 
 __all__ = [
-    "RATE_LIMIT_EXPOSE_HEADERS",
     "ConfigurationError",
     "Decision",
     "Identity",
     "Limit",
     "Limiter",
     "MemoryStore",
+    "RATE_LIMIT_EXPOSE_HEADERS",
     "Rate",
     "RateLimitError",
     "RateLimitMiddleware",

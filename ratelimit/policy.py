@@ -1,8 +1,8 @@
 """Policies: the named rules that settings and decorators declare."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
@@ -132,6 +132,26 @@ class Limit(Policy):
     the next, so any k consecutive windows admit at most k·L + L·burst. `plans` gives identities with that plan another
     rate; `None` (`"unlimited"` in TOML) means that the limit does not apply to them, `"0/minute"` blocks them.
     """
+
+    if TYPE_CHECKING:
+        # What type checkers are to accept: texts and lists, which the validators turn into what the fields say.
+        def __init__(
+            self,
+            *,
+            name: str,
+            rate: Rate | str,
+            per: str | Sequence[str] = (),
+            burst: float = 0.0,
+            plans: Mapping[str, Rate | str | None] = ...,
+            methods: str | Sequence[str] = (),
+            paths: str | Sequence[str] = (),
+            cost: int = 1,
+            scope: str = "",
+            shadow: bool = False,
+            on_store_failure: FailureMode = "local",
+            code: str | None = None,
+            detail: str | None = None,
+        ) -> None: ...
 
     rate: Annotated[RateField, AfterValidator(_nonzero)]
     burst: Annotated[float, BeforeValidator(_whole_number), Field(ge=0, le=1, allow_inf_nan=False)] = 0.0

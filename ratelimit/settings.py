@@ -3,7 +3,7 @@
 import fnmatch
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import ip_network
 from os import PathLike
@@ -52,25 +52,25 @@ def split_entry(entry: str) -> tuple[str | None, str]:
     return ("GET" if method == "HEAD" else method), check_path(path)
 
 
-def _exempt(entries: tuple[str, ...]) -> tuple[str, ...]:
+def _exempt(entries: Sequence[str]) -> tuple[str, ...]:
     for entry in entries:
         split_entry(entry)
-    return entries
+    return tuple(entries)
 
 
-def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
+def _proxies(values: Sequence[str]) -> tuple[str, ...]:
     for value in values:
         ip_network(value)
-    return values
+    return tuple(values)
 
 
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+def _distinct(values: Sequence[str]) -> tuple[str, ...]:
     for value in values:
         if value in BUILT_IN_DIMENSIONS:
             raise ValueError(f"{value!r} is built in and needs no declaration")
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is declared twice")
-    return values
+    return tuple(values)
 
 
 def _problem_base(value: str | None) -> str | None:
@@ -90,7 +90,9 @@ class ResponseStyle(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    headers: Annotated[tuple[Literal["x-ratelimit", "ietf"], ...], BeforeValidator(as_sequence)] = ("x-ratelimit",)
+    headers: Annotated[
+        Sequence[Literal["x-ratelimit", "ietf"]], BeforeValidator(as_sequence), AfterValidator(tuple)
+    ] = ("x-ratelimit",)
     scope_header: bool = True
     retry_after: Literal["rejected", "exhausted"] = "rejected"
     problem: Literal["rfc9457", "legacy"] = "rfc9457"
@@ -105,7 +107,7 @@ class PathResponse(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: Annotated[tuple[str, ...], BeforeValidator(as_sequence), Field(min_length=1)]
+    paths: Annotated[Sequence[str], BeforeValidator(as_sequence), Field(min_length=1)]
     style: ResponseStyle
 
     @model_validator(mode="before")
@@ -117,7 +119,7 @@ class PathResponse(BaseModel):
 
     @field_validator("paths")
     @classmethod
-    def _check_paths(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_paths(cls, values: Sequence[str]) -> tuple[str, ...]:
         return tuple(check_path(value) for value in values)
 
     @cached_property
@@ -142,14 +144,16 @@ class RateLimitSettings(BaseModel):
 
     store: str = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
-    limits: tuple[Limit, ...] = ()
+    limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
     dimensions: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...], AfterValidator(_distinct)
+        Sequence[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]],
+        BeforeValidator(as_sequence),
+        AfterValidator(_distinct),
     ] = ()
-    exempt: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
+    exempt: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
     response: ResponseStyle = ResponseStyle()
-    responses: tuple[PathResponse, ...] = ()
-    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
+    responses: Annotated[Sequence[PathResponse], AfterValidator(tuple)] = ()
+    trusted_proxies: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
     hash_key: SecretStr | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=50)] = "rl"
 

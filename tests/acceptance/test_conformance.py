@@ -32,7 +32,9 @@ def left(response: Any) -> int:
 def test_a_client_that_waits_as_told_is_admitted(limited: Limited, clock: ManualClock) -> None:
     """`Retry-After` is enough, in seconds, and never 0."""
     client = limited(limits=[{"name": "t", "rate": "2/10 seconds", "per": "token"}])
-    client.get("/"), clock.advance(ms=300), client.get("/")
+    client.get("/")
+    clock.advance(ms=300)
+    client.get("/")
     refused = client.get("/")
     assert refused.status_code == 429
     clock.advance(seconds=int(refused.headers["retry-after"]))
@@ -126,7 +128,7 @@ def test_limits_of_0_of_1_and_of_15_digits(limited: Limited, rate: str) -> None:
     """0 refuses always and has no honest wait; 15 digits lose none."""
     client = limited(limits=[TOKEN])
     answers = [client.get("/", headers={"x-rate": rate}) for _ in range(2)]
-    number = int(rate.split("/")[0])
+    number = int(rate.split("/", maxsplit=1)[0])
     assert [a.headers["x-ratelimit-limit"] for a in answers] == [str(number)] * 2
     assert [a.is_success for a in answers] == [number >= 1, number >= 2]
     assert left(answers[1]) == max(0, number - 2)

@@ -85,7 +85,7 @@ def test_nobody_who_stays_within_the_limit_is_refused(
 def test_filling_a_limit_at_once_and_retrying_never_doubles_it(engine: Engine, burst: int, most: int) -> None:
     """600/minute, spent at once and asked for again every 50 ms for three windows: never above 600 (750) in 60 s."""
     one, key = terms(600, 60, burst), fresh_key()
-    spent = []
+    spent = list[tuple[int, int]]()
     for _ in range(3 * 60 * 20):
         engine.clock.advance(ms=50)
         cost = 750 - 600 if not spent else 50

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 def binary() -> str:
@@ -58,7 +60,7 @@ class RedisServer:
             self._process = None
 
     def client(self) -> redis.Redis:
-        return redis.Redis(host="127.0.0.1", port=self.port, retry=None)
+        return redis.Redis(host="127.0.0.1", port=self.port, retry=Retry(NoBackoff(), 0))
 
 
 def _pause() -> None:

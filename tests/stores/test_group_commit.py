@@ -1,0 +1,148 @@
+"""Group commit: who waits at the same moment travels together, first come first served."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ratelimit.errors import StoreError, StoreTimeout
+from ratelimit.stores.group_commit import MAX_BATCH, GroupCommit
+from ratelimit.stores.wire import Request
+
+
+class Line:
+    """A store's end of the line, which answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[Any]] = []
+        self._gates: list[asyncio.Future[None]] = []
+
+    async def send(self, requests: Sequence[Request]) -> Any:
+        self.sent.append([request.charges for request in requests])
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        await gate
+        return [request.charges for request in requests]
+
+    def answer(self, error: Exception | None = None) -> None:
+        gate = self._gates.pop(0)
+        if error is None:
+            gate.set_result(None)
+        else:
+            gate.set_exception(error)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.sent]
+
+
+def submit(commit: GroupCommit, numbers: Sequence[int]) -> list[asyncio.Task[Any]]:
+    requests: list[Any] = [Request(n) for n in numbers]  # type: ignore[arg-type]
+    return [asyncio.create_task(_submit(commit, request)) for request in requests]
+
+
+async def _submit(commit: GroupCommit, request: Request) -> Any:
+    return await commit.submit(request)
+
+
+async def turns(n: int = 5) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+async def test_what_arrives_in_one_turn_goes_in_one_call() -> None:
+    """Three requests of one turn are one call, and each gets its own answer."""
+    line = Line()
+    tasks = submit(GroupCommit(line.send), [1, 2, 3])
+    await turns()
+    assert line.sent == [[1, 2, 3]]
+    line.answer()
+    assert await asyncio.gather(*tasks) == [1, 2, 3]
+
+
+async def test_what_arrives_meanwhile_goes_together_in_order() -> None:
+    """While a call is under way the others wait, and all of them go along when it returns."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    submit(commit, [0])
+    await turns()
+    for n in (1, 2, 3):
+        submit(commit, [n])
+        await turns()
+    assert line.sent == [[0]]
+    line.answer()
+    await turns()
+    assert line.sent == [[0], [1, 2, 3]]
+    line.answer()
+
+
+async def test_batches_and_calls_under_way_are_bounded() -> None:
+    """No call carries more than the bound, and a second one starts only with a full batch."""
+    line = Line()
+    tasks = submit(GroupCommit(line.send), range(3 * MAX_BATCH))
+    await turns()
+    assert line.sizes == [MAX_BATCH, MAX_BATCH]
+    line.answer()
+    await turns()
+    assert line.sizes == [MAX_BATCH] * 3
+    line.answer()
+    line.answer()
+    assert await asyncio.gather(*tasks) == list(range(3 * MAX_BATCH))
+
+
+async def test_a_cancelled_request_is_not_sent_and_hurts_nobody() -> None:
+    """Cancelled before the call it is left out; cancelled during it the others are answered."""
+    line = Line()
+    tasks = submit(GroupCommit(line.send), [1, 2, 3])
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await turns()
+    assert line.sent == [[1, 3]]
+    tasks[0].cancel()
+    await turns()
+    line.answer()
+    assert await tasks[2] == 3
+
+
+async def test_a_failure_reaches_all_of_the_batch_and_no_more() -> None:
+    """Each waiter gets an error of its own, and the next batch goes on."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    first = submit(commit, [1, 2])
+    await turns()
+    later = submit(commit, [3])
+    await turns()
+    line.answer(StoreTimeout("late"))
+    errors = await asyncio.gather(*first, return_exceptions=True)
+    assert [type(error) for error in errors] == [StoreTimeout] * 2
+    assert errors[0] is not errors[1]
+    await turns()
+    line.answer()
+    assert await asyncio.gather(*later) == [3]
+
+
+async def test_closing_waits_for_what_is_under_way() -> None:
+    """Nobody who was sent is left without an answer."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    tasks = submit(commit, [1])
+    await turns()
+    closing = asyncio.create_task(commit.aclose())
+    await turns()
+    assert not closing.done()
+    line.answer()
+    await closing
+    assert await asyncio.gather(*tasks) == [1]
+
+
+async def test_an_unforeseen_error_leaves_nobody_waiting() -> None:
+    """A bug in the call is not hidden, and those who wait get an error of ours."""
+    line = Line()
+    loop, seen = asyncio.get_running_loop(), list[Any]()
+    loop.set_exception_handler(lambda loop, context: seen.append(context))
+    tasks = submit(GroupCommit(line.send), [1])
+    await turns()
+    line.answer(ZeroDivisionError())
+    with pytest.raises(StoreError, match="cut off"):
+        await tasks[0]

@@ -1,0 +1,52 @@
+"""The memory store: bounded, and clean by itself."""
+
+import pytest
+
+from ratelimit import MemoryStore
+from ratelimit.decision import Charge
+from tests.support.clock import ManualClock
+from tests.support.engines import terms
+
+
+def test_expired_keys_are_dropped_as_others_are_charged(clock: ManualClock) -> None:
+    """Nothing scans: each call lets a few go, and in time all."""
+    store = MemoryStore(clock=clock)
+    for n in range(1000):
+        store.decide([Charge(terms(5, 1), f"old{n}")])
+    assert len(store) == 1000
+    clock.advance(seconds=10)
+    for n in range(200):
+        store.decide([Charge(terms(5, 60), f"new{n}")])
+    assert len(store) == 200
+    assert len(store._heap) == len(store._expiries) == 200
+
+
+def test_a_key_that_is_used_lives_on(clock: ManualClock) -> None:
+    """Expiry follows the last charge, not the first."""
+    store, one = MemoryStore(clock=clock), terms(100, 1)
+    for _ in range(50):
+        clock.advance(ms=100)
+        store.decide([Charge(one, "busy")])
+    assert len(store) == 1
+    assert store.decide([Charge(one, "busy")], peek=True)[0].remaining == 100 - 11
+
+
+def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond `max_keys`, what expires first is forgotten, with one line in the log."""
+    store = MemoryStore(clock=clock, max_keys=100)
+    for n in range(1000):
+        clock.advance(ms=1)
+        store.decide([Charge(terms(5), f"k{n}")])
+    assert len(store) == len(store._heap) == len(store._expiries) == 100
+    assert store.decide([Charge(terms(5), "k999")], peek=True)[0].remaining == 4
+    assert store.decide([Charge(terms(5), "k0")], peek=True)[0].remaining == 5
+    assert len(caplog.messages) == 1
+
+
+def test_refusals_and_looks_make_no_keys(clock: ManualClock) -> None:
+    """Only what is admitted is kept."""
+    store = MemoryStore(clock=clock)
+    store.decide([Charge(terms(5), "a")], peek=True)
+    store.decide([Charge(terms(5), "b", 6)])
+    assert len(store) == 0
+    assert repr(store) == "<MemoryStore keys=0>"

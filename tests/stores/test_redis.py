@@ -1,0 +1,152 @@
+"""The Redis store: one command, honest errors, several event loops."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from ratelimit import RedisStore, StoreError
+from ratelimit.decision import Charge
+from ratelimit.errors import StoreTimeout, StoreUnavailable
+from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA
+from tests.support.clock import ManualClock
+from tests.support.engines import fresh_key, terms
+from tests.support.redis_server import RedisServer, free_port
+
+
+async def remaining(store: RedisStore, key: str, limit: int = 10) -> int:
+    (told,) = await store.charge([Charge(terms(limit), key)])
+    return told.remaining
+
+
+def calls(server: RedisServer) -> Any:
+    with server.client() as client:
+        info: Any = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in info.items()}
+
+
+async def test_concurrent_requests_travel_together(redis_server: RedisServer, redis_url: str) -> None:
+    """A thousand checks at the same moment take a handful of calls."""
+    store, key = RedisStore(redis_url, timeout=10), fresh_key()
+    await remaining(store, key)
+    before = calls(redis_server).get("evalsha", 0)
+    await asyncio.gather(*(remaining(store, key, 10**6) for _ in range(1000)))
+    assert calls(redis_server)["evalsha"] - before <= 9
+    await store.aclose()
+
+
+async def test_one_batch_reads_once_and_writes_once_per_key(redis_server: RedisServer, redis_url: str) -> None:
+    """Sixty requests on three keys: one MGET, and one write for each key."""
+    store, keys = RedisStore(redis_url, timeout=10), [fresh_key() for _ in range(3)]
+    await remaining(store, keys[0])
+    before = calls(redis_server)
+    charges = [Charge(terms(1000, policy=key), key) for key in keys]
+    await asyncio.gather(*(store.charge(charges) for _ in range(60)))
+    after = calls(redis_server)
+    assert after["mget"] - before["mget"] == 1
+    writes = sum(after.get(name, 0) - before.get(name, 0) for name in ("set", "setrange"))
+    assert writes == 3
+    await store.aclose()
+
+
+async def test_expiries_cover_the_state_and_no_more(redis_server: RedisServer, redis_url: str) -> None:
+    """A key lives as long as it means something: a window, and another where a burst may be carried."""
+    store, plain, bursting = RedisStore(redis_url, timeout=10), fresh_key(), fresh_key()
+    await store.charge([Charge(terms(1000, 100), plain), Charge(terms(1000, 100, 250), bursting)])
+    with redis_server.client() as client:
+        lives: Any = [client.pttl(plain), client.pttl(bursting)]
+    assert 100_000 < lives[0] < 110_000
+    assert 200_000 < lives[1] < 215_000
+    await store.aclose()
+
+
+async def test_state_is_small(redis_server: RedisServer, redis_url: str, clock: ManualClock) -> None:
+    """160 bytes for a key with one request, 1.2 KB at any usual rate, with a key of 40 characters."""
+    store, few, full = RedisStore(redis_url, clock=clock, timeout=10), "k" * 40, "f" * 40
+    one = terms(10**9, 60, 10**8)
+    await store.charge([Charge(one, few)])
+    for _ in range(200):
+        clock.advance(ms=938)
+        await store.charge([Charge(one, full, 1000)])
+    with redis_server.client() as client:
+        sizes: Any = [client.memory_usage(few), client.memory_usage(full)]
+    assert sizes[0] <= 160
+    assert sizes[1] <= 1200
+    await store.aclose()
+
+
+async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Refused connections are `StoreUnavailable`, without the address."""
+    store = RedisStore(f"redis://user:hunter2@127.0.0.1:{free_port()}/0")
+    with pytest.raises(StoreUnavailable) as error:
+        await remaining(store, fresh_key())
+    assert "hunter2" not in str(error.value)
+    assert "127.0.0.1" not in str(error.value)
+    assert "hunter2" not in repr(store)
+    await store.aclose()
+
+
+async def test_a_server_that_does_not_answer() -> None:
+    """A call ends after the timeout, with `StoreTimeout`, and so do all that wait for it."""
+    done = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    store = RedisStore(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=0.05)
+    answers = await asyncio.gather(*(remaining(store, "k") for _ in range(10)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreTimeout}
+    await store.aclose()
+    done.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_errors_of_the_server_are_ours(redis_server: RedisServer, redis_url: str) -> None:
+    """Whatever Redis answers, callers see `StoreError` and nothing of redis-py."""
+    store = RedisStore(redis_url, timeout=10)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1")
+        client.config_set("maxmemory-policy", "noeviction")
+        try:
+            with pytest.raises(StoreError, match="^the store answered "):
+                await remaining(store, fresh_key())
+        finally:
+            client.config_set("maxmemory", "0")
+    assert await remaining(store, fresh_key()) == 9
+    await store.aclose()
+
+
+async def test_a_key_of_another_kind_is_an_error_or_replaced(redis_server: RedisServer, redis_url: str) -> None:
+    """A foreign value at one of our keys neither crashes us nor lives on."""
+    store, key = RedisStore(redis_url, timeout=10), fresh_key()
+    with redis_server.client() as client:
+        client.lpush(key, "x")
+        assert await remaining(store, key) == 9
+        client.set(key, "garbage")
+        with pytest.raises(StoreError):
+            await remaining(store, key)
+    await store.aclose()
+
+
+def test_several_event_loops_use_one_store(redis_url: str) -> None:
+    """Each loop has connections of its own, as under a test client that starts one per request."""
+    store, key = RedisStore(redis_url, timeout=10), fresh_key()
+
+    async def once() -> int:
+        left = await remaining(store, key)
+        await store.aclose()
+        return left
+
+    assert [asyncio.run(once()) for _ in range(3)] == [9, 8, 7]
+
+
+def test_the_script_is_known_by_its_hash(redis_server: RedisServer) -> None:
+    """What EVALSHA names is what the server would load."""
+    with redis_server.client() as client:
+        assert client.script_load(SCRIPT) == SCRIPT_SHA
+        client.script_flush()
+    assert isinstance(client, redis.Redis)
