@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from ratelimit.rate import Rate
 
@@ -20,7 +20,7 @@ MAX_SLOTS: Final = 64
 class Terms:
     """The numbers of one policy for one kind of caller: made once, shared by every charge under them.
 
-    `limit` and `allowance` (the burst) are units; `slot` and `span` are milliseconds, `span` being the whole slots
+    `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `slot` and `span` are milliseconds, `span` being the whole slots
     that cover the window. Compared by identity, so that a batch names each only once.
     """
 
@@ -34,6 +34,7 @@ class Terms:
     code: str | None = None
     detail: str | None = None
     limit: int = field(init=False)
+    ceiling: int = field(init=False)
     window: int = field(init=False)
     slot: int = field(init=False)
     span: int = field(init=False)
@@ -44,6 +45,7 @@ class Terms:
         slot = 1 if few else -(-window // MAX_SLOTS)
         for name, value in (
             ("limit", self.rate.limit),
+            ("ceiling", self.rate.limit + self.allowance),
             ("window", self.rate.period),
             ("slot", slot),
             ("span", -(-window // slot) * slot),
@@ -51,23 +53,24 @@ class Terms:
             object.__setattr__(self, name, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """One debit of `cost` units asked of one policy at one partition key: all that a store knows."""
+
+    # A tuple like the service limit that answers it: several of both are made for each request, and a frozen
+    # dataclass takes four times as long to make.
 
     terms: Terms
     key: str
     cost: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceLimit:
+class ServiceLimit(NamedTuple):
     """What one policy has left after a check.
 
     `limit` and `remaining` are units, `remaining` against the nominal limit; `window` and `retry_after` are seconds,
     `reset_at` epoch seconds by this process's clock. `retry_after` is 0.0 unless this limit refused, infinite where
     the cost can never be admitted. `reset_after` is the wait until `reset_at`, in seconds. `exhausted` says that not even one more unit, burst included, would be admitted
-    now; `cost` is what was asked of it.
+    now; `cost` is what was asked of it. `code` and `detail` are the policy's own words for a problem.
     """
 
     policy: str
@@ -82,7 +85,8 @@ class ServiceLimit:
     exhausted: bool = False
     cost: int = 1
     reset_after: float = 0.0
-    terms: Terms | None = field(default=None, repr=False, compare=False)
+    code: str | None = None
+    detail: str | None = None
 
 
 def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: int) -> ServiceLimit:
@@ -105,7 +109,8 @@ def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: in
         wait != 0 and remaining == 0,
         charge.cost,
         reset / 1000,
-        terms,
+        terms.code,
+        terms.detail,
     )
 
 
@@ -129,9 +134,9 @@ class Decision:
     @classmethod
     def of(cls, limits: Sequence[ServiceLimit], *, degraded: bool = False) -> Self:
         """Fold service limits, in the order in which their policies were declared, into the decision."""
-        violated = tuple(limit for limit in limits if limit.retry_after > 0 and not limit.shadow)
+        violated = tuple([limit for limit in limits if limit.retry_after and not limit.shadow])
         if not violated:
-            return cls(True, limits=tuple(limits), binding=_tightest(limits), degraded=degraded)
+            return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded)
         binding = max(violated, key=lambda limit: limit.retry_after)
         status = 403 if binding.kind == "quota" else 429
         return cls(False, status, binding.retry_after, tuple(limits), violated, binding, degraded)
@@ -143,5 +148,8 @@ class Decision:
 
 
 def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:
-    speaking = (limit for limit in limits if limit.kind == "limit" and not limit.shadow)
-    return min(speaking, key=lambda limit: limit.remaining // limit.cost, default=None)
+    tightest, fewest = None, math.inf
+    for limit in limits:
+        if limit.kind == "limit" and not limit.shadow and (left := limit.remaining // limit.cost) < fewest:
+            tightest, fewest = limit, left
+    return tightest

@@ -24,20 +24,17 @@ def escape(value: object) -> str:
 
 
 class Keys:
-    """Makes keys of the form `<prefix>:{<partition>}:<policy>:<period>:<values>`.
+    """What all keys of one limiter have in common: the prefix, and how tokens are hashed.
 
-    The partition is the hash tag: in a Redis Cluster, all keys with the same one live on one node.
+    A key is `<prefix>:{<partition>}:<policy>:<period>:<values>`. The partition is the hash tag: in a Redis Cluster,
+    all keys with the same one live on one node.
     """
 
     def __init__(self, *, prefix: str = "rl", secret: str | None = None) -> None:
-        self._prefix = escape(prefix)
+        self.prefix = escape(prefix)
         self._secret = blake2b(secret.encode(), digest_size=32).digest() if secret else b""
 
     def hashed(self, token: object) -> str:
         """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""
         text = token if isinstance(token, str) else str(token)
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()
-
-    def key(self, partition: str, policy: str, period: int, values: str) -> str:
-        """Join parts that are already escaped."""
-        return f"{self._prefix}:{{{partition}}}:{policy}:{period}:{values}"

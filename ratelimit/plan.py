@@ -1,7 +1,7 @@
 """The settings, compiled: from an identity and an endpoint to the charges that one request makes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -27,6 +27,7 @@ _MOST_ENDPOINTS: Final = 10_000
 """Endpoints that `Plan.endpoint` remembers: routes are few, but a caller may make up names."""
 
 _NOTHING: Final = Declared()
+_ATTRIBUTES: Final = ("org", "ip", "plan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,69 +57,51 @@ class Endpoint:
 class Rule:
     """One policy at one endpoint: everything about it that does not depend on who asks."""
 
-    def __init__(self, policy: Limit, endpoint: Endpoint, keys: Keys) -> None:
+    def __init__(self, policy: Limit, keys: Keys) -> None:
         self.policy = policy
         self._keys = keys
-        self._name = escape(policy.name)
-        self._cost = policy.cost
-        self._fixed = {"endpoint": escape(endpoint.label), "method": escape(endpoint.method)}
         self._per = policy.per
         # All keys of one tenant live in one slot of a Cluster. A token belongs to one organization, so its counters
         # may go there too; an address or an endpoint is shared by many and must have one counter wherever it shows up.
         self._by_org = "org" in policy.per or "token" in policy.per
-        self._terms: dict[Rate, Terms] = {}
+        self._terms: dict[Rate, tuple[Terms, str]] = {}
+        self._usual = self._terms_of(policy.rate)
 
-    def charge(self, identity: Identity, cost: int, known: dict[str, str]) -> Charge | None:
+    @property
+    def dimensions(self) -> set[str]:
+        """What must be known of an identity."""
+        return {*self._per, "org"} if self._by_org else set(self._per)
+
+    def charge(self, identity: Identity, cost: int, values: Mapping[str, str]) -> Charge | None:
         """Return what this policy charges `identity`, or `None` where it does not apply to it.
 
-        `known` carries the values of dimensions from one rule to the next, so that each is made once per request.
+        `values` are those of all `dimensions`, ready for keys, and empty where they are not known.
         """
-        rate = self._rate(identity)
-        if rate is None:
+        usual = self._usual if identity.plan is None and not identity.rates else self._of(identity)
+        if usual is None:
             return None
-        values = []
-        for dimension in self._per:
-            value = self._fixed.get(dimension) or known.get(dimension) or self._value(identity, dimension)
-            if not value:
-                return None
-            if dimension not in self._fixed:
-                known[dimension] = value
-            values.append(value)
-        partition = self._partition(identity, known) or (values[0] if values else "*")
-        key = self._keys.key(partition, self._name, rate.period, ":".join(values))
-        return Charge(self._terms.get(rate) or self._terms_of(rate), key, min(cost * self._cost, NEVER))
+        terms, middle = usual
+        named = [values[dimension] for dimension in self._per]
+        if "" in named:
+            return None
+        partition = (values["org"] if self._by_org else "") or (named[0] if named else "*")
+        key = f"{self._keys.prefix}:{{{partition}{middle}{':'.join(named)}"
+        return Charge(terms, key, min(cost * self.policy.cost, NEVER))
 
-    def _rate(self, identity: Identity) -> Rate | None:
+    def _of(self, identity: Identity) -> tuple[Terms, str] | None:
         policy = self.policy
-        if identity.rates and (granted := identity.granted(policy.name)) is not None:
-            return granted
-        if identity.plan is not None and identity.plan in policy.plans:
-            return policy.plans[identity.plan]
-        return policy.rate
+        rate: Rate | None = identity.granted(policy.name)
+        if rate is None:
+            rate = policy.plans.get(identity.plan, policy.rate) if identity.plan is not None else policy.rate
+        return None if rate is None else self._terms.get(rate) or self._terms_of(rate)
 
-    def _value(self, identity: Identity, dimension: str) -> str:
-        if dimension == "token":
-            return self._keys.hashed(identity.token) if identity.token else ""
-        if dimension in ("org", "ip", "plan"):
-            value = getattr(identity, dimension)
-        else:
-            value = identity.dimensions.get(dimension)
-        return "" if value is None or value == "" else escape(value)
-
-    def _partition(self, identity: Identity, known: dict[str, str]) -> str:
-        if not self._by_org:
-            return ""
-        if "org" not in known:
-            known["org"] = self._value(identity, "org")
-        return known["org"]
-
-    def _terms_of(self, rate: Rate) -> Terms:
+    def _terms_of(self, rate: Rate) -> tuple[Terms, str]:
         if len(self._terms) >= _MOST_TERMS:
             self._terms.clear()
         policy = self.policy
         # The shortest decimal of the float is what was written: 0.29 of 100 is 29, although 0.29 * 100 < 29.
         allowance = math.floor(rate.limit * Fraction(repr(policy.burst)))
-        terms = self._terms[rate] = Terms(
+        terms = Terms(
             "limit",
             policy.name,
             policy.scope,
@@ -129,31 +112,40 @@ class Rule:
             policy.code,
             policy.detail,
         )
-        return terms
+        self._terms[rate] = terms, f"}}:{escape(policy.name)}:{rate.period}:"
+        return self._terms[rate]
 
 
-@dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds at one endpoint."""
+    """What holds at one endpoint: its policies, compiled, and the style of its answers."""
 
-    exempt: bool
-    rules: tuple[Rule, ...]
-    style: ResponseStyle
+    def __init__(self, endpoint: Endpoint, policies: Sequence[Limit], style: ResponseStyle, keys: Keys) -> None:
+        self.policies = tuple(policies)
+        self.style = style
+        self.rules = tuple(Rule(policy, keys) for policy in policies)
+        self._keys = keys
+        self._fixed = {"endpoint": escape(endpoint.label), "method": escape(endpoint.method)}
+        self._dimensions = sorted(set[str]().union(*(rule.dimensions for rule in self.rules)) - self._fixed.keys())
 
     def charges(self, identity: Identity, cost: int = 1, *, beside: Sequence[Limit] = ()) -> list[Charge]:
         """Return what one request of `identity` is charged, in the order in which the policies were declared.
 
         `beside` are policies that an outer limiter has already charged for this request.
         """
-        known: dict[str, str] = {}
-        charges = []
-        for rule in self.rules:
-            if beside and rule.policy in beside:
-                continue
-            charge = rule.charge(identity, cost, known)
-            if charge is not None:
-                charges.append(charge)
-        return charges
+        values = self._fixed.copy()
+        for dimension in self._dimensions:
+            values[dimension] = self._value(identity, dimension)
+        charges = [
+            rule.charge(identity, cost, values) for rule in self.rules if not beside or rule.policy not in beside
+        ]
+        return [charge for charge in charges if charge is not None]
+
+    def _value(self, identity: Identity, dimension: str) -> str:
+        if dimension == "token":
+            return self._keys.hashed(identity.token) if identity.token else ""
+        own = dimension in _ATTRIBUTES
+        value = getattr(identity, dimension) if own else identity.dimensions.get(dimension)
+        return "" if value is None or value == "" else escape(value)
 
 
 class Plan:
@@ -214,8 +206,7 @@ class Plan:
             and (not patterns or any(endpoint.fits(pattern) for pattern in patterns))
         ]
         policies += [one for one in endpoint.limits if not one.methods or endpoint.method in one.methods]
-        rules = () if exempt else tuple(Rule(policy, endpoint, self._keys) for policy in policies)
-        return Rules(exempt, rules, self._style(endpoint))
+        return Rules(endpoint, () if exempt else policies, self._style(endpoint), self._keys)
 
     def _style(self, endpoint: Endpoint) -> ResponseStyle:
         for response in self.settings.responses:

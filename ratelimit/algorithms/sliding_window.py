@@ -34,39 +34,37 @@ class Window:
         carried = terms.span + terms.slot if self.carries else 0
         return stamp + 1 + terms.span + carried + 3 * (terms.span // MAX_SLOTS + 2)
 
-    def look(self, terms: Terms, now: int) -> "View":
-        """Return the window as it stands at `now` (ms), rolled forward without being changed."""
-        view = View(self, terms, now)
-        view.roll()
-        return view
-
 
 class View:
-    """A window seen at one instant under one policy's numbers; `charge` is the only change of state."""
+    """A window seen at one instant (ms) under one policy's numbers, rolled forward without being changed.
 
-    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "terms", "total", "window")
+    `room` is how many units would be admitted now (below zero where the limit was lowered). `charge` is the only
+    change of state.
+    """
+
+    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "room", "terms", "total", "window")
 
     def __init__(self, window: Window, terms: Terms, now: int) -> None:
         self.window, self.terms, self.now = window, terms, now
         self.gone = 0
         self.total, self.last = window.total, window.last
         self.excess, self.excess_stamp = window.excess, window.excess_stamp
-
-    def roll(self) -> None:
-        """Let go of the entries that have left, and of an excess that has lapsed."""
         if self.last is not None:
-            horizon = self.now - self.terms.span
-            for entry in self.window.older:
-                if entry[0] >= horizon:
-                    break
-                self.gone += 1
-                self._release(entry)
-            else:
-                if self.last[0] < horizon:
-                    self._release(self.last)
-                    self.last = None
-        if self.excess and self.now >= self._lapse(self.excess_stamp):
+            self._roll(now - terms.span)
+        if self.excess and now >= self._lapse(self.excess_stamp):
             self.excess = 0
+        self.room = self._room()
+
+    def _roll(self, horizon: int) -> None:
+        """Let go of the entries that have left."""
+        for entry in self.window.older:
+            if entry[0] >= horizon:
+                return
+            self.gone += 1
+            self._release(entry)
+        if self.last is not None and self.last[0] < horizon:
+            self._release(self.last)
+            self.last = None
 
     def _release(self, entry: Entry) -> None:
         self.excess_stamp, count, self.excess = entry
@@ -75,34 +73,37 @@ class View:
     def _lapse(self, stamp: int) -> int:
         return stamp + 1 + 2 * self.terms.span + self.terms.slot
 
-    @property
-    def room(self) -> int:
-        """Units that would be admitted now; below zero where the limit was lowered."""
-        allowance = self.terms.allowance
-        return self.terms.limit + allowance - min(self.excess, allowance) - self.total
+    def _room(self) -> int:
+        taken = min(self.excess, self.terms.allowance) if self.excess else 0
+        return self.terms.ceiling - taken - self.total
 
-    def charge(self, cost: int) -> None:
-        """Count `cost` units; the caller has made sure that there is room."""
-        x = max(0, self.total + cost - self.terms.limit + min(self.excess, self.terms.allowance))
-        window = self.window
-        del window.older[: self.gone]
-        if self.last is not None and self.last[0] >= self.now:
-            self.last = (self.last[0], self.last[1] + cost, x)
+    def charge(self, cost: int) -> bool:
+        """Count `cost` units and say whether the window now expires later; the caller has made sure of the room."""
+        window, terms, last = self.window, self.terms, self.last
+        # What is above the limit after this charge: total + cost - limit + the excess carried into this window.
+        x = max(0, cost - self.room + terms.allowance)
+        if self.gone:
+            del window.older[: self.gone]
+            self.gone = 0
+        later = last is None or last[0] < self.now
+        if last is not None and not later:
+            self.last = (last[0], last[1] + cost, x)
         else:
-            if self.last is not None:
-                window.older.append(self.last)
-            slot = self.terms.slot
-            self.last = (self.now // slot * slot + slot - 1, cost, x)
+            if last is not None:
+                window.older.append(last)
+            self.last = (self.now // terms.slot * terms.slot + terms.slot - 1, cost, x)
         self.total += cost
-        self.gone = 0
-        window.carries = window.carries or self.terms.allowance > 0
+        self.room -= cost
+        if terms.allowance and not window.carries:
+            window.carries = later = True
         window.total, window.last = self.total, self.last
         window.excess, window.excess_stamp = self.excess, self.excess_stamp
+        return later
 
     def answer(self, cost: int) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) as they stand, `wait` being that of a further `cost`; durations in ms."""
-        wait = 0 if self.room >= cost else self.wait(cost)
         remaining = max(0, self.terms.limit - self.total)
+        wait = 0 if self.room >= cost else self.wait(cost)
         if 0 < wait < NEVER:
             return remaining, wait, wait
         return remaining, self._empty_again() if remaining else self._free_again(), wait
@@ -114,7 +115,7 @@ class View:
 
     def wait(self, cost: int) -> int:
         """Return the milliseconds after which `cost` is admitted if nobody else spends, exactly; `NEVER` if never."""
-        ceiling, allowance = self.terms.limit + self.terms.allowance, self.terms.allowance
+        ceiling, allowance = self.terms.ceiling, self.terms.allowance
         if cost > ceiling:
             return NEVER
         total, excess, lapse = self.total, self.excess, self._lapse(self.excess_stamp)

@@ -31,19 +31,15 @@ def admitted(decision: Decision, style: ResponseStyle, status: int, present: Ite
     binding = decision.binding
     if binding is None:
         return []
-    names = {name.lower() for name, _ in present}
+    # The app's own fields of a family keep the rest of the family away: half of each would tell nothing.
+    own = {name[:11].lower() for name, _ in present}
+    redirect = 300 <= status < 400
     headers: Headers = []
-    if "x-ratelimit" in style.headers and not any(name.startswith(b"x-ratelimit-") for name in names):
+    if "x-ratelimit" in style.headers and b"x-ratelimit" not in own:
         headers += _x_ratelimit(binding, style, binding.remaining)
-    if "ietf" in style.headers and names.isdisjoint((b"ratelimit", b"ratelimit-policy")):
-        headers += _ietf_admitted(decision, redirect=300 <= status < 400)
-    if (
-        style.retry_after == "exhausted"
-        and binding.exhausted
-        and not 300 <= status < 400
-        and b"retry-after" not in names
-        and binding.reset_after > 0
-    ):
+    if "ietf" in style.headers and own.isdisjoint((b"ratelimit", b"ratelimit-p")):
+        headers += _ietf_admitted(decision, redirect=redirect)
+    if style.retry_after == "exhausted" and binding.exhausted and not redirect and b"retry-after" not in own:
         headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
     return headers
 

@@ -66,7 +66,7 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
             return
         rules = self.limiter.plan.rules(self._endpoints.find(scope))
-        if not rules.rules:
+        if not rules.policies:
             await self.app(scope, receive, send)
             return
         await self._serve(rules, scope, receive, send)
@@ -130,7 +130,7 @@ class _Trail:
 
     def __init__(self, decision: Decision, rules: Rules) -> None:
         self.decision = decision
-        self.policies: tuple[Limit, ...] = tuple(rule.policy for rule in rules.rules)
+        self.policies: tuple[Limit, ...] = rules.policies
         self.style = rules.style
         self.refused = False
 

@@ -74,8 +74,7 @@ def _legacy(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
 def _code(decision: Decision) -> str:
     if decision.binding is None:
         return "rate_limiter_unavailable"
-    terms = decision.binding.terms
-    return (terms.code if terms else None) or "rate_limit_exceeded"
+    return decision.binding.code or "rate_limit_exceeded"
 
 
 def _title(code: str, style: ResponseStyle) -> str:
@@ -96,7 +95,7 @@ def _detail(decision: Decision) -> str:
 
 
 def _own_detail(decision: Decision) -> str | None:
-    return decision.binding.terms.detail if decision.binding and decision.binding.terms else None
+    return decision.binding.detail if decision.binding else None
 
 
 def _try_again(wait: float) -> str:

@@ -24,7 +24,7 @@ class GroupCommit:
     """Collects requests of one event loop and sends them together.
 
     If no call is under way, what arrives in this turn of the loop goes at its end; else all that waits goes along when
-    the call under way returns, first come first served. A caller that is cancelled leaves the others of its batch
+    the call under way returns, first come first served (of two calls under way, either may arrive first). A caller that is cancelled leaves the others of its batch
     alone; what was already sent for it stays charged.
     """
 

@@ -47,25 +47,27 @@ class MemoryStore:
         """Decide the charges of one request, for callers that cannot wait."""
         now = self._clock()
         ms = now // 1000
-        self._sweep(ms)
-        views = [self._windows.get(charge.key, _EMPTY).look(charge.terms, ms) for charge in charges]
-        admitted = not peek
-        for charge, view in zip(charges, views, strict=True):
+        if self._heap and self._heap[0][0] <= ms:
+            self._sweep(ms)
+        admitted, views = not peek, []
+        for charge in charges:
+            view = View(self._windows.get(charge.key, _EMPTY), charge.terms, ms)
+            views.append(view)
             if view.room < charge.cost and not charge.terms.shadow:
                 admitted = False
         return [
-            self._make(charge, view, now)
-            if admitted and view.room >= charge.cost
-            else service_limit(charge, *view.answer(charge.cost), now)
+            service_limit(charge, *self._answer(charge, view, admitted=admitted), now)
             for charge, view in zip(charges, views, strict=True)
         ]
 
-    def _make(self, charge: Charge, view: View, now: int) -> ServiceLimit:
+    def _answer(self, charge: Charge, view: View, *, admitted: bool) -> tuple[int, int, int]:
+        if not admitted or view.room < charge.cost:
+            return view.answer(charge.cost)
         if view.window is _EMPTY:
             view.window = self._windows[charge.key] = Window()
-        view.charge(charge.cost)
-        self._expire(charge.key, view.window.expires(charge.terms))
-        return service_limit(charge, *view.answer_charged(), now)
+        if view.charge(charge.cost):
+            self._expire(charge.key, view.window.expires(charge.terms))
+        return view.answer_charged()
 
     def _expire(self, key: str, at: int) -> None:
         known = key in self._expiries
