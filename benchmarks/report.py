@@ -1,0 +1,51 @@
+"""What a benchmark leaves behind: figures, and a picture of them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one question.
+
+    `bars` are medians in `unit`, `spread` their (lowest, highest) over all rounds, and `ratios` the medians of what
+    each round measured against the first bar.
+    """
+
+    name: str
+    question: str
+    goal: str
+    measured: str
+    unit: str
+    bars: dict[str, float]
+    spread: dict[str, tuple[float, float]]
+    ratios: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for a file."""
+        return asdict(self)
+
+
+def draw(result: Result, path: Path) -> None:
+    """Draw the bars with their spread into a PNG."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import, and only needed at the end
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    names, values = list(result.bars), list(result.bars.values())
+    low = [value - result.spread[name][0] for name, value in result.bars.items()]
+    high = [result.spread[name][1] - value for name, value in result.bars.items()]
+    figure, axes = plt.subplots(figsize=(8, 0.7 * len(names) + 1.4), layout="constrained")
+    bars = axes.barh(names, values, xerr=[low, high], color=["#8a9ba8", *["#2a7ab9"] * (len(names) - 1)], capsize=3)
+    labels = [f"{value:.1f} {result.unit}  ({result.ratios[name]:.2f}×)" for name, value in result.bars.items()]
+    axes.bar_label(bars, labels, padding=8)
+    axes.set_xlim(0, max(v + h for v, h in zip(values, high, strict=True)) * 1.35)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{result.unit} (median, with the lowest and highest round)")
+    axes.set_title(result.question, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

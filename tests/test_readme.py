@@ -1,0 +1,91 @@
+"""The README is true: its snippets run, its clock is right, and it is short."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
+from tests.support.clock import START, ManualClock
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CLOCK = re.findall(
+    r"^\| (\d\d):(\d\d):(\d\d) \| (served|refused)(?:, Retry-After (\d+))? \| (\d+) \|", README, re.MULTILINE
+)
+
+
+def run(*snippets: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "readme"}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), names)
+    return names
+
+
+def statuses(app: Any, path: str, times: int, **headers: str) -> list[int]:
+    with TestClient(app) as client:
+        return [client.get(path, headers=headers).status_code for _ in range(times)]
+
+
+def test_the_first_snippet_is_the_quickstart() -> None:
+    """It limits as it says, and is the example of the same name."""
+    assert statuses(run(SNIPPETS[0])["app"], "/hello", 6) == [200] * 5 + [429]
+    example = (ROOT / "examples" / "quickstart.py").read_text()
+    assert re.sub(r"\n+", "\n", example) == re.sub(r"\n+", "\n", SNIPPETS[0])
+
+
+def test_three_layers_in_settings_and_on_redis(redis_url: str) -> None:
+    """The settings limit, in memory and, with one line changed, on Redis."""
+    for name in ("memory", "redis"):
+        names = run(SNIPPETS[1])
+        settings = names["settings"]
+        if name == "redis":
+            settings = run(SNIPPETS[1], SNIPPETS[2].replace("redis://localhost:6379/0", redis_url))["settings"]
+            assert settings.store == redis_url
+        app = names["FastAPI"]()
+        app.get("/api/exports/full")(lambda: "export")
+        app.add_middleware(names["RateLimitMiddleware"], settings=settings, identify=names["identify"])
+        with TestClient(app, headers={"x-api-key": "k"}) as client:
+            assert client.get("/api/exports/full").headers["x-ratelimit-scope"] == "endpoint"
+            assert client.get("/api/exports/full").json()["policy"] == "export"
+
+
+def test_starlette() -> None:
+    """The same middleware, with settings from a file."""
+    with TestClient(run(SNIPPETS[3])["app"]) as client:
+        answer = client.get("/", headers={"authorization": "Bearer t"})
+    assert (answer.text, answer.headers["x-ratelimit-limit"]) == ("hello", "600")
+
+
+async def test_anywhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """The limiter itself."""
+    work: Callable[[], Any] = run(SNIPPETS[4])["work"]
+    await work()
+    assert capsys.readouterr().out == "True 0.0 1\n"
+
+
+async def test_the_clock_of_the_window_is_right(clock: ManualClock) -> None:
+    """The table of the README, replayed."""
+    settings = RateLimitSettings(limits=[Limit(name="t", rate="3/minute", per="token")])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock)
+    assert len(CLOCK) == 6
+    for hours, minutes, seconds, told, wait, left in CLOCK:
+        clock.now = START + (int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * 1_000_000
+        decision = await limiter.check(Identity(token="t"))
+        assert decision.allowed == (told == "served")
+        assert decision.limits[0].remaining == int(left)
+        assert -int(-decision.retry_after // 1) == int(wait or 0)
+
+
+def test_it_is_short_and_its_links_lead_somewhere() -> None:
+    """150 lines at most, a result within 40, and no dead links."""
+    assert README.count("\n") <= 150
+    assert "429 Too Many Requests" in "\n".join(README.splitlines()[:40])
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
