@@ -12,6 +12,9 @@ Kind = Literal["limit", "quota", "concurrency"]
 NEVER: Final = 2**53 - 1
 """The wait, in milliseconds, of a cost that can never be admitted: the largest integer that Lua holds exactly."""
 
+GLOBAL: Final = "global"
+"""The scope of a policy that has one counter for everybody."""
+
 MAX_SLOTS: Final = 64
 """Into how many slots a window is cut."""
 
@@ -87,6 +90,11 @@ class ServiceLimit(NamedTuple):
     reset_after: float = 0.0
     code: str | None = None
     detail: str | None = None
+
+    @property
+    def is_capacity(self) -> bool:
+        """Whether this is the capacity of the whole service, of which callers are told no numbers."""
+        return self.scope == GLOBAL
 
 
 def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: int) -> ServiceLimit:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
+from ratelimit.decision import GLOBAL
 from ratelimit.rate import MAX_LIMIT, Rate
 
 BUILT_IN_DIMENSIONS: Final = ("token", "org", "ip", "plan", "endpoint", "method")
@@ -87,7 +88,7 @@ def _scope(value: str, info: ValidationInfo) -> str:
     per: tuple[str, ...] = info.data.get("per", ())
     if "endpoint" in per:
         return "endpoint"
-    return per[0] if per else "global"
+    return per[0] if per else GLOBAL
 
 
 Text = Annotated[str, Field(pattern=_PRINTABLE, max_length=100)]

@@ -52,10 +52,11 @@ def refused(decision: Decision, style: ResponseStyle) -> Headers:
         headers.append((b"retry-after", _integer(whole_seconds(decision.retry_after))))
     if binding is None:
         return headers
+    told = [limit for limit in decision.violated if not limit.is_capacity]
     if "x-ratelimit" in style.headers:
-        headers += _x_ratelimit(binding, style, 0)
-    if "ietf" in style.headers:
-        headers += _ietf(decision.violated, [(limit, 0) for limit in decision.violated])
+        headers += _x_ratelimit(binding, style, 0) if not binding.is_capacity else _scope(binding, style)
+    if "ietf" in style.headers and not binding.is_capacity:
+        headers += _ietf(told, [(limit, 0) for limit in told])
     return headers
 
 
@@ -65,14 +66,16 @@ def whole_seconds(wait: float) -> int:
 
 
 def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int) -> Headers:
-    headers = [
+    return [
         (b"x-ratelimit-limit", _integer(binding.limit)),
         (b"x-ratelimit-remaining", _integer(remaining)),
         (b"x-ratelimit-reset", _integer(math.ceil(binding.reset_at))),
+        *_scope(binding, style),
     ]
-    if style.scope_header:
-        headers.append((b"x-ratelimit-scope", binding.scope.encode("ascii")))
-    return headers
+
+
+def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:
+    return [(b"x-ratelimit-scope", binding.scope.encode("ascii"))] if style.scope_header else []
 
 
 def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:

@@ -156,7 +156,7 @@ class _Trail:
 
 
 async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
-    media_type, body = problem(decision, style)
+    status, media_type, body = problem(decision, style)
     headers: Headers = [
         (b"content-type", media_type),
         (b"content-length", b"%d" % len(body)),
@@ -169,7 +169,7 @@ async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receiv
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
             return
         prefix = "websocket."
-    await send({"type": f"{prefix}http.response.start", "status": decision.status, "headers": headers})
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
     sent = b"" if scope.get("method") == "HEAD" else body
     await send({"type": f"{prefix}http.response.body", "body": sent})
 

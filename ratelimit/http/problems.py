@@ -18,6 +18,7 @@ TYPES: Final = {
 
 TITLES: Final = {
     "rate_limit_exceeded": "Rate limit exceeded",
+    "capacity_exceeded": "Capacity exceeded",
     "rate_limiter_unavailable": "Service temporarily unavailable",
 }
 
@@ -26,29 +27,37 @@ _MITIGATION: Final = "Implement exponential backoff and retry with delays"
 _LEGACY_REASON: Final = "Please retry after the current window resets."
 
 
-def problem(decision: Decision, style: ResponseStyle) -> tuple[bytes, bytes]:
-    """Return the media type and the body of a refusal."""
+def problem(decision: Decision, style: ResponseStyle) -> tuple[int, bytes, bytes]:
+    """Return the status, the media type and the body of a refusal."""
+    status = style.capacity_status if _is_capacity(decision) else decision.status
     if style.problem == "legacy":
-        return b"application/json", _json(_legacy(decision, style))
-    return style.media_type.encode(), _json(_rfc9457(decision, style))
+        return status, b"application/json", _json(_legacy(decision, status, style))
+    return status, style.media_type.encode(), _json(_rfc9457(decision, status, style))
 
 
-def _rfc9457(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
-    code, status = _code(decision), decision.status
-    binding = decision.binding
+def _is_capacity(decision: Decision) -> bool:
+    return decision.binding is not None and decision.binding.is_capacity
+
+
+def _rfc9457(decision: Decision, status: int, style: ResponseStyle) -> dict[str, Any]:
+    code = _code(decision)
+    reduced = TYPES[503] if _is_capacity(decision) else TYPES[status]
     return {
-        "type": TYPES[status] if style.problem_base is None else style.problem_base + code,
+        "type": reduced if style.problem_base is None else style.problem_base + code,
         "title": _title(code, style),
         "status": status,
         "detail": _detail(decision),
-        **({"scope": binding.scope} if binding else {}),
-        "code": code,
-        **(_numbers(decision, binding) if binding else {}),
+        **_extensions(decision, code),
     }
 
 
-def _numbers(decision: Decision, binding: ServiceLimit) -> dict[str, Any]:
+def _extensions(decision: Decision, code: str) -> dict[str, Any]:
+    binding = decision.binding
+    if binding is None or binding.is_capacity:
+        return {"code": code}
     return {
+        "scope": binding.scope,
+        "code": code,
         "policy": binding.policy,
         "limit": binding.limit,
         "remaining": 0,
@@ -57,12 +66,12 @@ def _numbers(decision: Decision, binding: ServiceLimit) -> dict[str, Any]:
     }
 
 
-def _legacy(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
+def _legacy(decision: Decision, status: int, style: ResponseStyle) -> dict[str, Any]:
     code = _code(decision)
     title = _title(code, style)
     return {
-        "status_code": decision.status,
-        "statusCode": decision.status,
+        "status_code": status,
+        "statusCode": status,
         "error": code,
         "message": title,
         "mitigation": _MITIGATION,
@@ -74,7 +83,7 @@ def _legacy(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
 def _code(decision: Decision) -> str:
     if decision.binding is None:
         return "rate_limiter_unavailable"
-    return decision.binding.code or "rate_limit_exceeded"
+    return decision.binding.code or ("capacity_exceeded" if _is_capacity(decision) else "rate_limit_exceeded")
 
 
 def _title(code: str, style: ResponseStyle) -> str:
@@ -87,10 +96,11 @@ def _detail(decision: Decision) -> str:
         return own
     if binding is None:
         return f"The service runs at reduced capacity. {_try_again(decision.retry_after)}"
-    label = "global limit" if binding.scope == "global" else f"per-{binding.scope} limit"
-    name = f"{label} ({_rate(binding)})"
+    name = "capacity of the service" if binding.is_capacity else f"per-{binding.scope} limit ({_rate(binding)})"
     if math.isinf(binding.retry_after):
         return f"This request costs more than the {name} can ever admit."
+    if binding.is_capacity:
+        return f"The service is at its capacity. {_try_again(binding.retry_after)}"
     return f"You've exceeded the {name}. {_try_again(binding.retry_after)}"
 
 

@@ -36,7 +36,7 @@ def fields_of(decision: Decision, style: ResponseStyle = IETF, status: int = 200
 
 
 def body_of(decision: Decision, style: ResponseStyle = IETF) -> Any:
-    return json.loads(problem(decision, style)[1])
+    return json.loads(problem(decision, style)[2])
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,38 @@ def test_problem_types_and_titles() -> None:
         (3600, "org", "per-org limit (600/hour)"),
         (86_400, "endpoint", "per-endpoint limit (600/day)"),
         (30, "token", "per-token limit (600/30s)"),
-        (604_800, "global", "global limit (600/604800s)"),
+        (604_800, "ip", "per-ip limit (600/604800s)"),
     ],
 )
 def test_detail_says_the_rate_in_words(window: int, scope: str, expected: str) -> None:
     """One unit by its word, other periods in seconds."""
     decision = Decision.of([limit_of(remaining=0, wait=2, window=window, scope=scope)])
     assert body_of(decision)["detail"] == f"You've exceeded the {expected}. Try again in 2 seconds."
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_capacity_is_told_without_numbers(status: Any) -> None:
+    """A policy for everybody refuses with a wait and a code, and gives away nothing of the capacity."""
+    style = ResponseStyle(headers=["x-ratelimit", "ietf"], capacity_status=status)
+    decision = Decision.of([limit_of(), limit_of("all", 0, 3.5, scope="global")])
+    assert fields_of(decision, style) == {
+        "cache-control": "no-store",
+        "retry-after": "4",
+        "x-ratelimit-scope": "global",
+    }
+    assert problem(decision, style)[0] == status
+    assert body_of(decision, style) == {
+        "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "title": "Capacity exceeded",
+        "status": status,
+        "detail": "The service is at its capacity. Try again in 4 seconds.",
+        "code": "capacity_exceeded",
+    }
+
+
+def test_capacity_beside_a_longer_wait_is_only_named() -> None:
+    """Where another limit speaks, the capacity's numbers stay out of the IETF fields too."""
+    decision = Decision.of([limit_of(remaining=0, wait=9), limit_of("all", 0, 3.5, scope="global", limit=77)])
+    told = fields_of(decision)
+    assert (told["ratelimit-policy"], told["ratelimit"]) == ('"token";q=600;w=60', '"token";r=0;t=9')
+    assert body_of(decision)["violated-policies"] == ["token", "all"]
