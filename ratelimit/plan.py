@@ -206,13 +206,7 @@ class Plan:
             and (not patterns or any(endpoint.fits(pattern) for pattern in patterns))
         ]
         policies += [one for one in endpoint.limits if not one.methods or endpoint.method in one.methods]
-        return Rules(endpoint, () if exempt else policies, self._style(endpoint), self._keys)
-
-    def _style(self, endpoint: Endpoint) -> ResponseStyle:
-        for response in self.settings.responses:
-            if any(endpoint.fits(pattern) for pattern in response.patterns):
-                return response.style
-        return self.settings.response
+        return Rules(endpoint, () if exempt else policies, self.settings.style_for(endpoint.fits), self._keys)
 
     def _check(self, endpoint: Endpoint) -> None:
         declared = [("limits", i, policy) for i, policy in enumerate(self.settings.limits)]
@@ -224,7 +218,7 @@ class Plan:
         yield from (pattern for _, pattern in self._exempt)
         for _, patterns in self._policies:
             yield from patterns
-        for response in self.settings.responses:
+        for response in self.settings.path_responses:
             yield from response.patterns
 
 

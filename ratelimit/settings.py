@@ -3,12 +3,12 @@
 import fnmatch
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -128,6 +128,13 @@ class PathResponse(BaseModel):
         return tuple(PathPattern(path) for path in self.paths)
 
 
+if TYPE_CHECKING:
+    # Type checkers are to accept the pair, which the validator turns into a `PathResponse`.
+    StyledPaths = PathResponse | tuple[Sequence[str], ResponseStyle]
+else:
+    StyledPaths = PathResponse
+
+
 class RateLimitSettings(BaseModel):
     """Hold all that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
@@ -152,7 +159,7 @@ class RateLimitSettings(BaseModel):
     ] = ()
     exempt: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
     response: ResponseStyle = ResponseStyle()
-    responses: Annotated[Sequence[PathResponse], AfterValidator(tuple)] = ()
+    responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
     trusted_proxies: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
     hash_key: SecretStr | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=50)] = "rl"
@@ -172,6 +179,18 @@ class RateLimitSettings(BaseModel):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def style_for(self, fits: Callable[[PathPattern], bool]) -> ResponseStyle:
+        """Return the style of the first entry of `responses` with a path that fits, else `response`."""
+        for response in self.path_responses:
+            if any(fits(pattern) for pattern in response.patterns):
+                return response.style
+        return self.response
+
+    @property
+    def path_responses(self) -> Sequence[PathResponse]:
+        """The entries of `responses`, whichever way they were written."""
+        return [response for response in self.responses if isinstance(response, PathResponse)]
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **overrides: Any) -> Self:

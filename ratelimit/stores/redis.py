@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -38,7 +37,7 @@ class RedisStore:
         self._clock = clock
         self._timeout = timeout
         self._max_connections = max_connections
-        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = WeakKeyDictionary()
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
         self._client()  # Fails here for a URL that redis-py cannot read.
 
     def __repr__(self) -> str:
@@ -59,6 +58,8 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
+            # A loop that has ended took its connections with it; a test client may start one per request.
+            self._lanes = {each: lane for each, lane in self._lanes.items() if not each.is_closed()}
             lane = self._lanes[loop] = _Lane(self._client(), self._clock, self._timeout)
         return lane
 

@@ -1,6 +1,7 @@
 """The Redis store: one command, honest errors, several event loops."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -142,6 +143,16 @@ def test_several_event_loops_use_one_store(redis_url: str) -> None:
         return left
 
     assert [asyncio.run(once()) for _ in range(3)] == [9, 8, 7]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loops_that_ended_are_forgotten(redis_url: str) -> None:
+    """An app that never closes, under a test client with a loop per request, goes on and holds one lane."""
+    store, key = RedisStore(redis_url, timeout=10), fresh_key()
+    assert [asyncio.run(remaining(store, key)) for _ in range(5)] == [9, 8, 7, 6, 5]
+    assert len(store._lanes) == 1
+    store._lanes.clear()
+    gc.collect()
 
 
 def test_the_script_is_known_by_its_hash(redis_server: RedisServer) -> None:
