@@ -156,8 +156,10 @@ class Decision:
 
 
 def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:
-    tightest, fewest = None, math.inf
+    """Return the limit with the fewest requests left, an exhausted one before one that has burst left."""
+    tightest, fewest = None, (math.inf, True)
     for limit in limits:
-        if limit.kind == "limit" and not limit.shadow and (left := limit.remaining // limit.cost) < fewest:
+        left = (limit.remaining // limit.cost, not limit.exhausted)
+        if limit.kind == "limit" and not limit.shadow and left < fewest:
             tightest, fewest = limit, left
     return tightest

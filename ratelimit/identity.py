@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
+from uuid import UUID
 
 from ratelimit.errors import ConfigurationError
 from ratelimit.rate import Rate
+
+_TEXTS: Final = ("token", "org", "ip", "plan", "priority")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +18,8 @@ class Identity:
 
     `token` is the raw credential: it is hashed before it leaves the process and never shown by `repr`. `dimensions`
     holds the values of the settings' own dimensions. `rates` are limits granted to this caller when its token was
-    issued, by policy name, as `Rate` or text; they win over everything else. A text that is no rate raises
-    `ConfigurationError` here.
+    issued, by policy name, as `Rate` or text; they win over everything else. Integers and UUIDs are taken as their
+    text; any other value, and a text that is no rate, raises `ConfigurationError` here.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -23,10 +27,20 @@ class Identity:
     ip: str | None = None
     plan: str | None = None
     priority: str | None = None
-    dimensions: Mapping[str, str] = field(default_factory=dict)
-    rates: Mapping[str, Rate | str] = field(default_factory=dict)
+    dimensions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    rates: Mapping[str, Rate | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if value is not None and type(value) is not str:
+                object.__setattr__(self, name, _text(name, value))
+        for name in ("dimensions", "rates"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ConfigurationError(f"{name}: must be a mapping, got {type(getattr(self, name)).__name__}")
+        if self.dimensions:
+            named = {name: _text(f"dimensions.{name}", value) for name, value in self.dimensions.items()}
+            object.__setattr__(self, "dimensions", MappingProxyType(named))
         if self.rates:
             granted = {name: _rate(name, rate) for name, rate in self.rates.items()}
             object.__setattr__(self, "rates", MappingProxyType(granted))
@@ -35,6 +49,13 @@ class Identity:
         """Return the rate that was granted to this caller for a policy, if any."""
         rate = self.rates.get(policy)
         return rate if isinstance(rate, Rate) else None
+
+
+def _text(name: str, value: object) -> str:
+    """Return ids that are no text, such as those of a database, as text."""
+    if isinstance(value, (str, int, UUID)) and not isinstance(value, bool):
+        return str(value)
+    raise ConfigurationError(f"{name}: must be text, got {type(value).__name__}")
 
 
 def _rate(name: str, rate: Rate | str) -> Rate:

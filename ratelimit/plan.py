@@ -34,23 +34,27 @@ _ATTRIBUTES: Final = ("org", "ip", "plan")
 class Endpoint:
     """A method and a route template, with the limits that decorators declared there; compared by identity.
 
-    `host` is the template of the `Host` route above it, if any. HEAD is GET here.
+    `host` is the template of the `Host` route above it, if any. `fitting` are the patterns of the settings that fit a
+    path which no route matches: the first of them names it, and all of them mean it. HEAD is GET here.
     """
 
     method: str = "GET"
     template: str = UNKNOWN
     host: str = ""
+    fitting: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     exempt: bool = False
 
     @cached_property
     def label(self) -> str:
         """What one counter of scope `endpoint` belongs to: `POST /v1/agents/{id}`, or `*` for all unknown paths."""
-        known = self.host or self.template != UNKNOWN
-        return f"{self.method} {self.host}{self.template}" if known else UNKNOWN
+        name = self.fitting[0] if self.fitting else self.template
+        return f"{self.method} {self.host}{name}" if self.host or name != UNKNOWN else UNKNOWN
 
     def fits(self, pattern: PathPattern) -> bool:
         """Say whether a path pattern of the settings means this endpoint, with or without its host."""
+        if self.fitting:
+            return pattern.text in self.fitting
         return pattern(self.template) or (bool(self.host) and pattern(self.host + self.template))
 
 
@@ -153,23 +157,22 @@ class Plan:
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
-        secret = settings.hash_key.get_secret_value() if settings.hash_key else None
-        self._keys = Keys(prefix=settings.key_prefix, secret=secret)
+        self._keys = Keys(prefix=settings.key_prefix, secret=settings.secret())
         self._policies = [(policy, _patterns(policy.paths)) for policy in settings.limits]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
         self._rules: dict[Endpoint, Rules] = {}
-        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._endpoints: dict[tuple[str, str, tuple[str, ...]], Endpoint] = {}
         self.patterns = tuple(self._all_patterns())
 
-    def endpoint(self, method: str, template: str) -> Endpoint:
+    def endpoint(self, method: str, template: str = UNKNOWN, *, fitting: tuple[str, ...] = ()) -> Endpoint:
         """Return the endpoint of these names, always the same one."""
-        method = "GET" if method == "HEAD" else method
-        found = self._endpoints.get((method, template))
+        key = ("GET" if method == "HEAD" else method, template, fitting)
+        found = self._endpoints.get(key)
         if found is None:
             if len(self._endpoints) >= _MOST_ENDPOINTS:
                 self._endpoints.clear()
                 self._rules.clear()
-            found = self._endpoints[method, template] = Endpoint(method, template)
+            found = self._endpoints[key] = Endpoint(key[0], template, fitting=fitting)
         return found
 
     def declare(self, method: str, template: str, *, host: str = "", said: Declared = _NOTHING) -> Endpoint:
@@ -184,7 +187,7 @@ class Plan:
             name = one.name if one.name in said.named else _free_name(one.name, taken)
             taken.add(name)
             limits.append(one if name == one.name else one.model_copy(update={"name": name}))
-        endpoint = Endpoint(method, template, host, tuple(limits), said.exempt)
+        endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=said.exempt)
         self._check(endpoint)
         return endpoint
 
@@ -209,8 +212,8 @@ class Plan:
         return Rules(endpoint, () if exempt else policies, self.settings.style_for(endpoint.fits), self._keys)
 
     def _check(self, endpoint: Endpoint) -> None:
-        declared = [("limits", i, policy) for i, policy in enumerate(self.settings.limits)]
-        declared += [(f"@limit on {endpoint.label}", i, policy) for i, policy in enumerate(endpoint.limits)]
+        declared = [(f"limits.{i}.", policy) for i, policy in enumerate(self.settings.limits)]
+        declared += [(f"@limit {one.name!r} on {endpoint.label}: ", one) for one in endpoint.limits]
         for problem in policy_problems(declared, self.settings.dimensions):
             raise ConfigurationError(problem)
 

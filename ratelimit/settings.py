@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,6 +28,7 @@ from ratelimit.policy import BUILT_IN_DIMENSIONS, Limit, as_sequence, check_path
 
 STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 
+_CONVERTOR: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*):[^}]*\}")
 _ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
 
 
@@ -33,13 +36,16 @@ class PathPattern:
     """Matches route templates by a template or a glob, in which `*` stands for anything and `?` for one character."""
 
     def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
+        self.text = pattern
+        # As routes are read: convertors and a slash at the end make no other endpoint.
+        self._plain = _CONVERTOR.sub(r"{\1}", pattern).rstrip("/") or "/"
         # '[' begins a character set in fnmatch; in a path it is only itself.
-        self._matches = re.compile(fnmatch.translate(pattern.replace("[", "[[]"))).match
+        self._matches = re.compile(fnmatch.translate(self._plain.replace("[", "[[]"))).match
 
     def __call__(self, template: str) -> bool:
         """Say whether the template is this pattern or fits it."""
-        return template == self.pattern or self._matches(template) is not None
+        template = template.rstrip("/") or "/"
+        return template == self._plain or self._matches(template) is not None
 
 
 def split_entry(entry: str) -> tuple[str | None, str]:
@@ -71,6 +77,18 @@ def _distinct(values: Sequence[str]) -> tuple[str, ...]:
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is declared twice")
     return tuple(values)
+
+
+def _check_address(value: str) -> None:
+    """Raise `ValueError` where a port or the number of a database is none."""
+    parts = urlsplit(value)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the port is not a number between 0 and 65535") from None
+    database = parts.path.strip("/")
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"[0-9]*", database):
+        raise ValueError("what follows the last '/' must be the number of a database")
 
 
 def _problem_base(value: str | None) -> str | None:
@@ -129,10 +147,21 @@ class PathResponse(BaseModel):
 
 
 if TYPE_CHECKING:
-    # Type checkers are to accept the pair, which the validator turns into a `PathResponse`.
+    # What type checkers are to accept; the validators turn it into what stands below.
     StyledPaths = PathResponse | tuple[Sequence[str], ResponseStyle]
+    Secret = SecretStr | str
 else:
     StyledPaths = PathResponse
+    Secret = SecretStr
+
+
+class _Address(str):
+    """The address of a store, which may hold a password: not shown by `repr`, and so by no error."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self.partition('://')[0]}://…'"
 
 
 class RateLimitSettings(BaseModel):
@@ -146,22 +175,21 @@ class RateLimitSettings(BaseModel):
     `pydantic.ValidationError` here, with the field's path.
     """
 
-    # The store's address may hold a password, which an error must not repeat.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: str = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
-    limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
     dimensions: Annotated[
         Sequence[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]],
         BeforeValidator(as_sequence),
         AfterValidator(_distinct),
     ] = ()
+    limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
     exempt: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
     response: ResponseStyle = ResponseStyle()
     responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
     trusted_proxies: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
-    hash_key: SecretStr | None = None
+    hash_key: Annotated[Secret, Field(min_length=1)] | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=50)] = "rl"
 
     @field_validator("store")
@@ -171,14 +199,42 @@ class RateLimitSettings(BaseModel):
         if not separator or scheme not in STORE_SCHEMES:
             # The address itself may hold a password and is not repeated.
             raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in STORE_SCHEMES)}")
+        _check_address(value)
+        return str(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide_address(cls, data: Any) -> Any:
+        # An error shows the input that it is about, here or in the settings that these are nested in.
+        if isinstance(data, Mapping) and isinstance(data.get("store"), str):
+            return {**data, "store": _Address(data["store"])}
+        return data
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _check_shape(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            raise ValueError("is one table, not a list of them: write [[limits]]")
         return value
 
-    @model_validator(mode="after")
-    def _check_policies(self) -> Self:
-        problems = list(policy_problems((("limits", i, limit) for i, limit in enumerate(self.limits)), self.dimensions))
-        if problems:
+    @field_validator("limits")
+    @classmethod
+    def _check_policies(cls, limits: Sequence[Limit], info: ValidationInfo) -> Sequence[Limit]:
+        named = [(f"limits.{i}.", limit) for i, limit in enumerate(limits)]
+        if problems := list(policy_problems(named, info.data.get("dimensions", ()))):
             raise ValueError("; ".join(problems))
-        return self
+        return limits
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Return these settings with some fields changed, checked like new ones."""
+        return type(self).model_validate(
+            {**{name: getattr(self, name) for name in self.model_fields_set}, **(update or {})}
+        )
+
+    def secret(self) -> str | None:
+        """Return the key of the hash, in clear."""
+        key = self.hash_key
+        return key.get_secret_value() if isinstance(key, SecretStr) else key
 
     def style_for(self, fits: Callable[[PathPattern], bool]) -> ResponseStyle:
         """Return the style of the first entry of `responses` with a path that fits, else `response`."""
@@ -205,18 +261,23 @@ class RateLimitSettings(BaseModel):
             data = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
-        return cls.model_validate({**data.get("ratelimit", data), **overrides})
+        table = data.get("ratelimit", data)
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{path}: ratelimit must be a table")
+        return cls.model_validate({**table, **overrides})
 
 
-def policy_problems(policies: Iterable[tuple[str, int, Limit]], dimensions: Iterable[str]) -> Iterable[str]:
-    """Yield what is wrong with policies taken together: names given twice, dimensions that nobody declared."""
+def policy_problems(policies: Iterable[tuple[str, Limit]], dimensions: Iterable[str]) -> Iterable[str]:
+    """Yield what is wrong with policies taken together: names given twice, dimensions that nobody declared.
+
+    Each policy comes with where it stands, as the beginning of a message.
+    """
     known, seen = {*BUILT_IN_DIMENSIONS, *dimensions}, dict[str, str]()
-    for group, index, policy in policies:
-        path = f"{group}.{index}"
-        first = seen.setdefault(policy.name, path)
-        if first != path:
-            yield f"{path}.name: {policy.name!r} is already the name of {first}"
+    for where, policy in policies:
+        first = seen.setdefault(policy.name, where)
+        if first != where:
+            yield f"{where}name: {policy.name!r} is already the name of {first.rstrip('.: ')}"
         for dimension in policy.per:
             if dimension not in known:
                 options = ", ".join(sorted(known))
-                yield f"{path}.per: {dimension!r} is not one of {options}; declare it in dimensions"
+                yield f"{where}per: {dimension!r} is not one of {options}; declare it in dimensions"

@@ -22,6 +22,12 @@ def test_escaping_keeps_texts_apart(a: str, b: str) -> None:
     assert escape(a).isascii()
 
 
+def test_nobody_can_write_down_the_hash_of_another() -> None:
+    """A long value is named by its hash; a value that spells that hash is another one."""
+    name = escape("x" * 1000)
+    assert len({name, escape(name), escape(name.removeprefix("%h")), escape("%h"), escape("%25h")}) == 5
+
+
 def keys_of(plan: Plan, identity: Identity) -> list[str]:
     return [charge.key for charge in plan.rules(plan.endpoint("GET", "/x")).charges(identity)]
 

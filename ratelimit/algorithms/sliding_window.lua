@@ -39,10 +39,12 @@ end
 local function open(value)
   local s = { total = 0, excess = 0, excess_stamp = 0, stamp = 0, count = 0, x = 0, alive = false,
     older = '', width = 4, long = 0, dirty = false, rewrite = true }
-  if value then
-    local first = string.byte(value, 1)
-    s.long = first >= LONG and LONG or 0
-    s.width = first - s.long
+  local first = value and string.byte(value, 1) or 0
+  local long = first >= LONG and LONG or 0
+  local size = HEAD_SIZE[first - long]
+  -- What something else has written under our key means nothing, and is written over.
+  if size and #value >= size and (#value - size) % ENTRY_SIZE[first - long] == 0 then
+    s.long, s.width = long, first - long
     s.total, s.excess, s.excess_stamp, s.stamp, s.count, s.x = unpack_(HEAD[s.width], value, 2)
     s.older = string.sub(value, HEAD_SIZE[s.width] + 1)
     s.alive, s.rewrite = true, false

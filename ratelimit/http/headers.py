@@ -27,19 +27,23 @@ Headers = list[Header]
 
 
 def admitted(decision: Decision, style: ResponseStyle, status: int, present: Iterable[Header]) -> Headers:
-    """Return the fields to add to the app's own response, whose status and fields are given; none is ever doubled."""
+    """Return the fields to add to the app's own response, whose status and fields are given; none is ever doubled.
+
+    A WebSocket that is accepted has the status 101.
+    """
     binding = decision.binding
     if binding is None:
         return []
     # The app's own fields of a family keep the rest of the family away: half of each would tell nothing.
     own = {name[:11].lower() for name, _ in present}
     redirect = 300 <= status < 400
+    last = style.retry_after == "exhausted" and binding.exhausted and status >= 200 and not redirect
     headers: Headers = []
     if "x-ratelimit" in style.headers and b"x-ratelimit" not in own:
         headers += _x_ratelimit(binding, style, binding.remaining)
     if "ietf" in style.headers and own.isdisjoint((b"ratelimit", b"ratelimit-p")):
         headers += _ietf_admitted(decision, redirect=redirect)
-    if style.retry_after == "exhausted" and binding.exhausted and not redirect and b"retry-after" not in own:
+    if last and b"retry-after" not in own:
         headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
     return headers
 
@@ -69,9 +73,19 @@ def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int) ->
     return [
         (b"x-ratelimit-limit", _integer(binding.limit)),
         (b"x-ratelimit-remaining", _integer(remaining)),
-        (b"x-ratelimit-reset", _integer(math.ceil(binding.reset_at))),
+        (b"x-ratelimit-reset", _integer(_reset_second(binding))),
         *_scope(binding, style),
     ]
+
+
+def _reset_second(binding: ServiceLimit) -> int:
+    """Return the epoch second of now plus the whole seconds of the wait: what `Date` and `Retry-After` add up to.
+
+    The wait is rounded up and the moment from which it counts down, so the second may begin up to one before the
+    wait is over. Rounding up both would say up to two seconds more than `Date` and `Retry-After` do, since servers
+    keep a `Date` for a second.
+    """
+    return math.floor(binding.reset_at - binding.reset_after) + math.ceil(binding.reset_after)
 
 
 def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:

@@ -17,6 +17,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MOST_HOPS: Final = 50
+_LONGEST_ADDRESS: Final = 64
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:
@@ -61,7 +62,7 @@ class ClientAddress:
         hops = ",".join(connection.headers.getlist(self._header)).split(",")
         client = peer
         for hop in hops[: -_MOST_HOPS - 1 : -1]:
-            address = self._read(hop.strip())
+            address = self._read(hop.strip()[:_LONGEST_ADDRESS])
             if address is None:
                 return client
             client = address
@@ -91,6 +92,7 @@ def _network(text: str) -> _Network:
 
 
 def _address(text: str) -> _Address | None:
+    """Return the address that a text names, with or without a port, or `None`."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

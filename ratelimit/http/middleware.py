@@ -1,5 +1,6 @@
 """The edge: a pure ASGI middleware that charges each request and renders the decision."""
 
+import inspect
 import logging
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratelimit.decision import Decision
 from ratelimit.errors import ConfigurationError
+from ratelimit.http.advice import log_advice
 from ratelimit.http.endpoints import Endpoints
 from ratelimit.http.headers import Headers, admitted, refused
 from ratelimit.http.identify import ClientAddress, Identify, default_identify
@@ -22,6 +24,8 @@ from ratelimit.settings import RateLimitSettings, ResponseStyle
 logger = logging.getLogger("ratelimit")
 
 _NOBODY: Final = Identity()
+_FREE: Final = Decision(allowed=True)
+_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _TRAIL: Final = "ratelimit.trail"
 _DENIAL: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
@@ -46,11 +50,11 @@ class RateLimitMiddleware:
         identify: Identify | None = None,
         limiter: Limiter | None = None,
     ) -> None:
-        if settings is not None and limiter is not None:
-            raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
+        _check_arguments(settings, limiter)
         self.app = app
         self.limiter = limiter or Limiter(settings or RateLimitSettings())
         self._owns_limiter = limiter is None
+        self._own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
         self._identify = identify or default_identify(proxies)
         self._address = ClientAddress(proxies)
@@ -67,6 +71,7 @@ class RateLimitMiddleware:
             return
         rules = self.limiter.plan.rules(self._endpoints.find(scope))
         if not rules.policies:
+            scope.setdefault("state", {}).setdefault("ratelimit", _FREE)
             await self.app(scope, receive, send)
             return
         await self._serve(rules, scope, receive, send)
@@ -92,19 +97,20 @@ class RateLimitMiddleware:
         connection = HTTPConnection(scope)
         try:
             found = self._identify(connection)
-            if not isinstance(found, Identity) and found is not None:
+            if inspect.isawaitable(found):
                 found = await found
+            return _identity(found)
         except Exception:
             # A limiter answers neither 401 nor 500: the app's own authentication has the last word.
             logger.exception("identify failed; the request is limited by the client's address alone")
             return Identity(ip=self._address(connection))
-        return found or _NOBODY
 
     def _lifespan_send(self, scope: Scope, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 # Here, what is wrong with a decorator keeps the app from starting.
-                self._endpoints.build(scope.get("app"))
+                index = self._endpoints.build(scope.get("app"))
+                log_advice(self.limiter.settings, index, own_identify=self._own_identify)
             elif message["type"].startswith("lifespan.shutdown") and self._owns_limiter:
                 await self.limiter.aclose()
             await send(message)
@@ -146,7 +152,7 @@ class _Trail:
 
     def wrap(self, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept") and not self.refused:
+            if message["type"] in _STARTS and not self.refused:
                 present = list(message.get("headers", ()))
                 more = admitted(self.decision, self.style, message.get("status", 101), present)
                 message = {**message, "headers": [*present, *more]}
@@ -165,13 +171,29 @@ async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receiv
     prefix = ""
     if scope["type"] == "websocket":
         await receive()  # "websocket.connect", before which nothing may be sent.
-        if _DENIAL not in scope.get("extensions", ()):
+        if _DENIAL not in (scope.get("extensions") or ()):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
             return
         prefix = "websocket."
     await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
     sent = b"" if scope.get("method") == "HEAD" else body
     await send({"type": f"{prefix}http.response.body", "body": sent})
+
+
+def _identity(found: object) -> Identity:
+    if found is None:
+        return _NOBODY
+    if not isinstance(found, Identity):
+        raise TypeError(f"identify must return an Identity or None, not {type(found).__name__}")
+    return found
+
+
+def _check_arguments(settings: object, limiter: object) -> None:
+    if settings is not None and limiter is not None:
+        raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
+    for name, value, kind in (("settings", settings, RateLimitSettings), ("limiter", limiter, Limiter)):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigurationError(f"RateLimitMiddleware: {name} must be a {kind.__name__}, not {value!r:.100}")
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -55,6 +55,8 @@ class RouteTree(Generic[T]):
         """Return what may match `path`."""
         found: list[tuple[int, T]] = []
         nodes = [self._root]
+        # The `$` at the end of the framework's patterns also matches before a last newline (%0A).
+        path = path.removesuffix("\n")
         for segment in path.split("/")[1:]:
             below: list[_Node[T]] = []
             for node in nodes:

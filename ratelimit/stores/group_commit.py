@@ -1,6 +1,7 @@
 """Group commit: requests that wait at the same moment travel in one call."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -9,12 +10,17 @@ from ratelimit.decision import ServiceLimit
 from ratelimit.errors import RateLimitError, StoreError
 from ratelimit.stores.wire import Request
 
+logger = logging.getLogger("ratelimit")
+
 Answer = Sequence[ServiceLimit]
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
 Batch = list[tuple[Request, asyncio.Future[Answer]]]
 
 MAX_BATCH: Final = 128
 """Requests in one call: bounds how long one call holds the server."""
+
+MAX_CHARGES: Final = 2000
+"""Charges in one call: Lua cannot pass on more keys than some 8,000, and each takes its time."""
 
 MAX_UNDER_WAY: Final = 2
 """Calls at a time: a second one only starts when a full batch waits."""
@@ -47,7 +53,7 @@ class GroupCommit:
     async def aclose(self) -> None:
         """Wait for the calls under way."""
         while self._under_way:
-            await asyncio.gather(*self._under_way)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def _may_send(self) -> bool:
         return not self._under_way or (len(self._under_way) < MAX_UNDER_WAY and len(self._waiting) >= MAX_BATCH)
@@ -55,15 +61,22 @@ class GroupCommit:
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and self._may_send():
-            batch: Batch = []
-            while self._waiting and len(batch) < MAX_BATCH:
-                request, future = self._waiting.popleft()
-                if not future.done():
-                    batch.append((request, future))
-            if batch:
+            if batch := self._next_batch():
                 task = asyncio.create_task(self._run(batch))
                 self._under_way.add(task)
                 task.add_done_callback(self._landed)
+
+    def _next_batch(self) -> Batch:
+        batch: Batch = []
+        charges = 0
+        while self._waiting and len(batch) < MAX_BATCH:
+            charges += len(self._waiting[0][0].charges)
+            if batch and charges > MAX_CHARGES:
+                break
+            request, future = self._waiting.popleft()
+            if not future.done():
+                batch.append((request, future))
+        return batch
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -74,6 +87,9 @@ class GroupCommit:
             answers = await self._send([request for request, _ in batch])
         except RateLimitError as error:
             self._fail(batch, error)
+        except Exception as error:
+            logger.exception("a call to the store failed in a way that is not foreseen")
+            self._fail(batch, StoreError(f"unforeseen: {type(error).__name__}"))
         except BaseException:
             self._fail(batch, StoreError("the call to the store was cut off"))
             raise

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.clock import Clock, system_clock
@@ -41,7 +42,9 @@ class RedisStore:
         self._client()  # Fails here for a URL that redis-py cannot read.
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._url.partition('://')[0]}://…>"
+        parts = urlsplit(self._url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"<RedisStore {parts.scheme}://{host}{parts.path}>"
 
     async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
         """Decide the charges of one request, in one call together with whatever else waits."""
@@ -65,17 +68,23 @@ class RedisStore:
 
     def _client(self) -> "redis.asyncio.Redis":
         try:
-            return redis.asyncio.Redis.from_url(
+            client = redis.asyncio.Redis.from_url(
                 self._url,
-                # A script that charges is not idempotent: a retry after a lost reply would charge twice.
-                retry=Retry(NoBackoff(), 0),
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
                 max_connections=self._max_connections,
             )
-        except (ValueError, TypeError, RedisError):
+            # The URL may not change these. A script that charges is not idempotent: a retry after a lost reply would
+            # charge twice.
+            client.connection_pool.connection_kwargs.update(
+                retry=Retry(NoBackoff(), 0), retry_on_timeout=False, retry_on_error=[], decode_responses=False
+            )
+            make: Any = client.connection_pool.make_connection
+            make()
+        except (ValueError, TypeError, AttributeError, RedisError) as error:
             # redis-py's own message may repeat the URL, and with it the password.
-            raise ConfigurationError("store: redis-py cannot read this URL") from None
+            raise ConfigurationError(f"store: redis-py cannot use this URL ({type(error).__name__})") from None
+        return client
 
 
 class _Lane:
@@ -106,10 +115,12 @@ class _Lane:
                     return await self._execute("EVAL", SCRIPT, keys, packed)
         except (RedisTimeoutError, TimeoutError):
             raise StoreTimeout("the store did not answer in time") from None
-        except (RedisConnectionError, OSError):
-            raise StoreUnavailable("the store could not be reached") from None
+        except (AuthenticationError, AuthorizationError) as error:
+            raise StoreError(f"the store refused the login: {error!s:.100}") from None
+        except (RedisConnectionError, OSError) as error:
+            raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
         except RedisError as error:
-            raise StoreError(f"the store answered {type(error).__name__}") from error
+            raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None
 
     async def _execute(self, command: str, script: str, keys: list[str], packed: bytes) -> Any:
         run: Any = self.client.execute_command

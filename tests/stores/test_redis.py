@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from ratelimit import RedisStore, StoreError
+from ratelimit import ConfigurationError, RedisStore, StoreError
 from ratelimit.decision import Charge
 from ratelimit.errors import StoreTimeout, StoreUnavailable
 from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA
@@ -121,16 +121,55 @@ async def test_errors_of_the_server_are_ours(redis_server: RedisServer, redis_ur
     await store.aclose()
 
 
-async def test_a_key_of_another_kind_is_an_error_or_replaced(redis_server: RedisServer, redis_url: str) -> None:
-    """A foreign value at one of our keys neither crashes us nor lives on."""
+async def test_foreign_values_are_written_over(redis_server: RedisServer, redis_url: str) -> None:
+    """A foreign value at one of our keys neither breaks the batch nor lives on."""
     store, key = RedisStore(redis_url, timeout=10), fresh_key()
     with redis_server.client() as client:
+        for foreign in (b"", b"garbage", b"\x04short", b"\x14" + b"x" * 30, b"\x00" * 100):
+            client.set(key, foreign)
+            assert [await remaining(store, key), await remaining(store, key)] == [9, 8]
+        client.delete(key)
         client.lpush(key, "x")
         assert await remaining(store, key) == 9
-        client.set(key, "garbage")
-        with pytest.raises(StoreError):
-            await remaining(store, key)
     await store.aclose()
+
+
+@pytest.mark.parametrize("query", ["foo=50", "socket_timeout=soon", "max_connections=many"])
+def test_a_url_that_cannot_work_fails_at_construction(query: str) -> None:
+    """Options that redis-py does not know show before the first request."""
+    with pytest.raises(ConfigurationError, match="redis-py cannot use this URL"):
+        RedisStore(f"redis://user:hunter2@localhost?{query}")
+
+
+async def test_the_url_cannot_turn_on_what_breaks_counting(redis_url: str) -> None:
+    """Replies stay bytes and charges are never sent twice, whatever the URL asks for."""
+    store = RedisStore(redis_url + "?decode_responses=true&retry_on_timeout=true", timeout=10)
+    assert await remaining(store, fresh_key()) == 9
+    kwargs = store._lane().client.connection_pool.connection_kwargs
+    assert kwargs["retry"].get_retries() == 0
+    assert not kwargs["retry_on_timeout"]
+    await store.aclose()
+
+
+async def test_a_wrong_password_is_told_apart(redis_server: RedisServer, redis_url: str) -> None:
+    """A refused login is no unreachable server, and the password is not repeated."""
+    store = RedisStore(redis_url.replace("redis://", "redis://nobody:hunter2@"), timeout=10)
+    with pytest.raises(StoreError, match=r"refused the login: .*WRONGPASS|refused the login") as error:
+        await remaining(store, fresh_key())
+    assert "hunter2" not in str(error.value)
+    assert "hunter2" not in repr(store)
+    await store.aclose()
+
+
+async def test_without_a_clock_the_servers_time_counts(redis_url: str) -> None:
+    """A window that was filled by the server's clock is still full for a second store."""
+    one, key = terms(2, 3600), fresh_key()
+    for expected in (1, 0):
+        store = RedisStore(redis_url, timeout=10)
+        (told,) = await store.charge([Charge(one, key)])
+        assert told.remaining == expected
+        assert 3599 < told.reset_after < 3601
+        await store.aclose()
 
 
 def test_several_event_loops_use_one_store(redis_url: str) -> None:
