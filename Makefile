@@ -1,11 +1,12 @@
 # make demo    the main job, shown: needs only python3, git and make        make demo STORE=redis://localhost
-# make serve   the same server, left running on port 8000
+# make serve   the same server, left running (PORT=8000)
 # make test    all tests, with a real Redis                                make check   lint and types
 # make bench   the benchmarks
 
 VENV  ?= .venv
 PYTHON ?= python3
 STORE ?= memory://
+PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -16,7 +17,8 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m examples.demo --store $(STORE)
 
 serve: $(VENV)/.demo
-	RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.three_layers:app --port 8000
+	@echo "try:  curl -i -H 'Authorization: Bearer tk_acme_team_1' http://127.0.0.1:$(PORT)/api/agents"
+	@RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.three_layers:app --port $(PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -37,15 +39,15 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing into $(VENV) (once)"
-	$(PIP) --editable '.[demo]'
+	@echo "installing into $(VENV) (once; takes about half a minute)"
+	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) (once; takes a minute or two)"
-	$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo

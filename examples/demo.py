@@ -10,14 +10,19 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import httpx
+import redis
+import redis.asyncio
 from rich.console import Console
 from rich.json import JSON
 from rich.panel import Panel
 from rich.progress import track
 from rich.rule import Rule
+
+from ratelimit import RateLimitSettings
 
 console = Console(highlight=False)
 
@@ -33,6 +38,9 @@ def main() -> int:
     except DemoError as error:
         console.print(f"[bold red]not as promised:[/] {error}")
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
     return 0
 
 
@@ -41,6 +49,7 @@ class DemoError(Exception):
 
 
 async def demo(store: str) -> None:
+    await check_store(store)
     async with server(store) as client:
         where = "this process's memory" if store.startswith("memory") else "Redis"
         console.print(Panel(f"examples/three_layers.py is up under uvicorn, counting in [bold]{where}[/]"))
@@ -53,6 +62,24 @@ async def demo(store: str) -> None:
     console.print(
         "[bold green]all as promised.[/] Next: [bold]make serve[/] leaves it running; README.md has the rest."
     )
+
+
+async def check_store(store: str) -> None:
+    """Fail before anything is started: a server that cannot reach its store serves all the same."""
+    try:
+        RateLimitSettings(store=store)
+    except ValueError as error:
+        raise DemoError(f"--store {error}") from None
+    if store.startswith("memory://"):
+        return
+    client = redis.asyncio.Redis.from_url(store, socket_connect_timeout=2, socket_timeout=2)
+    try:
+        ping: Any = client.execute_command
+        await ping("PING")
+    except redis.RedisError as error:
+        raise DemoError(f"no Redis answers there ({error}); start one with redis-server, or leave STORE out") from None
+    finally:
+        await client.aclose()
 
 
 @asynccontextmanager

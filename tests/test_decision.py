@@ -24,6 +24,13 @@ def test_allowed_binds_the_limit_with_the_fewest_requests_left() -> None:
     assert Decision.of([quota]).binding is None
 
 
+def test_on_a_tie_the_exhausted_limit_speaks() -> None:
+    """With nothing remaining at two, the one without burst left says when the next request is served."""
+    bursting, spent = one("bursting", 0), one("spent", 0, exhausted=True)
+    assert Decision.of([bursting, spent]).binding is spent
+    assert Decision.of([spent, bursting]).binding is spent
+
+
 def test_refused_binds_the_longest_wait() -> None:
     """The violated limit with the longest wait speaks; shadows never refuse."""
     short, long, shadow = one("short", 0, 1.5), one("long", 0, 9.25), one("shadow", 0, 60, shadow=True)

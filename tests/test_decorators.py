@@ -88,6 +88,14 @@ def test_wrong_values_fail_where_they_stand(rate: str, options: dict[str, Any], 
         limit(rate, **options)
 
 
+def test_a_decorator_without_its_rate_says_so() -> None:
+    """`@limit` without parentheses, and `paths` where a decorator holds anyway."""
+    with pytest.raises(ConfigurationError, match=r"write @limit\('5/minute'\)"):
+        limit(lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="paths"):
+        limit("1/minute", paths=["/x"])  # type: ignore[call-arg]
+
+
 def test_a_bound_method_takes_no_limit() -> None:
     """What cannot hold an annotation says so."""
     with pytest.raises(ConfigurationError, match="a method takes no limit"):

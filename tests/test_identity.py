@@ -1,6 +1,8 @@
 """Identities: frozen, and silent about secrets."""
 
 from dataclasses import FrozenInstanceError
+from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,6 +20,23 @@ def test_an_identity_does_not_change() -> None:
     """Fields are frozen."""
     with pytest.raises(FrozenInstanceError):
         Identity().token = "t"  # type: ignore[misc]
+
+
+def test_ids_that_are_no_text_are_taken_as_text() -> None:
+    """Integers and UUIDs of a database are their text; anything else names its field."""
+    uuid = UUID("12345678123456781234567812345678")
+    identity: Any = Identity(org=7, token=uuid, dimensions={"team": 9})  # type: ignore[arg-type, dict-item]
+    assert (identity.org, identity.token, identity.dimensions) == ("7", str(uuid), {"team": "9"})
+    wrong: list[dict[str, Any]] = [{"plan": ["a"]}, {"org": True}, {"dimensions": None}, {"rates": 5}]
+    for fields in wrong:
+        with pytest.raises(ConfigurationError, match=f"^{next(iter(fields))}: must be"):
+            Identity(**fields)
+
+
+def test_an_identity_can_be_a_key() -> None:
+    """Equal identities have equal hashes."""
+    one, two = (Identity(org="o", dimensions={"team": "a"}, rates={"p": "1/minute"}) for _ in range(2))
+    assert {one: 1}[two] == 1
 
 
 def test_granted_rates_are_read_at_once() -> None:

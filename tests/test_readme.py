@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
+from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from tests.support.clock import START, ManualClock
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +67,32 @@ async def test_anywhere_else(capsys: pytest.CaptureFixture[str]) -> None:
     work: Callable[[], Any] = run(SNIPPETS[4])["work"]
     await work()
     assert capsys.readouterr().out == "True 0.0 1\n"
+
+
+def snippets_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def test_the_environment_changes_the_store_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet of docs/settings.md: `RATELIMIT__STORE` is read, and the limits stay."""
+    monkeypatch.setenv("RATELIMIT__STORE", "redis://cache/3")
+    settings = run(*snippets_of("settings.md"))["Settings"]().ratelimit
+    assert (settings.store, [one.name for one in settings.limits]) == ("redis://cache/3", ["token"])
+
+
+def test_the_page_on_testing_is_right() -> None:
+    """Its own test passes, and its switch is off."""
+    switched, stopped = snippets_of("testing.md")
+    app = statuses_app(run(switched)["settings_for_tests"])
+    assert statuses(app, "/", 9, authorization="Bearer t") == [200] * 9
+    run(stopped)["test_the_limit_and_its_wait"]()
+
+
+def statuses_app(settings: RateLimitSettings) -> FastAPI:
+    app = FastAPI()
+    app.get("/")(lambda: "ok")
+    app.add_middleware(RateLimitMiddleware, settings=settings)
+    return app
 
 
 async def test_the_clock_of_the_window_is_right(clock: ManualClock) -> None:

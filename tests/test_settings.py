@@ -51,6 +51,60 @@ def test_a_password_is_never_repeated() -> None:
     assert "hunter2" not in str(wrong.value)
 
 
+def test_a_password_is_not_repeated_by_settings_around_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also nested in an app's own settings, whose configuration decides what an error shows."""
+
+    class AppSettings(BaseSettings):
+        model_config = SettingsConfigDict(env_nested_delimiter="__")
+        ratelimit: RateLimitSettings = RateLimitSettings()
+
+    monkeypatch.setenv("RATELIMIT__STORE", "redsi://:hunter2@host")
+    with pytest.raises(ValidationError, match="ratelimit.store") as error:
+        AppSettings()
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("RATELIMIT__STORE", "redis://:hunter2@host")
+    monkeypatch.setenv("RATELIMIT__LIMITS", '[{"name": "a", "rate": "1/minute", "per": ["nobody"]}]')
+    with pytest.raises(ValidationError, match="limits.0.per: 'nobody'") as error:
+        AppSettings()
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("store", ["redis://host:port/0", "redis://host:99999", "rediss://host/zero", "redis://h/0/1"])
+def test_an_address_is_checked_as_far_as_it_is_known(store: str) -> None:
+    """A port or database that is none fails here, not when the middleware is made."""
+    with pytest.raises(ValidationError, match=r"^1 validation error for RateLimitSettings\nstore\n"):
+        RateLimitSettings(store=store)
+
+
+def test_a_copy_is_checked_like_the_original() -> None:
+    """`model_copy` keeps what was set, takes what fits and refuses what does not."""
+    settings = RateLimitSettings(limits=[Limit(name="a", rate="1/minute")], exempt=["GET /x"], store_timeout=2)
+    copy = settings.model_copy(update={"store": "redis://h"})
+    assert (copy.store, copy.limits, copy.exempt, copy.store_timeout) == ("redis://h", settings.limits, ("GET /x",), 2)
+    for wrong in ({"store": "redis//h"}, {"stroe": "redis://h"}, {"limits": [{"name": "b"}]}):
+        with pytest.raises(ValidationError):
+            settings.model_copy(update=wrong)
+
+
+def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
+    """`ratelimit = 3` is no table, and `[limits]` is one where a list is meant."""
+    path = tmp_path / "app.toml"
+    path.write_text("ratelimit = 3\n")
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ratelimit must be a table"):
+        RateLimitSettings.from_file(path)
+    path.write_text('[limits]\nname = "a"\nrate = "1/minute"\n')
+    with pytest.raises(ValidationError, match=r"write \[\[limits\]\]"):
+        RateLimitSettings.from_file(path)
+
+
+def test_an_empty_hash_key_is_none() -> None:
+    """An empty key would silently hash without one."""
+    with pytest.raises(ValidationError, match="hash_key"):
+        RateLimitSettings(hash_key="")
+    assert RateLimitSettings(hash_key="k").secret() == "k"
+    assert "hunter2" not in repr(RateLimitSettings(hash_key="hunter2"))
+
+
 def test_settings_nest_in_the_apps_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """`RATELIMIT__STORE` from the environment reaches the nested settings."""
 

@@ -62,7 +62,16 @@ def test_an_inner_refusal_is_answered_by_its_own_numbers(clock: ManualClock) -> 
     assert refused.json()["violated-policies"] == ["narrow"]
 
 
-def test_an_inner_capacity_refusal_gets_no_numbers_from_outside(clock: ManualClock) -> None:
+def test_three_limiters_charge_a_policy_once(clock: ManualClock) -> None:
+    """What the outermost has charged, neither of the inner ones charges again, nor what the second one adds."""
+    app = Starlette(routes=[Route("/", ok)])
+    for limits in ([NARROW, WIDE], [NARROW, WIDE], [WIDE]):
+        app.add_middleware(RateLimitMiddleware, limiter=limiter_for({"limits": limits}, clock), identify=by_headers)
+    with TestClient(app, headers={"x-token": "t"}) as client:
+        assert [client.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
+def test_what_both_know_is_charged_by_the_outer_one(clock: ManualClock) -> None:
     """A policy that both know is charged by the outer one alone."""
     with nested(clock, {"limits": [WIDE, NARROW]}, {"limits": [NARROW]}) as client:
         assert [client.get("/sub/x").status_code for _ in range(4)] == [200] * 3 + [429]

@@ -11,6 +11,7 @@ from tests.support.engines import MemoryEngine, RedisEngine, fresh_key, terms
 POLICIES: list[list[Terms]] = [
     [terms(3, 1, policy="a"), terms(10, 1, 5, policy="a"), terms(200, 1, 50, policy="a")],
     [terms(60, 60, 15, policy="b"), terms(64, 60, policy="b"), terms(65, 60, 32, policy="b")],
+    [terms(50, 1, 15, policy="w"), terms(2**32, 1, 2**31, policy="w"), terms(300, 1, policy="w")],
     [terms(5, 60, shadow=True, policy="c"), terms(10**9, 60, 10**8, policy="c", shadow=True)],
     [terms(10**15 - 1, 3600, policy="d"), terms(2**32, 3600, 2**31, policy="d"), terms(20, 3600, 20, policy="d")],
 ]

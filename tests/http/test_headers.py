@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, ResponseStyle, ServiceLimit
-from ratelimit.http.headers import RATE_LIMIT_EXPOSE_HEADERS, admitted, refused
+from ratelimit.http.headers import RATE_LIMIT_EXPOSE_HEADERS, admitted, refused, whole_seconds
 from ratelimit.http.problems import problem
 
 IETF = ResponseStyle(headers=["x-ratelimit", "ietf"])
@@ -58,6 +58,21 @@ def test_reset_and_retry_after_agree(wait: float) -> None:
     """`X-RateLimit-Reset` is within a second of now + `Retry-After`."""
     told = fields_of(Decision.of([limit_of(remaining=0, wait=wait)]))
     assert abs(int(told["x-ratelimit-reset"]) - (1_700_000_000 + int(told["retry-after"]))) <= 1
+
+
+def test_reset_is_what_date_and_retry_after_add_up_to() -> None:
+    """A server keeps its `Date` for a second: the sum is off by one at most, whenever in the second it is."""
+    for tenths in range(10):
+        now = 1_700_000_000 + tenths / 10
+        for wait in (0.001, 0.95, 1.0, 1.05, 59.999):
+            told = fields_of(Decision.of([limit_of(remaining=0, wait=wait)._replace(reset_at=now + wait)]))
+            for date in (1_700_000_000, 1_699_999_999):
+                assert abs(int(told["x-ratelimit-reset"]) - date - int(told["retry-after"])) <= 1
+
+
+def test_a_wait_is_at_least_a_second() -> None:
+    """Never 0, whatever was computed."""
+    assert [whole_seconds(wait) for wait in (0.0, -1.0, 0.5)] == [1, 1, 1]
 
 
 def test_an_infinite_wait_has_no_retry_after() -> None:

@@ -43,6 +43,30 @@ def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCap
     assert len(caplog.messages) == 1
 
 
+def test_what_is_used_is_not_what_is_forgotten(clock: ManualClock) -> None:
+    """The key that expires first goes, by its last charge."""
+    store, one = MemoryStore(clock=clock, max_keys=2), terms(100)
+    store.decide([Charge(one, "used")])
+    clock.advance(seconds=20)
+    store.decide([Charge(one, "idle")])
+    clock.advance(seconds=20)
+    store.decide([Charge(one, "used")])
+    store.decide([Charge(one, "new")])
+    left = [store.decide([Charge(one, key)], peek=True)[0].remaining for key in ("used", "idle", "new")]
+    assert left == [98, 100, 99]
+
+
+def test_a_burst_that_is_granted_in_mid_window_is_remembered(clock: ManualClock) -> None:
+    """A key lives long enough for the excess that a larger allowance lets it carry."""
+    store, key = MemoryStore(clock=clock), "k"
+    store.decide([Charge(terms(100), key)])
+    store.decide([Charge(terms(100, 60, 50), key, 149)])
+    clock.advance(seconds=70)
+    store.decide([Charge(terms(5), "other")])
+    assert store.decide([Charge(terms(100, 60, 50), key, 101)], peek=True)[0].retry_after > 0
+    assert len(store) == 2
+
+
 def test_refusals_and_looks_make_no_keys(clock: ManualClock) -> None:
     """Only what is admitted is kept."""
     store = MemoryStore(clock=clock)
