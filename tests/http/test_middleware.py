@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, WebSocket
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
@@ -225,3 +226,53 @@ def test_a_closed_websocket_is_not_an_error(clock: ManualClock) -> None:
     client = client_for(clock, limits=[{**ONE, "rate": "9/minute"}], routes=[WebSocketRoute("/ws", endless)])
     with client, client.websocket_connect("/ws"):
         pass
+
+
+@pytest.mark.parametrize("settings", [{"limits": []}, "redis://x", 5])
+def test_settings_of_another_kind_are_named(settings: Any) -> None:
+    """A dict or an address where settings belong says so, at construction."""
+    with pytest.raises(ConfigurationError, match="settings must be a RateLimitSettings"):
+        RateLimitMiddleware(chat_app, settings=settings)
+
+
+@pytest.mark.parametrize("wrong", ["token", 5, lambda: None])
+def test_an_identify_of_another_kind_is_told_in_the_log(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, wrong: Any
+) -> None:
+    """What is neither an Identity nor None is named, and the address is limited."""
+    client = client_for(clock, limits=[{**ONE, "per": "ip"}], identify=lambda connection: wrong)
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+    assert f"must return an Identity or None, not {type(wrong).__name__}" in caplog.text
+
+
+def test_the_decision_is_there_on_exempt_endpoints_too(clock: ManualClock) -> None:
+    """A handler that serves exempt and limited routes finds a decision on both."""
+
+    async def index(request: Request) -> Any:
+        return JSONResponse({"limits": len(request.state.ratelimit.limits)})
+
+    client = client_for(clock, limits=[ONE], exempt=["/free"], routes=[Route("/free", index), Route("/x", index)])
+    assert [client.get(path).json()["limits"] for path in ("/free", "/x")] == [0, 1]
+
+
+def test_an_accepted_websocket_is_not_told_to_wait(clock: ManualClock) -> None:
+    """The handshake's answer carries the numbers, and no `Retry-After` though nothing is left."""
+    style = {"retry_after": "exhausted"}
+    client = client_for(clock, limits=[ONE], routes=[WebSocketRoute("/ws", chat)], response=style)
+    with client.websocket_connect("/ws") as websocket:
+        extra: Any = websocket.extra_headers
+        headers = dict(extra)
+    assert headers[b"x-ratelimit-remaining"] == b"0"
+    assert b"retry-after" not in headers
+
+
+def test_a_denial_of_the_app_carries_the_numbers(clock: ManualClock) -> None:
+    """Where the app itself answers a handshake with HTTP, that answer is told like any other."""
+
+    async def deny(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("no", status_code=403))
+
+    client = client_for(clock, limits=[ONE], routes=[WebSocketRoute("/ws", deny)])
+    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/ws"):
+        pass
+    assert (refused.value.status_code, refused.value.headers["x-ratelimit-remaining"]) == (403, "0")

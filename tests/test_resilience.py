@@ -1,0 +1,66 @@
+"""The guard: a store that is away costs patience once, not at every request."""
+
+from collections.abc import Sequence
+
+from ratelimit import MemoryStore, ServiceLimit, StoreError
+from ratelimit.decision import Charge
+from ratelimit.resilience import Guard
+from tests.support.clock import ManualClock
+from tests.support.engines import terms
+
+
+class Fragile(MemoryStore):
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.away, self.asked = False, 0
+
+    async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
+        self.asked += 1
+        if self.away:
+            raise StoreError("away")
+        return await super().charge(charges, peek=peek)
+
+
+CHARGE = [Charge(terms(1000), "k")]
+
+
+async def test_after_five_failures_only_one_request_a_second_asks(clock: ManualClock) -> None:
+    """Twenty requests while the store is away: five wait for it, and one more after each second."""
+    store = Fragile(clock)
+    guard, store.away = Guard(store, clock), True
+    decisions = [await guard.decide(CHARGE) for _ in range(20)]
+    assert store.asked == 5
+    assert all(decision.allowed and decision.degraded for decision in decisions)
+    for _ in range(3):
+        clock.advance(seconds=1)
+        for _ in range(10):
+            await guard.decide(CHARGE)
+    assert store.asked == 8
+
+
+async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
+    """The first answer ends the pause for everybody, and failures are counted anew."""
+    store = Fragile(clock)
+    guard, store.away = Guard(store, clock), True
+    for _ in range(9):
+        await guard.decide(CHARGE)
+    store.away = False
+    assert (await guard.decide(CHARGE)).degraded
+    clock.advance(seconds=1)
+    assert [(await guard.decide(CHARGE)).degraded for _ in range(3)] == [False] * 3
+    store.away = True
+    asked = store.asked
+    for _ in range(9):
+        await guard.decide(CHARGE)
+    assert store.asked == asked + 5
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_the_store_away(clock: ManualClock) -> None:
+    """The pause is a second, whatever the wall clock does meanwhile."""
+    store = Fragile(clock)
+    guard, store.away = Guard(store, clock), True
+    for _ in range(5):
+        await guard.decide(CHARGE)
+    store.away = False
+    clock.advance(seconds=-3600)
+    assert not (await guard.decide(CHARGE)).degraded
