@@ -9,7 +9,7 @@ from uuid import UUID
 from ratelimit.errors import ConfigurationError
 from ratelimit.rate import Rate
 
-_TEXTS: Final = ("token", "org", "ip", "plan", "priority")
+_PLAIN: Final = frozenset({str, type(None)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +31,28 @@ class Identity:
     rates: Mapping[str, Rate | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name in _TEXTS:
-            value = getattr(self, name)
-            if value is not None and type(value) is not str:
-                object.__setattr__(self, name, _text(name, value))
-        for name in ("dimensions", "rates"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ConfigurationError(f"{name}: must be a mapping, got {type(getattr(self, name)).__name__}")
+        # One is made for each request: the usual case is told apart at once.
+        if not {type(self.token), type(self.org), type(self.ip), type(self.plan), type(self.priority)} <= _PLAIN:
+            self._take_as_text()
+        if type(self.dimensions) is not dict or type(self.rates) is not dict:
+            self._check_mappings()
         if self.dimensions:
             named = {name: _text(f"dimensions.{name}", value) for name, value in self.dimensions.items()}
             object.__setattr__(self, "dimensions", MappingProxyType(named))
         if self.rates:
             granted = {name: _rate(name, rate) for name, rate in self.rates.items()}
             object.__setattr__(self, "rates", MappingProxyType(granted))
+
+    def _take_as_text(self) -> None:
+        for name in ("token", "org", "ip", "plan", "priority"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _text(name, value))
+
+    def _check_mappings(self) -> None:
+        for name in ("dimensions", "rates"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ConfigurationError(f"{name}: must be a mapping, got {type(getattr(self, name)).__name__}")
 
     def granted(self, policy: str) -> Rate | None:
         """Return the rate that was granted to this caller for a policy, if any."""

@@ -63,8 +63,8 @@ class Rule:
 
     def __init__(self, policy: Limit, keys: Keys) -> None:
         self.policy = policy
-        self._keys = keys
-        self._per = policy.per
+        self._head = f"{keys.prefix}:{{"
+        self._per, self._cost = policy.per, policy.cost
         # All keys of one tenant live in one slot of a Cluster. A token belongs to one organization, so its counters
         # may go there too; an address or an endpoint is shared by many and must have one counter wherever it shows up.
         self._by_org = "org" in policy.per or "token" in policy.per
@@ -85,12 +85,15 @@ class Rule:
         if usual is None:
             return None
         terms, middle = usual
-        named = [values[dimension] for dimension in self._per]
-        if "" in named:
+        first = named = values[self._per[0]] if self._per else "*"
+        if len(self._per) > 1:
+            several = [values[dimension] for dimension in self._per]
+            named = "" if "" in several else ":".join(several)
+        if not named:
             return None
-        partition = (values["org"] if self._by_org else "") or (named[0] if named else "*")
-        key = f"{self._keys.prefix}:{{{partition}{middle}{':'.join(named)}"
-        return Charge(terms, key, min(cost * self.policy.cost, NEVER))
+        partition = (values["org"] if self._by_org else "") or first
+        cost *= self._cost
+        return Charge(terms, f"{self._head}{partition}{middle}{named}", min(NEVER, cost))
 
     def _of(self, identity: Identity) -> tuple[Terms, str] | None:
         policy = self.policy
@@ -139,10 +142,13 @@ class Rules:
         values = self._fixed.copy()
         for dimension in self._dimensions:
             values[dimension] = self._value(identity, dimension)
-        charges = [
-            rule.charge(identity, cost, values) for rule in self.rules if not beside or rule.policy not in beside
-        ]
-        return [charge for charge in charges if charge is not None]
+        charges = []
+        for rule in self.rules:
+            if not beside or rule.policy not in beside:
+                charge = rule.charge(identity, cost, values)
+                if charge is not None:
+                    charges.append(charge)
+        return charges
 
     def _value(self, identity: Identity, dimension: str) -> str:
         if dimension == "token":

@@ -110,6 +110,9 @@ class View:
 
     def answer_charged(self) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) after a charge: `wait` below zero where nothing at all is left."""
+        remaining = self.terms.limit - self.total
+        if remaining > 0 and self.last is not None:
+            return remaining, self.last[0] + 1 + self.terms.span - self.now, 0
         remaining, reset, wait = self.answer(1)
         return remaining, reset, -wait
 

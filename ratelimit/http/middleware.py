@@ -97,9 +97,9 @@ class RateLimitMiddleware:
         connection = HTTPConnection(scope)
         try:
             found = self._identify(connection)
-            if inspect.isawaitable(found):
-                found = await found
-            return _identity(found)
+            if isinstance(found, Identity):
+                return found
+            return _identity(await found if inspect.isawaitable(found) else found)
         except Exception:
             # A limiter answers neither 401 nor 500: the app's own authentication has the last word.
             logger.exception("identify failed; the request is limited by the client's address alone")
