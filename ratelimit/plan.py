@@ -59,7 +59,7 @@ class Endpoint:
 
 
 class Rule:
-    """One policy at one endpoint: everything about it that does not depend on who asks."""
+    """One policy, compiled: everything about it that depends neither on who asks nor on the endpoint."""
 
     def __init__(self, policy: Limit, keys: Keys) -> None:
         self.policy = policy
@@ -126,10 +126,10 @@ class Rule:
 class Rules:
     """What holds at one endpoint: its policies, compiled, and the style of its answers."""
 
-    def __init__(self, endpoint: Endpoint, policies: Sequence[Limit], style: ResponseStyle, keys: Keys) -> None:
-        self.policies = tuple(policies)
+    def __init__(self, endpoint: Endpoint, rules: Sequence[Rule], style: ResponseStyle, keys: Keys) -> None:
+        self.rules = tuple(rules)
+        self.policies = tuple(rule.policy for rule in rules)
         self.style = style
-        self.rules = tuple(Rule(policy, keys) for policy in policies)
         self._keys = keys
         self._fixed = {"endpoint": escape(endpoint.label), "method": escape(endpoint.method)}
         self._dimensions = sorted(set[str]().union(*(rule.dimensions for rule in self.rules)) - self._fixed.keys())
@@ -164,7 +164,7 @@ class Plan:
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
         self._keys = Keys(prefix=settings.key_prefix, secret=settings.secret())
-        self._policies = [(policy, _patterns(policy.paths)) for policy in settings.limits]
+        self._limits = [(Rule(policy, self._keys), _patterns(policy.paths)) for policy in settings.limits]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
         self._rules: dict[Endpoint, Rules] = {}
         self._endpoints: dict[tuple[str, str, tuple[str, ...]], Endpoint] = {}
@@ -205,17 +205,15 @@ class Plan:
         return found
 
     def _compile(self, endpoint: Endpoint) -> Rules:
-        exempt = endpoint.exempt or any(
+        style = self.settings.style_for(endpoint.fits)
+        if endpoint.exempt or any(
             method in (None, endpoint.method) and endpoint.fits(pattern) for method, pattern in self._exempt
-        )
-        policies = [
-            policy
-            for policy, patterns in self._policies
-            if (not policy.methods or endpoint.method in policy.methods)
-            and (not patterns or any(endpoint.fits(pattern) for pattern in patterns))
-        ]
-        policies += [one for one in endpoint.limits if not one.methods or endpoint.method in one.methods]
-        return Rules(endpoint, () if exempt else policies, self.settings.style_for(endpoint.fits), self._keys)
+        ):
+            return Rules(endpoint, (), style, self._keys)
+        rules = [rule for rule, paths in self._limits if not paths or any(endpoint.fits(path) for path in paths)]
+        rules += [Rule(policy, self._keys) for policy in endpoint.limits]
+        applying = [rule for rule in rules if not rule.policy.methods or endpoint.method in rule.policy.methods]
+        return Rules(endpoint, applying, style, self._keys)
 
     def _check(self, endpoint: Endpoint) -> None:
         declared = [(f"limits.{i}.", policy) for i, policy in enumerate(self.settings.limits)]
@@ -225,7 +223,7 @@ class Plan:
 
     def _all_patterns(self) -> Iterable[PathPattern]:
         yield from (pattern for _, pattern in self._exempt)
-        for _, patterns in self._policies:
+        for _, patterns in self._limits:
             yield from patterns
         for response in self.settings.path_responses:
             yield from response.patterns

@@ -62,3 +62,14 @@ def test_a_batch_decides_as_one_by_one(
             engine.clock.advance(ms=wait)
         sent = [Request(charges_of(keys, request)) for request in batch]
         assert redis_engine.batch(sent) == [memory.charge(request.charges) for request in sent]
+
+
+def test_counts_that_grow_wider_forget_what_has_left(redis_engine: RedisEngine) -> None:
+    """A limit that outgrows four bytes while entries leave counts each of them once."""
+    memory, key = MemoryEngine(), fresh_key()
+    memory.clock.now = redis_engine.clock.now
+    small, huge = terms(100, 1, policy="g"), terms(2**33, 1, policy="g")
+    for wait, numbers in ((0, small), (300, small), (300, small), (500, huge), (20, huge), (200, small), (900, small)):
+        for engine in (memory, redis_engine):
+            engine.clock.advance(ms=wait)
+        assert redis_engine.charge([Charge(numbers, key, 7)]) == memory.charge([Charge(numbers, key, 7)])
