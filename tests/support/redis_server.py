@@ -47,7 +47,7 @@ class RedisServer:
                     client.ping()
                 except redis.ConnectionError:
                     assert self._process.poll() is None, "redis-server ended at once"
-                    _pause()
+                    pause()
                 else:
                     return
         msg = "redis-server did not come up"
@@ -63,6 +63,6 @@ class RedisServer:
         return redis.Redis(host="127.0.0.1", port=self.port, retry=Retry(NoBackoff(), 0))
 
 
-def _pause() -> None:
+def pause() -> None:
     """Give another process 10 ms: it starts in real time, which no clock of ours can move."""
     threading.Event().wait(0.01)

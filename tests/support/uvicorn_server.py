@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from tests.support.redis_server import _pause, free_port
+from tests.support.redis_server import free_port, pause
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def _wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
         try:
             httpx2.get(f"{url}/none", timeout=5)
         except httpx2.TransportError:
-            _pause()
+            pause()
         else:
             return
     msg = "uvicorn did not come up"

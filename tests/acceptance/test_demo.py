@@ -1,0 +1,44 @@
+"""The promise of the README: `make demo` shows the main job and ends with 0."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.redis_server import free_port
+
+
+def demo(store: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "examples.demo", "--store", store]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, "COLUMNS": "100"}
+    )
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_the_demo_shows_everything_and_ends_with_0(kind: str, request: pytest.FixtureRequest) -> None:
+    """Success, burst, refusal with its whole body, an honest wait, the organization, a free health check."""
+    done = demo("memory://" if kind == "memory" else request.getfixturevalue("redis_url"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in (
+        "POST /api/agents 201 Created",
+        "X-RateLimit-Remaining: 119",
+        "760 reads sent: 750 served, 10 refused",
+        "Retry-After:",
+        '"violated-policies"',
+        "X-RateLimit-Scope: org",
+        "GET /healthz 200 OK",
+        "all as promised",
+    ):
+        assert shown in done.stdout, shown
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("store", [f"redis://127.0.0.1:{free_port()}", "postgres://x"])
+def test_a_demo_without_its_store_says_so(store: str) -> None:
+    """It does not pretend to count where nothing answers."""
+    done = demo(store)
+    assert done.returncode == 1
+    assert done.stdout.startswith("not as promised: ")
+    assert "Traceback" not in done.stdout + done.stderr
