@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, TypeVar, Unpack
-from weakref import WeakSet
+from weakref import ref
 
 from pydantic import ValidationError
 from starlette.routing import BaseRoute
@@ -18,8 +19,10 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 ATTRIBUTE: Final = "__ratelimit__"
 
 _DEEPEST: Final = 4
-_decorated: Final[WeakSet[Any]] = WeakSet()
-"""All that was ever decorated, as long as it lives: what no route serves has lost its limit."""
+_decorated: Final[dict[int, ref[Any]]] = {}
+"""All that was ever decorated, as long as it lives, by identity."""
+_claimed: Final[set[int]] = set()
+"""What of it some app serves."""
 
 
 class LimitOptions(TypedDict, total=False):
@@ -98,19 +101,41 @@ def declared_on(endpoint: object) -> Declared:
     return found if isinstance(found, Declared) else Declared()
 
 
-def without_effect(served: Sequence[object]) -> Iterator[object]:
-    """Yield the decorated functions whose limits no endpoint of `served` carries, because of a decorator between.
+def without_effect(served: Sequence[object]) -> Iterator[tuple[object, bool]]:
+    """Yield decorated functions whose limits no endpoint of `served` seems to carry, and whether that is certain.
 
-    Either a served function wraps a decorated one without passing on what was said of it, or a decorated function
-    wraps one that is served without it. An endpoint that calls another served one is neither.
+    Certain is a served wrapper that takes any arguments, calls a decorated function and passes nothing on of what was
+    said of it. A served function that calls a decorated one which is served nowhere may mean it so; and so may a
+    decorated function that wraps one which is served without it, since it may belong to another app.
     """
-    known = {id(endpoint) for endpoint in served}
+    known = {id(each) for endpoint in served for each in _layers(endpoint)}
+    _claimed.update(known & _decorated.keys())
     for endpoint in served:
         if not _is_declared(endpoint):
-            yield from (inner for inner in _wrapped_by(endpoint) if _is_declared(inner) and id(inner) not in known)
-    for outer in list(_decorated):
-        if id(outer) not in known:
-            yield from (outer for inner in _wrapped_by(outer) if id(inner) in known and not _is_declared(inner))
+            for inner in _wrapped_by(endpoint):
+                if _is_declared(inner) and id(inner) not in known:
+                    yield inner, _takes_anything(endpoint)
+    for key, reference in list(_decorated.items()):
+        outer = reference()
+        if outer is not None and key not in _claimed:
+            wrapped = [inner for inner in _wrapped_by(outer) if id(inner) in known and not _is_declared(inner)]
+            yield from ((outer, False) for _ in wrapped[:1])
+
+
+def _layers(endpoint: object) -> Iterator[object]:
+    """Yield an endpoint and what it openly wraps: partials, bound methods, and what `functools.wraps` names."""
+    layer: object = endpoint
+    for _ in range(20):
+        yield layer
+        names = ("__wrapped__", "func", "__func__")
+        layer = next((getattr(layer, name) for name in names if getattr(layer, name, None) is not None), None)
+        if not callable(layer):
+            return
+
+
+def _takes_anything(endpoint: object) -> bool:
+    wanted = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    return inspect.isfunction(endpoint) and bool(endpoint.__code__.co_flags & wanted)
 
 
 def _is_declared(endpoint: object) -> bool:
@@ -118,7 +143,7 @@ def _is_declared(endpoint: object) -> bool:
 
 
 def _wrapped_by(outer: object) -> Iterator[object]:
-    """Yield what a function closes over, or an object holds, that may be a function it calls; a few levels deep."""
+    """Yield the functions that a function closes over, or that a callable object holds; a few levels deep."""
     seen, waiting = {id(outer)}, [(outer, 0)]
     while waiting:
         thing, depth = waiting.pop()
@@ -131,10 +156,10 @@ def _wrapped_by(outer: object) -> Iterator[object]:
 
 def _held_by(thing: object) -> list[object]:
     if inspect.isfunction(thing):
-        contents = [_content(cell) for cell in thing.__closure__ or ()]
-        return [each for each in contents if callable(each) and not isinstance(each, type)]
-    own = getattr(thing, "__dict__", {}) if not isinstance(thing, type) else {}
-    return [each for each in own.values() if inspect.isfunction(each)]
+        held = [_content(cell) for cell in thing.__closure__ or ()]
+    else:
+        held = list(getattr(thing, "__dict__", {}).values()) if not isinstance(thing, type) else []
+    return [each for each in held if inspect.isfunction(each)]
 
 
 def _content(cell: Any) -> object:
@@ -171,7 +196,14 @@ def _declared(endpoint: object, decorator: str) -> Declared:
 def _annotate(endpoint: object, said: Declared) -> None:
     try:
         setattr(endpoint, ATTRIBUTE, said)
-        _decorated.add(endpoint)
     except AttributeError:
         kind = type(endpoint).__name__
         raise ConfigurationError(f"a {kind} takes no limit: decorate the function that it is made of") from None
+    key = id(endpoint)
+    with suppress(TypeError):  # What allows no weak reference is not missed.
+        _decorated[key] = ref(endpoint, lambda _: _forget(key))
+
+
+def _forget(key: int) -> None:
+    _decorated.pop(key, None)
+    _claimed.discard(key)

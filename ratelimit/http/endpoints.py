@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
+from ratelimit.errors import ConfigurationError
 from ratelimit.http.route_index import METHODS, NOWHERE, Index, Scope, route_path, router_of
 from ratelimit.plan import Endpoint, Plan
 
@@ -11,7 +13,7 @@ logger = logging.getLogger("ratelimit")
 
 _REMEMBERED: Final = 4096
 _LONGEST: Final = 256
-"""Characters of a path that is remembered: callers choose paths, and must not choose how much memory they take."""
+"""Characters of method and path that are remembered: callers choose them, but not how much memory they take."""
 
 
 class Endpoints:
@@ -27,6 +29,7 @@ class Endpoints:
         self._plan = plan
         self._indexes: dict[int, tuple[Any, Index]] = {}
         self._found: dict[tuple[str, str, str, str, int], Endpoint] = {}
+        self._mounted: dict[tuple[Endpoint, str], Endpoint] = {}
         self._blind = False
 
     def find(self, scope: Scope) -> Endpoint:
@@ -41,7 +44,7 @@ class Endpoints:
         found = self._found.get(key)
         if found is None:
             found, lasting = self._search(scope, router, "GET" if method == "HEAD" else method)
-            if lasting and len(scope["path"]) <= _LONGEST:
+            if lasting and sum(map(len, key[1:4])) <= _LONGEST:
                 if len(self._found) >= _REMEMBERED:
                     self._found.clear()
                 self._found[key] = found
@@ -66,7 +69,7 @@ class Endpoints:
                 found = index.search(dict(view), method)
             lasting = lasting and not index.volatile
             if found is not None and found is not NOWHERE:
-                return found, lasting
+                return self._below_mount(found, view), lasting
         if router is None:
             self._warn_that_it_is_blind()
         return self._by_patterns(scope), False
@@ -80,12 +83,40 @@ class Endpoints:
         if router is not None:
             yield router, scope
 
+    def _below_mount(self, found: Endpoint, scope: Scope) -> Endpoint:
+        """Name an endpoint of a mounted app by its mount too: the same app may be mounted twice.
+
+        Only the path of this request tells where that is; values of the mount's parameters give way to their names.
+        """
+        root = scope.get("root_path", "")
+        above = scope.get("app_root_path", root)
+        if root == above:
+            return found
+        names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+        prefix = "/".join(names.get(part, part) for part in root.removeprefix(above).split("/"))
+        mounted = self._mounted.get((found, prefix))
+        if mounted is None:
+            if len(self._mounted) >= _REMEMBERED:
+                self._mounted.clear()
+            mounted = self._mounted[found, prefix] = replace(found, host=prefix + found.host)
+        return mounted
+
     def _index(self, router: Any) -> Index:
         # The router is kept beside its index, so that its id() cannot come to mean another one.
         known = self._indexes.get(id(router))
-        if known is None or known[1].is_stale():
+        if known is None:
             known = self._indexes[id(router)] = (router, Index.of(router, self._plan))
+        elif known[1].is_stale():
+            known = self._indexes[id(router)] = (router, self._anew(router, known[1]))
         return known[1]
+
+    def _anew(self, router: Any, old: Index) -> Index:
+        try:
+            return Index.of(router, self._plan)
+        except ConfigurationError:
+            logger.exception("routes were added whose limits cannot work; those that were read before go on")
+            old.accept()
+            return old
 
     def _by_patterns(self, scope: Scope) -> Endpoint:
         path, method = route_path(scope), scope.get("method", "GET")

@@ -1,5 +1,6 @@
 """The routes of an app, read once: which template and which decorators stand behind a request."""
 
+import logging
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, Final, Self
@@ -11,6 +12,8 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.http.route_tree import RouteTree
 from ratelimit.plan import Endpoint, Plan
 
+logger = logging.getLogger("ratelimit")
+
 Scope = MutableMapping[str, Any]
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
@@ -19,6 +22,10 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", 
 NOWHERE: Final = Endpoint()
 """What is below a `Mount` or `Host` that matched, where nothing else did: the framework looks no further."""
 
+_NO_EFFECT: Final = (
+    "has no effect: what is served is not what was decorated; let the decorators (or route class) between them use "
+    "functools.wraps, or put @limit where the route is made"
+)
 _DEEPEST: Final = 16
 _FRAMEWORKS: Final = ("starlette.routing", "fastapi.routing")
 
@@ -55,6 +62,10 @@ class Index:
     def is_stale(self) -> bool:
         """Say whether routes were added or removed since, here or below."""
         return any(len(router.routes) != number for router, number in self._read)
+
+    def accept(self) -> None:
+        """Take the routes as they are now for read, although they are not."""
+        self._read = [(router, len(router.routes)) for router, _ in self._read]
 
     def search(self, scope: Scope, method: str) -> Endpoint | None:
         """Return the endpoint that would serve the scope, `NOWHERE`, or `None`."""
@@ -208,11 +219,11 @@ def _matcher(route: Any) -> Any:
 
 def _check_effect(leaves: Sequence[_Leaf]) -> None:
     served = [each for leaf in leaves for each in (leaf.endpoint, *leaf.handlers().values())]
-    for lost in without_effect(served):
-        raise ConfigurationError(
-            f"the limit on {getattr(lost, '__qualname__', lost)} has no effect: another decorator stands between it and "
-            f"the route; let that one use functools.wraps, or put @limit directly on the endpoint"
-        )
+    for lost, certain in without_effect(served):
+        name = getattr(lost, "__qualname__", type(lost).__qualname__)
+        if certain:
+            raise ConfigurationError(f"the limit on {name} {_NO_EFFECT}")
+        logger.warning("the limit on %s probably %s", name, _NO_EFFECT)
 
 
 def router_of(app: Any) -> Any:

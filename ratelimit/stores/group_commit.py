@@ -53,7 +53,8 @@ class GroupCommit:
     async def aclose(self) -> None:
         """Wait for the calls under way."""
         while self._under_way:
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.wait(self._under_way)
+            await asyncio.sleep(0)  # Lets the callbacks of finished calls run; waiting for what is done does not.
 
     def _may_send(self) -> bool:
         return not self._under_way or (len(self._under_way) < MAX_UNDER_WAY and len(self._waiting) >= MAX_BATCH)
