@@ -93,7 +93,7 @@ class ServiceLimit(NamedTuple):
 
     @property
     def is_capacity(self) -> bool:
-        """Whether this is the capacity of the whole service, of which callers are told no numbers."""
+        """Whether this is the capacity of the whole service, whose refusals tell no numbers."""
         return self.scope == GLOBAL
 
 

@@ -201,6 +201,8 @@ class Plan:
         """Return what holds at `endpoint`."""
         found = self._rules.get(endpoint)
         if found is None:
+            if len(self._rules) >= 2 * _MOST_ENDPOINTS:  # Those of routes that were read anew are never asked again.
+                self._rules.clear()
             found = self._rules[endpoint] = self._compile(endpoint)
         return found
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
@@ -92,15 +92,27 @@ def _scope(value: str, info: ValidationInfo) -> str:
 
 
 Text = Annotated[str, Field(pattern=_PRINTABLE, max_length=100)]
-RateField = Annotated[Rate, BeforeValidator(_rate), PlainSerializer(str, return_type=str)]
+OneOrMore = BeforeValidator(as_sequence, json_schema_input_type=str | list[str])
+RateField = Annotated[Rate, BeforeValidator(_rate, json_schema_input_type=str), PlainSerializer(str, return_type=str)]
 PlanRate = Annotated[
     Rate | None,
-    BeforeValidator(_plan_rate),
+    BeforeValidator(_plan_rate, json_schema_input_type=str | None),
     PlainSerializer(lambda rate: UNLIMITED if rate is None else str(rate), return_type=str),
 ]
 
 
-class Policy(BaseModel):
+class Checked(BaseModel):
+    """A frozen model that knows no other fields, and whose copies are checked like new ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Return this with some fields changed; a wrong one raises `pydantic.ValidationError`."""
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate({**kept, **(update or {})})
+
+
+class Policy(Checked):
     """What all kinds of policies share.
 
     `name` is printable ASCII and unique in the settings. `per` names the dimensions that each have a counter of their
@@ -112,12 +124,10 @@ class Policy(BaseModel):
     instead of the defaults. Wrong values raise `pydantic.ValidationError`, which names the field's path.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: Text
-    per: Annotated[tuple[Text, ...], BeforeValidator(as_sequence), AfterValidator(_unique)] = ()
-    methods: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_methods)] = ()
-    paths: Annotated[tuple[str, ...], BeforeValidator(as_sequence), AfterValidator(_paths)] = ()
+    per: Annotated[tuple[Text, ...], OneOrMore, AfterValidator(_unique)] = ()
+    methods: Annotated[tuple[str, ...], OneOrMore, AfterValidator(_methods)] = ()
+    paths: Annotated[tuple[str, ...], OneOrMore, AfterValidator(_paths)] = ()
     cost: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=MAX_LIMIT)] = 1
     scope: Annotated[str, Field(max_length=100, validate_default=True), AfterValidator(_scope)] = ""
     shadow: bool = False

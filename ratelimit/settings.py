@@ -13,9 +13,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -24,7 +21,7 @@ from pydantic import (
 )
 
 from ratelimit.errors import ConfigurationError
-from ratelimit.policy import BUILT_IN_DIMENSIONS, Limit, as_sequence, check_path
+from ratelimit.policy import BUILT_IN_DIMENSIONS, Checked, Limit, OneOrMore, check_path
 
 STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 
@@ -97,7 +94,7 @@ def _problem_base(value: str | None) -> str | None:
     return value
 
 
-class ResponseStyle(BaseModel):
+class ResponseStyle(Checked):
     """Choose how answers look; the defaults are the field's common form.
 
     `headers`: `"x-ratelimit"`, `"ietf"` or both. `scope_header`: send `X-RateLimit-Scope`. `retry_after`:
@@ -106,11 +103,7 @@ class ResponseStyle(BaseModel):
     code is appended. `titles`: by code. `capacity_status`: for policies of scope `global`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    headers: Annotated[
-        Sequence[Literal["x-ratelimit", "ietf"]], BeforeValidator(as_sequence), AfterValidator(tuple)
-    ] = ("x-ratelimit",)
+    headers: Annotated[Sequence[Literal["x-ratelimit", "ietf"]], OneOrMore, AfterValidator(tuple)] = ("x-ratelimit",)
     scope_header: bool = True
     retry_after: Literal["rejected", "exhausted"] = "rejected"
     problem: Literal["rfc9457", "legacy"] = "rfc9457"
@@ -120,12 +113,10 @@ class ResponseStyle(BaseModel):
     capacity_status: Literal[429, 503] = 429
 
 
-class PathResponse(BaseModel):
+class PathResponse(Checked):
     """Give the paths that fit one of `paths` a style of their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    paths: Annotated[Sequence[str], BeforeValidator(as_sequence), Field(min_length=1)]
+    paths: Annotated[Sequence[str], OneOrMore, Field(min_length=1)]
     style: ResponseStyle
 
     @model_validator(mode="before")
@@ -164,7 +155,13 @@ class _Address(str):
         return f"'{self.partition('://')[0]}://…'"
 
 
-class RateLimitSettings(BaseModel):
+def _not_masked(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip("*"):
+        raise ValueError("is a mask, as pydantic writes secrets out, and not the key itself")
+    return value
+
+
+class RateLimitSettings(Checked):
     """Hold all that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
     `store` is an address (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`
@@ -175,21 +172,19 @@ class RateLimitSettings(BaseModel):
     `pydantic.ValidationError` here, with the field's path.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     store: str = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
     dimensions: Annotated[
         Sequence[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]],
-        BeforeValidator(as_sequence),
+        OneOrMore,
         AfterValidator(_distinct),
     ] = ()
     limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
-    exempt: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_exempt)] = ()
+    exempt: Annotated[Sequence[str], OneOrMore, AfterValidator(_exempt)] = ()
     response: ResponseStyle = ResponseStyle()
     responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
-    trusted_proxies: Annotated[Sequence[str], BeforeValidator(as_sequence), AfterValidator(_proxies)] = ()
-    hash_key: Annotated[Secret, Field(min_length=1)] | None = None
+    trusted_proxies: Annotated[Sequence[str], OneOrMore, AfterValidator(_proxies)] = ()
+    hash_key: Annotated[Secret, Field(min_length=1), AfterValidator(_not_masked)] | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=50)] = "rl"
 
     @field_validator("store")
@@ -224,12 +219,6 @@ class RateLimitSettings(BaseModel):
         if problems := list(policy_problems(named, info.data.get("dimensions", ()))):
             raise ValueError("; ".join(problems))
         return limits
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
-        """Return these settings with some fields changed, checked like new ones."""
-        return type(self).model_validate(
-            {**{name: getattr(self, name) for name in self.model_fields_set}, **(update or {})}
-        )
 
     def secret(self) -> str | None:
         """Return the key of the hash, in clear."""

@@ -86,6 +86,24 @@ def test_a_copy_is_checked_like_the_original() -> None:
             settings.model_copy(update=wrong)
 
 
+def test_copies_of_policies_and_styles_are_checked_too() -> None:
+    """A text becomes a rate in a copy as well, and what is none fails."""
+    one = Limit(name="a", rate="1/minute", per="token").model_copy(update={"rate": "6/minute"})
+    assert (one.rate, one.per, one.scope) == (Rate(6, 60), ("token",), "token")
+    with pytest.raises(ValidationError, match="rate"):
+        one.model_copy(update={"rate": "bad"})
+    with pytest.raises(ValidationError, match="problem"):
+        ResponseStyle().model_copy(update={"problem": "html"})
+
+
+def test_the_json_schema_takes_what_the_docs_write() -> None:
+    """An editor that checks a settings file by the schema accepts texts for rates and for lists of one."""
+    fields: Any = RateLimitSettings.model_json_schema()["$defs"]["Limit"]["properties"]
+    assert fields["rate"]["type"] == "string"
+    assert {"type": "string"} in fields["per"]["anyOf"]
+    assert {"type": "string"} in fields["plans"]["additionalProperties"]["anyOf"]
+
+
 def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
     """`ratelimit = 3` is no table, and `[limits]` is one where a list is meant."""
     path = tmp_path / "app.toml"
@@ -99,8 +117,9 @@ def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_hash_key_is_none() -> None:
     """An empty key would silently hash without one."""
-    with pytest.raises(ValidationError, match="hash_key"):
-        RateLimitSettings(hash_key="")
+    for wrong in ("", "**********"):
+        with pytest.raises(ValidationError, match="hash_key"):
+            RateLimitSettings(hash_key=wrong)
     assert RateLimitSettings(hash_key="k").secret() == "k"
     assert "hunter2" not in repr(RateLimitSettings(hash_key="hunter2"))
 

@@ -1,7 +1,7 @@
 """What is probably not meant, said once in the log when the app starts."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ratelimit.http.route_index import METHODS, Index
 from ratelimit.plan import Endpoint
@@ -13,15 +13,16 @@ logger = logging.getLogger("ratelimit")
 
 def log_advice(settings: RateLimitSettings, index: Index | None, *, own_identify: bool) -> None:
     """Warn of settings that can never apply: they are allowed, but somebody expects something of them."""
-    advice = [*_without_identity(settings, own_identify=own_identify)]
+    declared = [limit for endpoint in index.endpoints() for limit in endpoint.limits] if index is not None else []
+    advice = [] if own_identify else [*_without_identity([*settings.limits, *declared])]
     if index is not None:
         advice += [*_without_route(settings, index.endpoints()), *_without_limits(settings, index)]
-    for line in advice:
+    for line in dict.fromkeys(advice):
         logger.warning("%s", line)
 
 
-def _without_identity(settings: RateLimitSettings, *, own_identify: bool) -> Iterator[str]:
-    for policy in () if own_identify else settings.limits:
+def _without_identity(policies: Sequence[Limit]) -> Iterator[str]:
+    for policy in policies:
         if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method"}):
             names = ", ".join(unknown)
             yield f"limit {policy.name!r} never applies: nobody has {names}, hand in an identify that knows"

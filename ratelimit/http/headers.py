@@ -81,11 +81,14 @@ def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int) ->
 def _reset_second(binding: ServiceLimit) -> int:
     """Return the epoch second of now plus the whole seconds of the wait: what `Date` and `Retry-After` add up to.
 
+    Where waiting cannot help it is a window away, so that nobody comes back at once.
+
     The wait is rounded up and the moment from which it counts down, so the second may begin up to one before the
     wait is over. Rounding up both would say up to two seconds more than `Date` and `Retry-After` do, since servers
     keep a `Date` for a second.
     """
-    return math.floor(binding.reset_at - binding.reset_after) + math.ceil(binding.reset_after)
+    wait = binding.window if math.isinf(binding.retry_after) else math.ceil(binding.reset_after)
+    return math.floor(binding.reset_at - binding.reset_after) + wait
 
 
 def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:

@@ -76,8 +76,14 @@ def _legacy(decision: Decision, status: int, style: ResponseStyle) -> dict[str, 
         "message": title,
         "mitigation": _MITIGATION,
         "retryable": math.isfinite(decision.retry_after),
-        "details": {"reason": _own_detail(decision) or f"{title}. {_LEGACY_REASON}"},
+        "details": {"reason": f"{title}. {_LEGACY_REASON}" if _is_usual(decision) else _detail(decision)},
     }
+
+
+def _is_usual(decision: Decision) -> bool:
+    binding = decision.binding
+    usual = binding is not None and binding.detail is None and not binding.is_capacity
+    return usual and math.isfinite(decision.retry_after)
 
 
 def _code(decision: Decision) -> str:

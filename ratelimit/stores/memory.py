@@ -3,6 +3,7 @@
 import heapq
 import logging
 from collections.abc import Sequence
+from threading import Lock
 from typing import Final
 
 from ratelimit.algorithms.sliding_window import View, Window
@@ -29,6 +30,7 @@ class MemoryStore:
         self._expiries: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
         self._overflowed = False
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"<MemoryStore keys={len(self)}>"
@@ -44,7 +46,11 @@ class MemoryStore:
         """Do nothing: there is nothing to give back."""
 
     def decide(self, charges: Sequence[Charge], *, peek: bool = False) -> list[ServiceLimit]:
-        """Decide the charges of one request, for callers that cannot wait."""
+        """Decide the charges of one request, for callers that cannot wait; any thread may call it."""
+        with self._lock:
+            return self._decide(charges, peek=peek)
+
+    def _decide(self, charges: Sequence[Charge], *, peek: bool) -> list[ServiceLimit]:
         now = self._clock()
         ms = now // 1000
         if self._heap and self._heap[0][0] <= ms:

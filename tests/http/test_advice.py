@@ -60,6 +60,14 @@ def test_a_dimension_that_the_default_identify_does_not_know(caplog: pytest.LogC
     assert message == "limit 't' never applies: nobody has org, hand in an identify that knows"
 
 
+def test_decorators_that_need_an_identify_are_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    """The same for a limit on an endpoint, once for all of its methods."""
+    app = FastAPI()
+    app.api_route("/items/{n}", methods=["GET", "PUT"])(limit("5/minute", per="org", name="items")(lambda n: n))
+    (message,) = advice(caplog, app)
+    assert message.startswith("limit 'items' never applies")
+
+
 def test_sound_settings_are_silent(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is said where everything can apply."""
     limits = [TOKEN, {**TOKEN, "name": "i", "paths": ["/items/{id}", "/items/*"], "methods": ["GET", "POST"]}]

@@ -81,8 +81,19 @@ def test_an_infinite_wait_has_no_retry_after() -> None:
     told = fields_of(decision)
     assert "retry-after" not in told
     assert told["ratelimit"] == '"token";r=0'
-    assert told["x-ratelimit-remaining"] == "0"
+    assert (told["x-ratelimit-remaining"], told["x-ratelimit-reset"]) == ("0", "1700000060")
     assert body_of(decision)["retry_after"] is None
+    legacy = body_of(decision, ResponseStyle(problem="legacy"))
+    assert legacy["retryable"] is False
+    assert "can ever admit" in legacy["details"]["reason"]
+
+
+def test_the_legacy_body_without_a_window_speaks_of_none() -> None:
+    """A store that is away, and capacity, have no window that resets."""
+    for decision in (Decision.unavailable(), Decision.of([limit_of("all", 0, 3.5, scope="global")])):
+        reason = body_of(decision, ResponseStyle(problem="legacy"))["details"]["reason"]
+        assert "window" not in reason
+        assert "Try again in" in reason
 
 
 def test_refused_fields_describe_the_longest_wait() -> None:

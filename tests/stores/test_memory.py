@@ -1,5 +1,7 @@
 """The memory store: bounded, and clean by itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from ratelimit import MemoryStore
@@ -65,6 +67,18 @@ def test_a_burst_that_is_granted_in_mid_window_is_remembered(clock: ManualClock)
     store.decide([Charge(terms(5), "other")])
     assert store.decide([Charge(terms(100, 60, 50), key, 101)], peek=True)[0].retry_after > 0
     assert len(store) == 2
+
+
+def test_threads_share_one_count(clock: ManualClock) -> None:
+    """Several threads with loops of their own admit together what one would."""
+    store, one = MemoryStore(clock=clock), terms(3000)
+
+    def spend() -> int:
+        return sum(store.decide([Charge(one, "k")])[0].retry_after == 0 for _ in range(2000))
+
+    with ThreadPoolExecutor(4) as pool:
+        admitted = sum(future.result() for future in [pool.submit(spend) for _ in range(4)])
+    assert admitted == 3000
 
 
 def test_refusals_and_looks_make_no_keys(clock: ManualClock) -> None:
