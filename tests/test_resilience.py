@@ -1,5 +1,6 @@
 """The guard: a store that is away costs patience once, not at every request."""
 
+import asyncio
 from collections.abc import Sequence
 
 from ratelimit import MemoryStore, ServiceLimit, StoreError
@@ -16,6 +17,7 @@ class Fragile(MemoryStore):
 
     async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
         self.asked += 1
+        await asyncio.sleep(0)
         if self.away:
             raise StoreError("away")
         return await super().charge(charges, peek=peek)
@@ -36,6 +38,17 @@ async def test_after_five_failures_only_one_request_a_second_asks(clock: ManualC
         for _ in range(10):
             await guard.decide(CHARGE)
     assert store.asked == 8
+
+
+async def test_of_many_at_once_only_one_tries(clock: ManualClock) -> None:
+    """When the pause is over, a crowd does not wait for the store together."""
+    store = Fragile(clock)
+    guard, store.away = Guard(store, clock), True
+    for _ in range(5):
+        await guard.decide(CHARGE)
+    clock.advance(seconds=1)
+    await asyncio.gather(*(guard.decide(CHARGE) for _ in range(10)))
+    assert store.asked == 6
 
 
 async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:

@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from ratelimit import RateLimitMiddleware, RateLimitSettings
+from ratelimit import Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from tests.support.asgi import Checked, by_headers, limiter_for, ok
 from tests.support.clock import ManualClock
 
@@ -65,8 +65,10 @@ def test_an_inner_refusal_is_answered_by_its_own_numbers(clock: ManualClock) -> 
 def test_three_limiters_charge_a_policy_once(clock: ManualClock) -> None:
     """What the outermost has charged, neither of the inner ones charges again, nor what the second one adds."""
     app = Starlette(routes=[Route("/", ok)])
+    store = MemoryStore(clock=clock)
     for limits in ([NARROW, WIDE], [NARROW, WIDE], [WIDE]):
-        app.add_middleware(RateLimitMiddleware, limiter=limiter_for({"limits": limits}, clock), identify=by_headers)
+        limiter = Limiter(RateLimitSettings.model_validate({"limits": limits}), store, clock)
+        app.add_middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)
     with TestClient(app, headers={"x-token": "t"}) as client:
         assert [client.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
 
