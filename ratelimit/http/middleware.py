@@ -151,6 +151,8 @@ class _Trail:
         return self
 
     def wrap(self, send: Send) -> Send:
+        """Return a `send` that adds the fields of the decision, as it stands then, to the start of a response."""
+
         async def wrapped(message: Message) -> None:
             if message["type"] in _STARTS and not self.refused:
                 present = list(message.get("headers", ()))

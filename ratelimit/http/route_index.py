@@ -196,6 +196,7 @@ class _RoutesOf:
 
     @property
     def routes(self) -> Sequence[Any]:
+        """The routes as they are now."""
         return self._shown.routes
 
 
@@ -206,6 +207,7 @@ class _InContext:
         self._context = context
 
     def matches(self, scope: Scope) -> tuple[Match, Any]:
+        """Say whether the route serves a scope."""
         told = {**scope.get("fastapi", {}), "effective_route_context": self._context}
         match: tuple[Match, Any] = self._context.original_route.matches({**scope, "fastapi": told})
         return match

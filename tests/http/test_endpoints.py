@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ratelimit import ConfigurationError, RateLimitMiddleware, RateLimitSettings, exempt, limit
@@ -38,6 +39,19 @@ def scope_of(app: Any, path: str, method: str = "GET", **more: Any) -> Scope:
     if scope["type"] == "websocket":
         del scope["method"]
     return scope
+
+
+def watched() -> tuple[list[str], type[RateLimitMiddleware]]:
+    """Return a list, and a middleware that writes the label of each request into it."""
+    seen: list[str] = []
+
+    class Spy(RateLimitMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                seen.append(self._endpoints.find(scope).label)
+            await super().__call__(scope, receive, send)
+
+    return seen, Spy
 
 
 def label(app: Any, path: str, method: str = "GET", **more: Any) -> str:
@@ -298,8 +312,6 @@ def test_decorators_survive_include_router() -> None:
 
 def test_what_the_index_finds_is_what_the_app_serves() -> None:
     """For every path, the app answers 404 exactly where the index knows no endpoint."""
-    from starlette.testclient import TestClient  # noqa: PLC0415 - only here
-
     app = fastapi_app()
     client = TestClient(app)
     for path in (
@@ -319,17 +331,8 @@ def test_what_the_index_finds_is_what_the_app_serves() -> None:
 
 def test_a_middleware_below_a_mount_sees_whole_templates() -> None:
     """Two mounts of the same routes with a limiter inside each do not share counters."""
-    seen: list[str] = []
-
-    class Spy(RateLimitMiddleware):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                seen.append(self._endpoints.find(scope).label)
-            await super().__call__(scope, receive, send)
-
-    from starlette.testclient import TestClient  # noqa: PLC0415 - only here
-
-    inside = [Middleware(Spy, settings=RateLimitSettings())]
+    seen, spy = watched()
+    inside = [Middleware(spy, settings=RateLimitSettings())]
     routes = [Route("/list", view)]
     app = Starlette(
         routes=[Mount("/users", routes=routes, middleware=inside), Mount("/orders", routes=routes, middleware=inside)]
@@ -580,19 +583,10 @@ def test_long_methods_are_not_remembered() -> None:
 
 def test_apps_that_are_mounted_with_limiters_of_their_own_are_apart() -> None:
     """`/users/list` and `/orders/list` of mounted apps have labels of their own, parameters by name."""
-    seen: list[str] = []
-
-    class Spy(RateLimitMiddleware):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                seen.append(self._endpoints.find(scope).label)
-            await super().__call__(scope, receive, send)
-
-    from starlette.testclient import TestClient  # noqa: PLC0415 - only here
-
+    seen, spy = watched()
     sub = FastAPI()
     sub.get("/list")(lambda: "list")
-    sub.add_middleware(Spy, settings=RateLimitSettings())
+    sub.add_middleware(spy, settings=RateLimitSettings())
     app = Starlette(routes=[Mount("/users", app=sub), Mount("/orgs/{org}/orders", app=sub)])
     client = TestClient(app)
     for path in ("/users/list", "/orgs/7/orders/list", "/orgs/8/orders/list"):
