@@ -35,27 +35,30 @@ class Endpoint:
     """A method and a route template, with the limits that decorators declared there; compared by identity.
 
     `host` is the template of the `Host` route above it, if any. `fitting` are the patterns of the settings that fit a
-    path which no route matches: the first of them names it, and all of them mean it. HEAD is GET here.
+    path which no route matches: the first of them names it, and all of them mean it. `whole` is the template in the
+    app around a mounted one. HEAD is GET here.
     """
 
     method: str = "GET"
     template: str = UNKNOWN
     host: str = ""
     fitting: tuple[str, ...] = ()
+    whole: str = ""
     limits: tuple[Limit, ...] = ()
     exempt: bool = False
 
     @cached_property
     def label(self) -> str:
         """What one counter of scope `endpoint` belongs to: `POST /v1/agents/{id}`, or `*` for all unknown paths."""
-        name = self.fitting[0] if self.fitting else self.template
-        return f"{self.method} {self.host}{name}" if self.host or name != UNKNOWN else UNKNOWN
+        name = self.whole or self.host + (self.fitting[0] if self.fitting else self.template)
+        return UNKNOWN if name == UNKNOWN else f"{self.method} {name}"
 
     def fits(self, pattern: PathPattern) -> bool:
-        """Say whether a path pattern of the settings means this endpoint, with or without its host."""
+        """Say whether a path pattern of the settings means this endpoint, with or without its host or mount."""
         if self.fitting:
             return pattern.text in self.fitting
-        return pattern(self.template) or (bool(self.host) and pattern(self.host + self.template))
+        names = {self.template, self.host + self.template, self.whole} - {""}
+        return any(pattern(name) for name in names)
 
 
 class Rule:

@@ -10,6 +10,7 @@ import pytest
 from ratelimit import ConfigurationError, Identity, Limiter, RateLimitSettings
 from ratelimit.stores import Store
 from tests.support.clock import ManualClock
+from tests.support.redis_server import RedisServer
 
 ALICE = Identity(token="alice", org="acme")
 
@@ -149,9 +150,17 @@ async def test_a_cancelled_check_leaves_its_batch_alone(store: Store, clock: Man
     assert (await limiter.check(ALICE)).allowed
 
 
-async def test_as_a_context_manager_it_closes_its_store(redis_url: str) -> None:
-    """`async with` gives connections back; closing twice is allowed."""
+async def test_as_a_context_manager_it_closes_its_store(redis_server: RedisServer, redis_url: str) -> None:
+    """`async with` gives connections back, also of what was asked at the last moment; closing twice is allowed."""
     settings = RateLimitSettings.model_validate({"limits": [TOKEN], "store": redis_url, "store_timeout": 10})
-    async with Limiter(settings) as limiter:
-        assert (await limiter.check(ALICE)).allowed
-    await limiter.aclose()
+    with redis_server.client() as client:
+        before = len(client.client_list())
+        async with Limiter(settings) as limiter:
+            assert (await limiter.check(ALICE)).allowed
+            assert len(client.client_list()) > before
+            last = asyncio.create_task(limiter.check(ALICE))
+            await asyncio.sleep(0)
+        assert (await last).limits[0].remaining == 3
+        await limiter.aclose()
+        client.ping()
+        assert len(client.client_list()) == before

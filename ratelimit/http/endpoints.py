@@ -1,7 +1,6 @@
 """Which endpoint a request is for, known before the app routes it."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,9 +26,9 @@ class Endpoints:
     def __init__(self, app: Any, plan: Plan) -> None:
         self._router = router_of(app)
         self._plan = plan
-        self._indexes: dict[int, tuple[Any, Index]] = {}
+        self._indexes: dict[tuple[int, bool], tuple[Any, Index]] = {}
         self._found: dict[tuple[str, str, str, str, int], Endpoint] = {}
-        self._mounted: dict[tuple[Endpoint, str], Endpoint] = {}
+        self._parts: dict[tuple[Endpoint, Endpoint], Endpoint] = {}
         self._blind = False
 
     def find(self, scope: Scope) -> Endpoint:
@@ -60,59 +59,49 @@ class Endpoints:
 
     def _search(self, scope: Scope, router: Any, method: str) -> tuple[Endpoint, bool]:
         """Return the endpoint, and whether the same path will always lead there."""
-        lasting = True
-        for candidate, view in self._views(scope, router):
-            index = self._index(candidate)
-            found = index.search(dict(view), method)
-            if found in (None, NOWHERE) and index.is_stale():
-                index = self._index(candidate)
-                found = index.search(dict(view), method)
-            lasting = lasting and not index.volatile
-            if found is not None and found is not NOWHERE:
-                return self._below_mount(found, view), lasting
+        found, lasting = self._look_up(router, scope, method)
+        whole = scope.get("router")
+        if "app_root_path" in scope and whole is not None and (router is None or whole.routes is not router.routes):
+            # Below a Mount: the templates of the whole app tell two mounts of the same routes apart.
+            named, always = self._look_up(whole, {**scope, "root_path": scope["app_root_path"]}, method, bare=True)
+            found, lasting = self._part_of(found, named), lasting and always
+        if found is not None:
+            return found, lasting
         if router is None:
             self._warn_that_it_is_blind()
         return self._by_patterns(scope), False
 
-    def _views(self, scope: Scope, router: Any) -> Iterator[tuple[Any, Scope]]:
-        # Below a Mount, the templates of the whole app tell two mounts of the same routes apart.
-        whole = router_of(scope.get("app"))
-        apart = whole is not None and (router is None or whole.routes is not router.routes)
-        if apart and "app_root_path" in scope:
-            yield whole, {**scope, "root_path": scope["app_root_path"]}
-        if router is not None:
-            yield router, scope
+    def _look_up(self, router: Any, scope: Scope, method: str, *, bare: bool = False) -> tuple[Endpoint | None, bool]:
+        if router is None:
+            return None, True
+        index = self._index(router, bare=bare)
+        found = index.search(dict(scope), method)
+        if found in (None, NOWHERE) and index.is_stale():
+            index = self._index(router, bare=bare)
+            found = index.search(dict(scope), method)
+        return (None if found is NOWHERE else found), not index.volatile
 
-    def _below_mount(self, found: Endpoint, scope: Scope) -> Endpoint:
-        """Name an endpoint of a mounted app by its mount too: the same app may be mounted twice.
+    def _part_of(self, found: Endpoint | None, named: Endpoint | None) -> Endpoint | None:
+        """Return an endpoint of a mounted app, named by its template in the whole app."""
+        if found is None or named is None:
+            return found or named
+        part = self._parts.get((found, named))
+        if part is None:
+            part = self._parts[found, named] = replace(found, whole=named.host + named.template)
+        return part
 
-        Only the path of this request tells where that is; values of the mount's parameters give way to their names.
-        """
-        root = scope.get("root_path", "")
-        above = scope.get("app_root_path", root)
-        if root == above:
-            return found
-        names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
-        prefix = "/".join(names.get(part, part) for part in root.removeprefix(above).split("/"))
-        mounted = self._mounted.get((found, prefix))
-        if mounted is None:
-            if len(self._mounted) >= _REMEMBERED:
-                self._mounted.clear()
-            mounted = self._mounted[found, prefix] = replace(found, host=prefix + found.host)
-        return mounted
-
-    def _index(self, router: Any) -> Index:
+    def _index(self, router: Any, *, bare: bool = False) -> Index:
         # The router is kept beside its index, so that its id() cannot come to mean another one.
-        known = self._indexes.get(id(router))
+        known = self._indexes.get((id(router), bare))
         if known is None:
-            known = self._indexes[id(router)] = (router, Index.of(router, self._plan))
+            known = self._indexes[id(router), bare] = (router, Index.of(router, self._plan, bare=bare))
         elif known[1].is_stale():
-            known = self._indexes[id(router)] = (router, self._anew(router, known[1]))
+            known = self._indexes[id(router), bare] = (router, self._anew(router, known[1], bare=bare))
         return known[1]
 
-    def _anew(self, router: Any, old: Index) -> Index:
+    def _anew(self, router: Any, old: Index, *, bare: bool) -> Index:
         try:
-            return Index.of(router, self._plan)
+            return Index.of(router, self._plan, bare=bare)
         except ConfigurationError:
             logger.exception("routes were added whose limits cannot work; those that were read before go on")
             old.accept()

@@ -34,10 +34,13 @@ class Index:
     """The routes of one router and all below it, in the order in which the framework tries them.
 
     `volatile` says that more than type, method and path decide (hosts, and route classes with their own matching).
+    A `bare` index only names templates: what decorators said is for the limiter of another app.
     """
 
-    def __init__(self, router: Any, plan: Plan, prefix: str = "", host: str = "", depth: int = 0) -> None:
-        self._plan, self._prefix, self._host, self._depth = plan, prefix, host, depth
+    def __init__(
+        self, router: Any, plan: Plan, prefix: str = "", host: str = "", depth: int = 0, *, bare: bool = False
+    ) -> None:
+        self._plan, self._prefix, self._host, self._depth, self._bare = plan, prefix, host, depth, bare
         self._redirects = bool(getattr(getattr(router, "router", router), "redirect_slashes", False))
         self._tree: RouteTree[_Leaf | _Branch] = RouteTree()
         self._read: list[tuple[Any, int]] = [(router, len(router.routes))]
@@ -47,12 +50,13 @@ class Index:
             self._add(route)
 
     @classmethod
-    def of(cls, router: Any, plan: Plan) -> Self:
+    def of(cls, router: Any, plan: Plan, *, bare: bool = False) -> Self:
         """Return the index of a whole app; a decorator that cannot work raises `ConfigurationError`."""
-        index = cls(router, plan)
-        for leaf in index.leaves:
-            leaf.check(plan)
-        _check_effect(index.leaves)
+        index = cls(router, plan, bare=bare)
+        if not bare:
+            for leaf in index.leaves:
+                leaf.check(plan)
+            _check_effect(index.leaves)
         return index
 
     def endpoints(self) -> list[Endpoint]:
@@ -116,6 +120,7 @@ class Index:
             path = getattr(shown, "path", None) or f"/{type(shown).__name__}"
             methods = frozenset(getattr(shown, "methods", None) or ())
             endpoint = getattr(shown, "endpoint", None)
+            endpoint = None if self._bare else endpoint
             leaf = _Leaf(_matcher(route), self._prefix + plain(path), self._host, endpoint, methods)
             self.leaves.append(leaf)
             self._put(route, shown, path, leaf)
@@ -124,7 +129,7 @@ class Index:
         below = router_of(shown.app) if not shown.routes else _RoutesOf(shown)
         node: _Leaf | _Branch
         if below is not None and self._depth < _DEEPEST:
-            index = Index(below, self._plan, prefix, host, self._depth + 1)
+            index = Index(below, self._plan, prefix, host, self._depth + 1, bare=self._bare)
             self.volatile = self.volatile or index.volatile
             self._read += index._read
             self.leaves += index.leaves

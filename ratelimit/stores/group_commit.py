@@ -30,8 +30,8 @@ class GroupCommit:
     """Collects requests of one event loop and sends them together.
 
     If no call is under way, what arrives in this turn of the loop goes at its end; else all that waits goes along when
-    the call under way returns, first come first served (of two calls under way, either may arrive first). A caller that is cancelled leaves the others of its batch
-    alone; what was already sent for it stays charged.
+    the call under way returns, first come first served (of two calls under way, either may arrive first). A caller
+    that is cancelled leaves the others of its batch alone; what was already sent for it stays charged.
     """
 
     def __init__(self, send: Send) -> None:
@@ -51,7 +51,8 @@ class GroupCommit:
         return await future
 
     async def aclose(self) -> None:
-        """Wait for the calls under way."""
+        """Send what waits, and wait for the calls under way."""
+        self._flush()
         while self._under_way:
             await asyncio.wait(self._under_way)
             await asyncio.sleep(0)  # Lets the callbacks of finished calls run; waiting for what is done does not.

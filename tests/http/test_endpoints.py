@@ -343,8 +343,8 @@ def test_a_middleware_below_a_mount_sees_whole_templates() -> None:
     assert seen == ["GET /users/list", "GET /orders/list"]
 
 
-def test_an_endpoint_may_call_a_limited_one() -> None:
-    """Closing over an endpoint that is served itself is no hidden limit."""
+def test_an_endpoint_may_call_a_limited_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Closing over an endpoint that is served itself is no hidden limit, and nothing is said of it."""
 
     @limit("1/minute")
     async def inner(request: Request) -> Response:
@@ -355,6 +355,7 @@ def test_an_endpoint_may_call_a_limited_one() -> None:
 
     app = Starlette(routes=[Route("/inner", inner), Route("/outer", outer)])
     Endpoints(app, Plan(RateLimitSettings())).build()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -587,11 +588,32 @@ def test_apps_that_are_mounted_with_limiters_of_their_own_are_apart() -> None:
     sub = FastAPI()
     sub.get("/list")(lambda: "list")
     sub.add_middleware(spy, settings=RateLimitSettings())
-    app = Starlette(routes=[Mount("/users", app=sub), Mount("/orgs/{org}/orders", app=sub)])
-    client = TestClient(app)
-    for path in ("/users/list", "/orgs/7/orders/list", "/orgs/8/orders/list"):
+    outer = FastAPI()
+    outer.mount("/deep", sub)
+    outer.get("/x")(limit("1/minute", per="nobody")(lambda: "x"))  # Of no concern to the limiters inside.
+    routes = [Mount("/users", app=sub), Mount("/orgs/{org:int}/v{n:int}", app=sub), Mount("/outer", app=outer)]
+    client = TestClient(Starlette(routes=routes))
+    for path in ("/users/list", "/orgs/7/v1/list", "/orgs/007/v2/list", "/orgs/1/v001/list", "/outer/deep/list"):
         assert client.get(path).status_code == 200
-    assert seen == ["GET /users/list", *["GET /orgs/{org}/orders/list"] * 2]
+    assert seen == ["GET /users/list", *["GET /orgs/{org}/v{n}/list"] * 3, "GET /outer/deep/list"]
+
+
+def test_settings_of_a_mounted_app_name_paths_as_it_does_or_whole() -> None:
+    """An app with settings of its own need not know where it is mounted, but may."""
+
+    async def served(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    def answers(**limited: Any) -> list[int]:
+        settings = RateLimitSettings.model_validate({"limits": [{"name": "p", "rate": "1/minute"}], **limited})
+        inside = Starlette(routes=[Route("/x", served), Route("/", served)])
+        inside.add_middleware(RateLimitMiddleware, settings=settings)
+        with TestClient(Starlette(routes=[Mount("/sub", app=inside)])) as client:
+            return [client.get(path).status_code for path in ("/sub/x", "/sub/x", "/sub/")]
+
+    assert answers() == [200, 429, 429]
+    assert answers(exempt=["/x"]) == answers(exempt=["GET /sub/x"]) == [200, 200, 200]
+    assert answers(limits=[{"name": "p", "rate": "1/minute", "paths": ["/sub/*"]}]) == [200, 429, 200]
 
 
 def test_overlapping_patterns_all_hold_where_there_are_no_routes() -> None:
