@@ -2,23 +2,32 @@
 
 from ratelimit.decision import Decision, ServiceLimit
 from ratelimit.decorators import exempt, limit
-from ratelimit.errors import ConfigurationError, RateLimitError, StoreError
+from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken, RateLimitError, StoreError
 from ratelimit.http.headers import RATE_LIMIT_EXPOSE_HEADERS
 from ratelimit.http.middleware import RateLimitMiddleware
 from ratelimit.identity import Identity
-from ratelimit.limiter import Limiter
-from ratelimit.policy import Limit
+from ratelimit.limiter import Limiter, Usage
+from ratelimit.overrides import Override
+from ratelimit.policy import Concurrency, Limit, Quota
 from ratelimit.rate import Rate
-from ratelimit.settings import RateLimitSettings, ResponseStyle
+from ratelimit.schedule import Hours
+from ratelimit.settings import RateLimitSettings
 from ratelimit.stores import MemoryStore, RedisStore, open_store
+from ratelimit.style import ResponseStyle
 
 __all__ = [
+    "Concurrency",
     "ConfigurationError",
     "Decision",
+    "Hours",
     "Identity",
     "Limit",
+    "LimitExceeded",
     "Limiter",
     "MemoryStore",
+    "NotTaken",
+    "Override",
+    "Quota",
     "RATE_LIMIT_EXPOSE_HEADERS",
     "Rate",
     "RateLimitError",
@@ -28,6 +37,7 @@ __all__ = [
     "ResponseStyle",
     "ServiceLimit",
     "StoreError",
+    "Usage",
     "exempt",
     "limit",
     "open_store",

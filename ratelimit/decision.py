@@ -1,16 +1,19 @@
 """What is asked of a store, and what comes back."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self
 
-from ratelimit.rate import Rate
+from ratelimit.periods import Period
 
 Kind = Literal["limit", "quota", "concurrency"]
 
 NEVER: Final = 2**53 - 1
 """The wait, in milliseconds, of a cost that can never be admitted: the largest integer that Lua holds exactly."""
+
+DRAINING: Final = 1000
+"""The wait, in milliseconds, for a level that others bring down, at a moment that nobody knows."""
 
 GLOBAL: Final = "global"
 """The scope of a policy that has one counter for everybody."""
@@ -19,37 +22,47 @@ MAX_SLOTS: Final = 64
 """Into how many slots a window is cut."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Terms:
-    """The numbers of one policy for one kind of caller: made once, shared by every charge under them.
+    """The numbers and words of one policy for one kind of caller: made once, shared by every charge under them.
 
-    `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `slot` and `span` are milliseconds, `span` being the whole slots
-    that cover the window. Compared by identity, so that a batch names each only once.
+    `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `cap` is how far this caller may fill the
+    policy, `usable` what it is told as its limit. `window` is in seconds (0: levels and slots). `slot` and `span` are
+    milliseconds, `span` being the whole slots that cover the window; `lease` is how many of them a slot is held
+    without renewal. Compared by identity, so that a batch names each only once.
     """
 
     kind: Kind
     policy: str
     scope: str
-    rate: Rate
-    allowance: int
+    limit: int
+    window: int = 0
+    allowance: int = 0
+    share: int | None = None
     shadow: bool = False
     on_store_failure: str = "local"
     code: str | None = None
     detail: str | None = None
-    limit: int = field(init=False)
+    status: int = 429
+    unit: str = "requests"
+    period: Period | None = None
+    lease: int = 0
+    hold: str = "response"
+    refund_on: tuple[int, ...] = ()
     ceiling: int = field(init=False)
-    window: int = field(init=False)
+    cap: int = field(init=False)
+    usable: int = field(init=False)
     slot: int = field(init=False)
     span: int = field(init=False)
 
     def __post_init__(self) -> None:
-        window = self.rate.period * 1000
-        few = self.rate.limit + self.allowance <= MAX_SLOTS
-        slot = 1 if few else -(-window // MAX_SLOTS)
+        window, ceiling = self.window * 1000, self.limit + self.allowance
+        slot = 1 if ceiling <= MAX_SLOTS else max(1, -(-window // MAX_SLOTS))
+        cap = ceiling if self.share is None else min(self.share, ceiling)
         for name, value in (
-            ("limit", self.rate.limit),
-            ("ceiling", self.rate.limit + self.allowance),
-            ("window", self.rate.period),
+            ("ceiling", ceiling),
+            ("cap", cap),
+            ("usable", min(self.limit, cap)),
             ("slot", slot),
             ("span", -(-window // slot) * slot),
         ):
@@ -57,7 +70,10 @@ class Terms:
 
 
 class Charge(NamedTuple):
-    """One debit of `cost` units asked of one policy at one partition key: all that a store knows."""
+    """One debit of `cost` units asked of one policy at one partition key: all that a store knows.
+
+    Below zero it is a credit, where one is asked for. A holder takes one slot of a concurrency limit, whatever it costs.
+    """
 
     # A tuple like the service limit that answers it: several of both are made for each request, and a frozen
     # dataclass takes four times as long to make.
@@ -72,8 +88,10 @@ class ServiceLimit(NamedTuple):
 
     `limit` and `remaining` are units, `remaining` against the nominal limit; `window` and `retry_after` are seconds,
     `reset_at` epoch seconds by this process's clock. `retry_after` is 0.0 unless this limit refused, infinite where
-    the cost can never be admitted. `reset_after` is the wait until `reset_at`, in seconds. `exhausted` says that not even one more unit, burst included, would be admitted
-    now; `cost` is what was asked of it. `code` and `detail` are the policy's own words for a problem.
+    the cost can never be admitted, or nobody can tell when. `window` is 0 for levels and concurrency, and nominal for
+    months and years. `reset_after` is the wait until `reset_at`, in seconds. `exhausted` says that not even one more
+    unit, burst included, would be admitted now; `cost` is what was asked of it. `code` and `detail` are the policy's
+    own words for a problem, and `status` its status. `unit` is what is counted, `period` the name of a calendar period.
     """
 
     policy: str
@@ -90,6 +108,9 @@ class ServiceLimit(NamedTuple):
     reset_after: float = 0.0
     code: str | None = None
     detail: str | None = None
+    status: int = 429
+    unit: str = "requests"
+    period: Period | None = None
 
     @property
     def is_capacity(self) -> bool:
@@ -104,11 +125,13 @@ def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: in
     good), and below zero where it was admitted and the next unit comes free after −`wait`.
     """
     terms = charge.terms
+    if wait == NEVER and terms.kind == "quota" and terms.status != 403 and charge.cost <= terms.cap:
+        reset = wait = DRAINING
     return ServiceLimit(
         terms.policy,
         terms.kind,
         terms.scope,
-        terms.limit,
+        terms.usable,
         remaining,
         terms.window,
         (now + reset * 1000) / 1e6,
@@ -119,7 +142,36 @@ def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: in
         reset / 1000,
         terms.code,
         terms.detail,
+        terms.status,
+        terms.unit,
+        terms.period,
     )
+
+
+class Receipt(Protocol):
+    """What a decision has taken from a store, and how it is kept, settled and given back.
+
+    What is awaited here has begun when the call returns, goes on if who waits is cancelled, and never fails.
+    """
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something was noted that the store does not know yet."""
+
+    def spend(self, costs: Mapping[str, int]) -> None:
+        """Note what was spent so far, in addition to what was noted before."""
+
+    def settle(self, costs: Mapping[str, int]) -> Awaitable[None]:
+        """Make the charges of these policies and units what was really spent, in one step."""
+
+    def refund(self, status: int) -> Awaitable[None]:
+        """Give back the charges whose policies ask for it where the app answers with `status`."""
+
+    def keep(self) -> None:
+        """Renew the leases of the slots from now on, until they are given back."""
+
+    def finish(self, hold: str | None = None) -> Awaitable[None]:
+        """Give back the slots (only those of `hold`), and settle what was noted, in one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +180,8 @@ class Decision:
 
     `status` is 200, 429, 403 or 503; `retry_after` is in seconds, 0.0 when allowed and infinite where waiting cannot
     help. `violated` are the limits that refused, `binding` the one that speaks in the headers (`None`: no limit
-    applies). `degraded` says that the store did not answer and the policies' failure modes decided.
+    applies). `degraded` says that the store did not answer and the policies' failure modes decided. `receipts` are
+    what it took from the stores.
     """
 
     allowed: bool
@@ -138,16 +191,37 @@ class Decision:
     violated: tuple[ServiceLimit, ...] = ()
     binding: ServiceLimit | None = None
     degraded: bool = False
+    receipts: tuple[Receipt, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
-    def of(cls, limits: Sequence[ServiceLimit], *, degraded: bool = False) -> Self:
+    def of(cls, limits: Sequence[ServiceLimit], *, degraded: bool = False, receipts: tuple[Receipt, ...] = ()) -> Self:
         """Fold service limits, in the order in which their policies were declared, into the decision."""
         violated = tuple([limit for limit in limits if limit.retry_after and not limit.shadow])
         if not violated:
-            return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded)
+            return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded, receipts)
         binding = max(violated, key=lambda limit: limit.retry_after)
-        status = 403 if binding.kind == "quota" else 429
-        return cls(False, status, binding.retry_after, tuple(limits), violated, binding, degraded)
+        return cls(False, binding.status, binding.retry_after, tuple(limits), violated, binding, degraded, receipts)
+
+    def spend(self, costs: Mapping[str, int]) -> None:
+        """Note units that the request has really used, by unit or policy (`{"tokens": 12}`), adding up.
+
+        The sum takes the place of what was reserved when the request ends, however it ends: served, failed or cut
+        off. Callable from any thread; does not wait. An amount that is no integer ≥ 0, or a name that is neither a
+        unit nor a policy of the settings, raises `ConfigurationError` and notes nothing.
+        """
+        for receipt in self.receipts:
+            receipt.spend(costs)
+
+    async def settle(self, costs: Mapping[str, int]) -> None:
+        """Make what this decision charged the actual cost, by unit or policy (`{"tokens": 812}`).
+
+        One step for all policies of that name or unit, in the windows and periods that were charged; what exceeds
+        their limit is counted all the same. The numbers are totals: saying them twice changes nothing, saying others
+        later corrects them. It is done even where the caller is cancelled meanwhile, and never fails because of a
+        store. Policies that did not apply to this caller are passed over; errors are those of `spend`.
+        """
+        for settled in [receipt.settle(costs) for receipt in self.receipts]:
+            await settled
 
     @classmethod
     def unavailable(cls, retry_after: float = 1.0) -> Self:
@@ -159,7 +233,7 @@ def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:
     """Return the limit with the fewest requests left, an exhausted one before one that has burst left."""
     tightest, fewest = None, (math.inf, True)
     for limit in limits:
-        left = (limit.remaining // limit.cost, not limit.exhausted)
+        left = (limit.remaining // max(1, limit.cost), not limit.exhausted)
         if limit.kind == "limit" and not limit.shadow and left < fewest:
             tightest, fewest = limit, left
     return tightest

@@ -3,10 +3,14 @@
 RateLimitError
 ├── ConfigurationError        a wrong setting, decorator or rate; raised at construction or start (also a ValueError)
 │   └── InvalidRate           text that is no rate
+├── NotTaken                  more was to be released than had been taken (also a ValueError)
+├── LimitExceeded             a slot that was asked for is not free; carries the decision
 └── StoreError                the store did not do its work
     ├── StoreUnavailable      it could not be reached, or hung up
     └── StoreTimeout          it did not answer in time
 """
+
+from typing import Any
 
 
 class RateLimitError(Exception):
@@ -19,6 +23,18 @@ class ConfigurationError(RateLimitError, ValueError):
 
 class InvalidRate(ConfigurationError):
     """Says why a text or a pair of numbers is no rate."""
+
+
+class NotTaken(RateLimitError, ValueError):
+    """Says that more was to be released than had been taken; nothing was released."""
+
+
+class LimitExceeded(RateLimitError):
+    """Says that what was asked for is not to be had now; `decision` says when."""
+
+    def __init__(self, message: str, decision: Any) -> None:
+        super().__init__(message)
+        self.decision = decision
 
 
 class StoreError(RateLimitError):

@@ -18,8 +18,9 @@ class Identity:
 
     `token` is the raw credential: it is hashed before it leaves the process and never shown by `repr`. `dimensions`
     holds the values of the settings' own dimensions. `rates` are limits granted to this caller when its token was
-    issued, by policy name, as `Rate` or text; they win over everything else. Integers and UUIDs are taken as their
-    text; any other value, and a text that is no rate, raises `ConfigurationError` here.
+    issued, by policy name, as `Rate` or text, or as a number for quotas and concurrency (for a limit: per its own
+    period); they win over everything else. `priority` is what the policies' `shares` go by. Integers and UUIDs are
+    taken as their text; any other value, and a text that is no rate, raises `ConfigurationError` here.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -28,7 +29,7 @@ class Identity:
     plan: str | None = None
     priority: str | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict, hash=False)
-    rates: Mapping[str, Rate | str] = field(default_factory=dict, hash=False)
+    rates: Mapping[str, Rate | str | int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         # One is made for each request: the usual case is told apart at once.
@@ -54,10 +55,10 @@ class Identity:
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigurationError(f"{name}: must be a mapping, got {type(getattr(self, name)).__name__}")
 
-    def granted(self, policy: str) -> Rate | None:
-        """Return the rate that was granted to this caller for a policy, if any."""
+    def granted(self, policy: str) -> Rate | int | None:
+        """Return the rate or number that was granted to this caller for a policy, if any."""
         rate = self.rates.get(policy)
-        return rate if isinstance(rate, Rate) else None
+        return None if isinstance(rate, str) else rate
 
 
 def _text(name: str, value: object) -> str:
@@ -67,8 +68,10 @@ def _text(name: str, value: object) -> str:
     raise ConfigurationError(f"{name}: must be text, got {type(value).__name__}")
 
 
-def _rate(name: str, rate: Rate | str) -> Rate:
+def _rate(name: str, rate: Rate | str | int) -> Rate | int:
     try:
-        return rate if isinstance(rate, Rate) else Rate.parse(rate)
+        if isinstance(rate, int) and not isinstance(rate, bool):
+            return Rate(rate, 1).limit  # Within the same bounds.
+        return rate if isinstance(rate, Rate) else Rate.parse(str(rate))
     except ConfigurationError as error:
         raise ConfigurationError(f"rates.{name}: {error}") from None

@@ -1,33 +1,29 @@
-"""The settings, compiled: from an identity and an endpoint to the charges that one request makes."""
+"""The settings, compiled: which policies hold at which endpoint."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from itertools import chain, count
 from typing import Final
 
-from ratelimit.decision import NEVER, Charge, Terms
+from ratelimit.decision import Charge
 from ratelimit.decorators import Declared
 from ratelimit.errors import ConfigurationError
 from ratelimit.identity import Identity
 from ratelimit.keys import Keys, escape
-from ratelimit.policy import Limit
-from ratelimit.rate import Rate
-from ratelimit.settings import PathPattern, RateLimitSettings, ResponseStyle, policy_problems, split_entry
+from ratelimit.policy import Limit, Policy, Quota
+from ratelimit.rate import MAX_LIMIT
+from ratelimit.rules import Raised, Rule, Rules, values_of
+from ratelimit.settings import RateLimitSettings, policy_problems, split_entry
+from ratelimit.style import PathPattern, ResponseStyle
 
 UNKNOWN: Final = "*"
 """The template of every path that no route matches."""
-
-_MOST_TERMS: Final = 4096
-"""Granted rates that are remembered per policy; beyond that they are made anew."""
 
 _MOST_ENDPOINTS: Final = 10_000
 """Endpoints that `Plan.endpoint` remembers: routes are few, but a caller may make up names."""
 
 _NOTHING: Final = Declared()
-_ATTRIBUTES: Final = ("org", "ip", "plan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,113 +57,16 @@ class Endpoint:
         return any(pattern(name) for name in names)
 
 
-class Rule:
-    """One policy, compiled: everything about it that depends neither on who asks nor on the endpoint."""
-
-    def __init__(self, policy: Limit, keys: Keys) -> None:
-        self.policy = policy
-        self._head = f"{keys.prefix}:{{"
-        self._per, self._cost = policy.per, policy.cost
-        # All keys of one tenant live in one slot of a Cluster. A token belongs to one organization, so its counters
-        # may go there too; an address or an endpoint is shared by many and must have one counter wherever it shows up.
-        self._by_org = "org" in policy.per or "token" in policy.per
-        self._terms: dict[Rate, tuple[Terms, str]] = {}
-        self._usual = self._terms_of(policy.rate)
-
-    @property
-    def dimensions(self) -> set[str]:
-        """What must be known of an identity."""
-        return {*self._per, "org"} if self._by_org else set(self._per)
-
-    def charge(self, identity: Identity, cost: int, values: Mapping[str, str]) -> Charge | None:
-        """Return what this policy charges `identity`, or `None` where it does not apply to it.
-
-        `values` are those of all `dimensions`, ready for keys, and empty where they are not known.
-        """
-        usual = self._usual if identity.plan is None and not identity.rates else self._of(identity)
-        if usual is None:
-            return None
-        terms, middle = usual
-        first = named = values[self._per[0]] if self._per else "*"
-        if len(self._per) > 1:
-            several = [values[dimension] for dimension in self._per]
-            named = "" if "" in several else ":".join(several)
-        if not named:
-            return None
-        partition = (values["org"] if self._by_org else "") or first
-        cost *= self._cost
-        return Charge(terms, f"{self._head}{partition}{middle}{named}", min(NEVER, cost))
-
-    def _of(self, identity: Identity) -> tuple[Terms, str] | None:
-        policy = self.policy
-        rate: Rate | None = identity.granted(policy.name)
-        if rate is None:
-            rate = policy.plans.get(identity.plan, policy.rate) if identity.plan is not None else policy.rate
-        return None if rate is None else self._terms.get(rate) or self._terms_of(rate)
-
-    def _terms_of(self, rate: Rate) -> tuple[Terms, str]:
-        if len(self._terms) >= _MOST_TERMS:
-            self._terms.clear()
-        policy = self.policy
-        # The shortest decimal of the float is what was written: 0.29 of 100 is 29, although 0.29 * 100 < 29.
-        allowance = math.floor(rate.limit * Fraction(repr(policy.burst)))
-        terms = Terms(
-            "limit",
-            policy.name,
-            policy.scope,
-            rate,
-            allowance,
-            policy.shadow,
-            policy.on_store_failure,
-            policy.code,
-            policy.detail,
-        )
-        self._terms[rate] = terms, f"}}:{escape(policy.name)}:{rate.period}:"
-        return self._terms[rate]
-
-
-class Rules:
-    """What holds at one endpoint: its policies, compiled, and the style of its answers."""
-
-    def __init__(self, endpoint: Endpoint, rules: Sequence[Rule], style: ResponseStyle, keys: Keys) -> None:
-        self.rules = tuple(rules)
-        self.policies = tuple(rule.policy for rule in rules)
-        self.style = style
-        self._keys = keys
-        self._fixed = {"endpoint": escape(endpoint.label), "method": escape(endpoint.method)}
-        self._dimensions = sorted(set[str]().union(*(rule.dimensions for rule in self.rules)) - self._fixed.keys())
-
-    def charges(self, identity: Identity, cost: int = 1, *, beside: Sequence[Limit] = ()) -> list[Charge]:
-        """Return what one request of `identity` is charged, in the order in which the policies were declared.
-
-        `beside` are policies that an outer limiter has already charged for this request.
-        """
-        values = self._fixed.copy()
-        for dimension in self._dimensions:
-            values[dimension] = self._value(identity, dimension)
-        charges = []
-        for rule in self.rules:
-            if not beside or rule.policy not in beside:
-                charge = rule.charge(identity, cost, values)
-                if charge is not None:
-                    charges.append(charge)
-        return charges
-
-    def _value(self, identity: Identity, dimension: str) -> str:
-        if dimension == "token":
-            return self._keys.hashed(identity.token) if identity.token else ""
-        own = dimension in _ATTRIBUTES
-        value = getattr(identity, dimension) if own else identity.dimensions.get(dimension)
-        return "" if value is None or value == "" else escape(value)
-
-
 class Plan:
     """Compiles settings once and answers what holds at an endpoint; pure, and without a store."""
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
         self._keys = Keys(prefix=settings.key_prefix, secret=settings.secret())
-        self._limits = [(Rule(policy, self._keys), _patterns(policy.paths)) for policy in settings.limits]
+        self._raised: dict[str, dict[str, Raised]] = {}
+        self._named: dict[str, Rule] = {}
+        self._countable: set[str] = set()
+        self._policies = [(self._rule(policy), _patterns(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
         self._rules: dict[Endpoint, Rules] = {}
         self._endpoints: dict[tuple[str, str, tuple[str, ...]], Endpoint] = {}
@@ -190,7 +89,7 @@ class Plan:
         A name that was taken from the function gives way (`answer`, `answer-2`) where it is already in use; one that
         was chosen by hand, or a dimension that nobody declared, raises `ConfigurationError`.
         """
-        taken = {policy.name for policy in self.settings.limits} | said.named
+        taken = {policy.name for policy in self.settings.policies} | said.named
         limits = []
         for one in said.limits:
             name = one.name if one.name in said.named else _free_name(one.name, taken)
@@ -198,7 +97,66 @@ class Plan:
             limits.append(one if name == one.name else one.model_copy(update={"name": name}))
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=said.exempt)
         self._check(endpoint)
+        for one in endpoint.limits:
+            self._rule(one)  # From now on it can be named.
         return endpoint
+
+    def rule(self, policy: str) -> Rule:
+        """Return the rule of a policy of the settings or of a decorator; raises `ConfigurationError` for no such."""
+        found = self._named.get(policy)
+        if found is None:
+            raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._named)) or 'none'}")
+        return found
+
+    def check_costs(self, costs: Mapping[str, object]) -> None:
+        """Raise `ConfigurationError` where a name is neither a policy nor a unit, or an amount no integer ≥ 0."""
+        for name, amount in costs.items():
+            if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_LIMIT:
+                raise ConfigurationError(f"{name}: must be an integer between 0 and {MAX_LIMIT}, got {amount!r}")
+            if name not in self._countable:
+                known = ", ".join(sorted(self._countable)) or "none"
+                raise ConfigurationError(f"{name}: is neither a policy nor a unit that is counted; known are {known}")
+
+    def charge(
+        self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
+    ) -> Charge | None:
+        """Return a charge of `amount` units of one named policy, whatever a request costs there."""
+        rule, place = self.rule(policy), self.endpoint(method, endpoint)
+        if endpoint == UNKNOWN and "endpoint" in rule.per:
+            raise ConfigurationError(f"policy: {policy!r} is counted for each endpoint: say which")
+        values = {"endpoint": escape(place.label), "method": escape(place.method)}
+        values |= values_of(identity, rule.dimensions - values.keys(), self._keys)
+        charge = rule.charge(identity, 1, values, now, {})
+        return None if charge is None else charge._replace(cost=amount)
+
+    def override(self, raised: Mapping[str, Mapping[str, Raised]]) -> None:
+        """Let these overrides hold, by policy and then by the values of its dimensions, and no others."""
+        for name in self._raised.keys() | raised.keys():
+            own, new = self._raised.setdefault(name, {}), raised.get(name, {})
+            for gone in own.keys() - new.keys():
+                del own[gone]
+            own.update(new)
+
+    def place(self, policy: str, key: Mapping[str, str]) -> str:
+        """Return what names one counter of a policy, of the values of its dimensions; `token_hash` may replace `token`.
+
+        Raises `ConfigurationError` where a dimension is missing or is none of the policy's.
+        """
+        rule = self.rule(policy)
+        given = {"token" if name == "token_hash" else name for name in key}
+        if given != set(rule.per) or len(given) < len(key):
+            raise ConfigurationError(
+                f"key: {policy!r} is counted by {', '.join(rule.per) or 'nothing'}: give just these"
+            )
+        values = {name: escape(str(value)) for name, value in key.items()}
+        if "token" in key:
+            values["token"] = self._keys.hashed(key["token"])
+        elif "token_hash" in key:
+            values["token"] = values["token_hash"]
+        named = rule.named(values)
+        if not named:
+            raise ConfigurationError("key: a value is empty")
+        return named
 
     def rules(self, endpoint: Endpoint) -> Rules:
         """Return what holds at `endpoint`."""
@@ -214,21 +172,31 @@ class Plan:
         if endpoint.exempt or any(
             method in (None, endpoint.method) and endpoint.fits(pattern) for method, pattern in self._exempt
         ):
-            return Rules(endpoint, (), style, self._keys)
-        rules = [rule for rule, paths in self._limits if not paths or any(endpoint.fits(path) for path in paths)]
-        rules += [Rule(policy, self._keys) for policy in endpoint.limits]
+            return self._rules_at(endpoint, [], style)
+        rules = [rule for rule, paths in self._policies if not paths or any(endpoint.fits(path) for path in paths)]
+        rules += [self._rule(policy) for policy in endpoint.limits]
         applying = [rule for rule in rules if not rule.policy.methods or endpoint.method in rule.policy.methods]
-        return Rules(endpoint, applying, style, self._keys)
+        return self._rules_at(endpoint, applying, style)
+
+    def _rules_at(self, endpoint: Endpoint, rules: list[Rule], style: ResponseStyle) -> Rules:
+        return Rules(rules, style, self._keys, label=endpoint.label, method=endpoint.method)
+
+    def _rule(self, policy: Policy) -> Rule:
+        rule = Rule(policy, self._keys, self._raised.setdefault(policy.name, {}))
+        self._named.setdefault(policy.name, rule)
+        if isinstance(policy, (Limit, Quota)):
+            self._countable |= {policy.name, policy.unit}
+        return rule
 
     def _check(self, endpoint: Endpoint) -> None:
-        declared = [(f"limits.{i}.", policy) for i, policy in enumerate(self.settings.limits)]
+        declared = self.settings.placed_policies()
         declared += [(f"@limit {one.name!r} on {endpoint.label}: ", one) for one in endpoint.limits]
         for problem in policy_problems(declared, self.settings.dimensions):
             raise ConfigurationError(problem)
 
     def _all_patterns(self) -> Iterable[PathPattern]:
         yield from (pattern for _, pattern in self._exempt)
-        for _, patterns in self._limits:
+        for _, patterns in self._policies:
             yield from patterns
         for response in self.settings.path_responses:
             yield from response.patterns

@@ -1,88 +1,51 @@
 """Policies: the named rules that settings and decorators declare."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo, WrapValidator, field_validator
 
-from ratelimit.decision import GLOBAL
-from ratelimit.rate import MAX_LIMIT, Rate
+from ratelimit.decision import GLOBAL, Kind
+from ratelimit.fields import (
+    PRINTABLE,
+    Amount,
+    AnyRate,
+    Burst,
+    Checked,
+    Dimensions,
+    Methods,
+    Paths,
+    PlanAmount,
+    PlanRate,
+    Share,
+    Statuses,
+    Text,
+    nonzero,
+    whole_number,
+)
+from ratelimit.periods import Period
+from ratelimit.rate import Rate
+from ratelimit.schedule import Hours
 
 BUILT_IN_DIMENSIONS: Final = ("token", "org", "ip", "plan", "endpoint", "method")
 """What `per` may name without a declaration in the settings."""
 
-UNLIMITED: Final = "unlimited"
-"""How a plan without a limit is written where there is no null, as in TOML."""
+MOST_SLOTS: Final = 100_000
+"""The largest limit of a `Concurrency`: the store keeps one entry for each holder."""
+
+LONGEST_LEASE: Final = 86_400
+"""The longest lease in seconds, a day: slots of a worker that died come back after it."""
 
 FailureMode = Literal["local", "allow", "deny"]
-
-_METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
-_PRINTABLE: Final = r"^[!-~]([ -~]*[!-~])?$"
-
-
-def as_sequence(value: Any) -> Any:
-    """Let one text stand for a list of one, as in `per="token"`."""
-    return [value] if isinstance(value, str) else value
-
-
-def _rate(value: Any) -> Any:
-    if isinstance(value, str):
-        return Rate.parse(value)
-    if isinstance(value, Mapping) and set(value) == {"limit", "period"}:
-        return Rate(**value)
-    if not isinstance(value, Rate):
-        raise ValueError(f"{value!r} is not a rate: write it like '600/minute'")
-    return value
-
-
-def _nonzero(rate: Rate) -> Rate:
-    if rate.limit == 0:
-        raise ValueError("a rate of zero refuses everybody; give a plan or a caller '0/…' to block only them")
-    return rate
-
-
-def _plan_rate(value: Any) -> Any:
-    return None if value is None or value == UNLIMITED else _rate(value)
-
-
-def _methods(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _METHOD.fullmatch(value.upper()):
-            raise ValueError(f"{value!r} is not an HTTP method")
-    # HEAD is answered and counted as GET.
-    return tuple(dict.fromkeys("GET" if value.upper() == "HEAD" else value.upper() for value in values))
-
-
-def _paths(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        check_path(value)
-    return values
-
-
-def check_path(value: str) -> str:
-    """Return the route template or glob, or raise `ValueError` for what no path can equal."""
-    if not value.startswith(("/", "*")) or any(c.isspace() or not c.isprintable() for c in value):
-        raise ValueError(f"{value!r} is not a route template or glob: it begins with '/' or '*' and has no blanks")
-    return value
-
-
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError(f"names a dimension twice: {', '.join(values)}")
-    return values
-
-
-def _whole_number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number, not true or false")
-    return value
+CostOf = Callable[[Any], int | Awaitable[int]]
+"""Tells what a request (`starlette.requests.Request`, or `HTTPConnection` for a WebSocket) costs; may be async."""
 
 
 def _scope(value: str, info: ValidationInfo) -> str:
     """Return what was given, or the default, which depends on `per`."""
     if value:
-        if not re.fullmatch(_PRINTABLE, value):
+        if not re.fullmatch(PRINTABLE, value):
             raise ValueError(f"{value!r} is not printable ASCII")
         return value
     per: tuple[str, ...] = info.data.get("per", ())
@@ -91,25 +54,14 @@ def _scope(value: str, info: ValidationInfo) -> str:
     return per[0] if per else GLOBAL
 
 
-Text = Annotated[str, Field(pattern=_PRINTABLE, max_length=100)]
-OneOrMore = BeforeValidator(as_sequence, json_schema_input_type=str | list[str])
-RateField = Annotated[Rate, BeforeValidator(_rate, json_schema_input_type=str), PlainSerializer(str, return_type=str)]
-PlanRate = Annotated[
-    Rate | None,
-    BeforeValidator(_plan_rate, json_schema_input_type=str | None),
-    PlainSerializer(lambda rate: UNLIMITED if rate is None else str(rate), return_type=str),
-]
-
-
-class Checked(BaseModel):
-    """A frozen model that knows no other fields, and whose copies are checked like new ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
-        """Return this with some fields changed; a wrong one raises `pydantic.ValidationError`."""
-        kept = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self).model_validate({**kept, **(update or {})})
+if TYPE_CHECKING:
+    Cost = int | CostOf
+else:
+    Cost = Annotated[
+        Amount,
+        WrapValidator(lambda value, check: value if callable(value) else check(value)),
+        PlainSerializer(lambda cost: cost),
+    ]
 
 
 class Policy(Checked):
@@ -118,22 +70,53 @@ class Policy(Checked):
     `name` is printable ASCII and unique in the settings. `per` names the dimensions that each have a counter of their
     own (empty: one counter for everybody); the policy does not apply to an identity that lacks one of them. `methods`
     and `paths` (route templates, or globs in which `*` also crosses `/`) narrow it; empty means all. `cost` is what
-    one request takes, in units. `scope` is the label in headers and problems: by default `endpoint` if that is in
-    `per`, else the first dimension, else `global`. A `shadow` policy counts and reports but refuses nobody.
-    `on_store_failure` says what happens to a request while the store is away. `code` and `detail` speak in the problem
-    instead of the defaults. Wrong values raise `pydantic.ValidationError`, which names the field's path.
+    one request takes, in units: a number, or a function of the request, sync or async, that may read its body and may
+    return 0. `scope` is the label in headers and problems: by default `endpoint` if
+    that is in `per`, else the first dimension, else `global`. `shares` lets identities of a priority fill only a part
+    (above 0, at most 1) of the limit, the burst not among it, whoever has used it. `schedule` are hours with another
+    rate or limit, the first that holds. A `shadow` policy counts and reports but refuses nobody. `on_store_failure`
+    says what happens to a request while the store is away. `refund_on` are statuses of the app's answer that give the
+    charge back. `code` and `detail` speak in the problem instead of the defaults. Wrong values raise
+    `pydantic.ValidationError`, which names the field's path.
     """
 
     name: Text
-    per: Annotated[tuple[Text, ...], OneOrMore, AfterValidator(_unique)] = ()
-    methods: Annotated[tuple[str, ...], OneOrMore, AfterValidator(_methods)] = ()
-    paths: Annotated[tuple[str, ...], OneOrMore, AfterValidator(_paths)] = ()
-    cost: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=MAX_LIMIT)] = 1
+    per: Dimensions = ()
+    methods: Methods = ()
+    paths: Paths = ()
+    cost: Cost = 1
     scope: Annotated[str, Field(max_length=100, validate_default=True), AfterValidator(_scope)] = ""
+    shares: Mapping[str, Share] = Field(default_factory=dict)
+    schedule: tuple[Hours, ...] = ()
     shadow: bool = False
     on_store_failure: FailureMode = "local"
+    refund_on: Statuses = ()
     code: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)] | None = None
     detail: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the three kinds this is."""
+        raise NotImplementedError
+
+    @property
+    def amount(self) -> Rate | int:
+        """The rate or limit that holds where nothing else speaks."""
+        raise NotImplementedError
+
+    @property
+    def by_plan(self) -> Mapping[str, Rate | int | None]:
+        """The rates or limits of plans; `None` is no limit."""
+        raise NotImplementedError
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, hours: tuple[Hours, ...]) -> tuple[Hours, ...]:
+        wanted, other = ("rate", "limit") if cls is Limit else ("limit", "rate")
+        for i, each in enumerate(hours):
+            if getattr(each, wanted) is None:
+                raise ValueError(f"{i}: a {cls.__name__} needs hours with a {wanted}, not with a {other}")
+        return hours
 
 
 class Limit(Policy):
@@ -141,7 +124,8 @@ class Limit(Policy):
 
     `rate` is a `Rate` or its text. `burst` is a share 0…1 of the limit: what is used of it in one window is taken off
     the next, so any k consecutive windows admit at most k·L + L·burst. `plans` gives identities with that plan another
-    rate; `None` (`"unlimited"` in TOML) means that the limit does not apply to them, `"0/minute"` blocks them.
+    rate; `None` (`"unlimited"` in TOML) means that the limit does not apply to them, `"0/minute"` blocks them. `unit`
+    names what is counted.
     """
 
     if TYPE_CHECKING:
@@ -154,16 +138,146 @@ class Limit(Policy):
             per: str | Sequence[str] = (),
             burst: float = 0.0,
             plans: Mapping[str, Rate | str | None] = ...,
+            unit: str = "requests",
             methods: str | Sequence[str] = (),
             paths: str | Sequence[str] = (),
-            cost: int = 1,
+            cost: Cost = 1,
             scope: str = "",
+            shares: Mapping[str, float] = ...,
+            schedule: Sequence[Hours] = (),
+            shadow: bool = False,
+            on_store_failure: FailureMode = "local",
+            refund_on: int | Sequence[int] = (),
+            code: str | None = None,
+            detail: str | None = None,
+        ) -> None: ...
+
+    rate: Annotated[AnyRate, AfterValidator(nonzero)]
+    burst: Burst = 0.0
+    plans: Mapping[str, PlanRate] = Field(default_factory=dict)
+    unit: Text = "requests"
+
+    @property
+    def kind(self) -> Kind:  # noqa: D102
+        return "limit"
+
+    @property
+    def amount(self) -> Rate:  # noqa: D102
+        return self.rate
+
+    @property
+    def by_plan(self) -> Mapping[str, Rate | None]:  # noqa: D102
+        return self.plans
+
+
+class Quota(Policy):
+    """Admit `limit` units per calendar period in UTC, or keep a level at or below it.
+
+    `limit` and `plans` are whole numbers of `unit`. `period` is `hour`, `day`, `week` (from Monday), `month` or
+    `year`, and turns over at midnight UTC (hours: on the hour); `None` is a level (gigabytes stored, items waiting)
+    that comes down by `Limiter.release` alone. Exceeding it is answered with `status` 403; 429 says that waiting
+    helps, as it does for a level that drains by itself.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            limit: int,
+            period: Period | None = None,
+            unit: str = "requests",
+            per: str | Sequence[str] = (),
+            plans: Mapping[str, int | str | None] = ...,
+            status: Literal[403, 429] = 403,
+            methods: str | Sequence[str] = (),
+            paths: str | Sequence[str] = (),
+            cost: Cost = 1,
+            scope: str = "",
+            shares: Mapping[str, float] = ...,
+            schedule: Sequence[Hours] = (),
+            shadow: bool = False,
+            on_store_failure: FailureMode = "local",
+            refund_on: int | Sequence[int] = (),
+            code: str | None = None,
+            detail: str | None = None,
+        ) -> None: ...
+
+    limit: Amount
+    period: Period | None = None
+    unit: Text = "requests"
+    plans: Mapping[str, PlanAmount] = Field(default_factory=dict)
+    status: Literal[403, 429] = 403
+
+    @property
+    def kind(self) -> Kind:  # noqa: D102
+        return "quota"
+
+    @property
+    def amount(self) -> int:  # noqa: D102
+        return self.limit
+
+    @property
+    def by_plan(self) -> Mapping[str, int | None]:  # noqa: D102
+        return self.plans
+
+
+class Concurrency(Policy):
+    """Admit `limit` requests at once; each holds one slot, whatever it costs.
+
+    A slot is given back when the last chunk of the body was sent (`hold="response"`) or when background tasks have
+    ended too (`hold="background"`), and in any case when the request fails or is cut off. It is renewed meanwhile; the
+    slots of a worker that was killed come back after `lease` seconds (0.05…86,400).
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            limit: int,
+            per: str | Sequence[str] = (),
+            lease: float = 60.0,
+            hold: Literal["response", "background"] = "response",
+            plans: Mapping[str, int | str | None] = ...,
+            methods: str | Sequence[str] = (),
+            paths: str | Sequence[str] = (),
+            scope: str = "",
+            shares: Mapping[str, float] = ...,
+            schedule: Sequence[Hours] = (),
             shadow: bool = False,
             on_store_failure: FailureMode = "local",
             code: str | None = None,
             detail: str | None = None,
         ) -> None: ...
 
-    rate: Annotated[RateField, AfterValidator(_nonzero)]
-    burst: Annotated[float, BeforeValidator(_whole_number), Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    plans: Mapping[str, PlanRate] = Field(default_factory=dict)
+    limit: Annotated[Amount, Field(le=MOST_SLOTS)]
+    lease: Annotated[float, Field(ge=0.05, le=LONGEST_LEASE, allow_inf_nan=False)] = 60.0
+    hold: Literal["response", "background"] = "response"
+    plans: Mapping[str, PlanAmount] = Field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:  # noqa: D102
+        return "concurrency"
+
+    @property
+    def amount(self) -> int:  # noqa: D102
+        return self.limit
+
+    @property
+    def by_plan(self) -> Mapping[str, int | None]:  # noqa: D102
+        return self.plans
+
+    @field_validator("cost", "refund_on")
+    @classmethod
+    def _check_slots(cls, value: Any, info: ValidationInfo) -> Any:
+        if value not in (1, ()):
+            raise ValueError(f"a holder takes one slot and gives it back by itself: {info.field_name} means nothing")
+        return value
+
+    @field_validator("lease", mode="before")
+    @classmethod
+    def _check_lease(cls, value: Any) -> Any:
+        return whole_number(value)

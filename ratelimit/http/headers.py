@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ratelimit.decision import Decision, ServiceLimit
-from ratelimit.settings import ResponseStyle
+from ratelimit.style import ResponseStyle
 
 RATE_LIMIT_EXPOSE_HEADERS: Final = (
     "Retry-After",
@@ -56,10 +56,11 @@ def refused(decision: Decision, style: ResponseStyle) -> Headers:
         headers.append((b"retry-after", _integer(whole_seconds(decision.retry_after))))
     if binding is None:
         return headers
-    told = [limit for limit in decision.violated if not limit.is_capacity]
     if "x-ratelimit" in style.headers:
-        headers += _x_ratelimit(binding, style, 0) if not binding.is_capacity else _scope(binding, style)
-    if "ietf" in style.headers and not binding.is_capacity:
+        left = None if decision.status == 403 else 0
+        headers += _x_ratelimit(binding, style, left) if not binding.is_capacity else _scope(binding, style)
+    if "ietf" in style.headers and not binding.is_capacity and decision.status == 429:
+        told = [limit for limit in decision.violated if not limit.is_capacity and limit.status == 429]
         headers += _ietf(told, [(limit, 0) for limit in told])
     return headers
 
@@ -69,25 +70,27 @@ def whole_seconds(wait: float) -> int:
     return max(1, math.ceil(wait))
 
 
-def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int) -> Headers:
-    return [
-        (b"x-ratelimit-limit", _integer(binding.limit)),
-        (b"x-ratelimit-remaining", _integer(remaining)),
-        (b"x-ratelimit-reset", _integer(_reset_second(binding))),
-        *_scope(binding, style),
-    ]
+def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int | None) -> Headers:
+    headers: Headers = [(b"x-ratelimit-limit", _integer(binding.limit))]
+    # Clients come back where they read that nothing remains: not so where that does not help.
+    if remaining is not None:
+        headers.append((b"x-ratelimit-remaining", _integer(remaining)))
+    if remaining is not None or binding.period is not None:
+        headers.append((b"x-ratelimit-reset", _integer(_reset_second(binding))))
+    return headers + _scope(binding, style)
 
 
 def _reset_second(binding: ServiceLimit) -> int:
     """Return the epoch second of now plus the whole seconds of the wait: what `Date` and `Retry-After` add up to.
 
-    Where waiting cannot help it is a window away, so that nobody comes back at once.
+    Where waiting cannot help a rate it is a window away, so that nobody comes back at once.
 
     The wait is rounded up and the moment from which it counts down, so the second may begin up to one before the
     wait is over. Rounding up both would say up to two seconds more than `Date` and `Retry-After` do, since servers
     keep a `Date` for a second.
     """
-    wait = binding.window if math.isinf(binding.retry_after) else math.ceil(binding.reset_after)
+    never = math.isinf(binding.retry_after) and binding.period is None
+    wait = binding.window if never else math.ceil(binding.reset_after)
     return math.floor(binding.reset_at - binding.reset_after) + wait
 
 
@@ -103,7 +106,7 @@ def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:
 
 
 def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int]]) -> Headers:
-    policies = ", ".join(f"{_string(limit.policy)};q={limit.limit};w={limit.window}" for limit in limits)
+    policies = ", ".join(f"{_string(limit.policy)};q={limit.limit}{_window(limit)}{_unit(limit)}" for limit in limits)
     services = ", ".join(f"{_string(limit.policy)};r={remaining}{_reset(limit)}" for limit, remaining in left)
     headers = [(b"ratelimit-policy", policies.encode("ascii"))] if policies else []
     return [*headers, (b"ratelimit", services.encode("ascii"))] if services else headers
@@ -111,6 +114,14 @@ def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int
 
 def _reset(limit: ServiceLimit) -> str:
     return f";t={math.ceil(limit.reset_after)}" if math.isfinite(limit.retry_after) else ""
+
+
+def _window(limit: ServiceLimit) -> str:
+    return f";w={limit.window}" if limit.kind == "limit" else ""
+
+
+def _unit(limit: ServiceLimit) -> str:
+    return "" if limit.unit == "requests" else f";qu={_string(limit.unit)}"
 
 
 def _string(text: str) -> str:

@@ -8,24 +8,25 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ratelimit.decision import Decision
+from ratelimit.decision import Decision, Receipt
 from ratelimit.errors import ConfigurationError
 from ratelimit.http.advice import log_advice
+from ratelimit.http.costs import ask
+from ratelimit.http.custody import Trail, serve_kept
 from ratelimit.http.endpoints import Endpoints
-from ratelimit.http.headers import Headers, admitted, refused
+from ratelimit.http.headers import Headers, refused
 from ratelimit.http.identify import ClientAddress, Identify, default_identify
 from ratelimit.http.problems import problem
 from ratelimit.identity import Identity
 from ratelimit.limiter import Limiter
-from ratelimit.plan import Rules
-from ratelimit.policy import Limit
-from ratelimit.settings import RateLimitSettings, ResponseStyle
+from ratelimit.rules import Rules
+from ratelimit.settings import RateLimitSettings
+from ratelimit.style import ResponseStyle
 
 logger = logging.getLogger("ratelimit")
 
 _NOBODY: Final = Identity()
 _FREE: Final = Decision(allowed=True)
-_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _TRAIL: Final = "ratelimit.trail"
 _DENIAL: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
@@ -77,12 +78,16 @@ class RateLimitMiddleware:
         await self._serve(rules, scope, receive, send)
 
     async def _serve(self, rules: Rules, scope: Scope, receive: Receive, send: Send) -> None:
-        outer: _Trail | None = scope.get(_TRAIL)
-        identity = await self._identity(scope)
-        charges = rules.charges(identity, beside=outer.policies if outer else ())
-        trail = _Trail(await self.limiter.decide(charges), rules)
-        if outer is not None:
-            trail = outer.extended(trail)
+        outer: Trail | None = scope.get(_TRAIL)
+        if not self.limiter.overrides.watching:
+            await self.limiter.start()
+        identity, asked = await self._identity(scope), None
+        if rules.asking:
+            asked, receive = await ask(rules.asking, scope, receive)
+        beside = outer.policies if outer is not None else ()
+        charges = rules.charges(identity, now=self.limiter.clock(), beside=beside, asked=asked)
+        decision = await self.limiter.decide(charges)
+        trail = Trail(decision, rules) if outer is None else outer.extended(decision, rules)
         scope.setdefault("state", {})["ratelimit"] = trail.decision
         if not trail.decision.allowed:
             trail.refused = True
@@ -91,7 +96,19 @@ class RateLimitMiddleware:
         if outer is None:
             scope[_TRAIL] = trail
             send = trail.wrap(send)
-        await self.app(scope, receive, send)
+        if not decision.receipts:
+            await self.app(scope, receive, send)
+        elif rules.kept:
+            await serve_kept(self.app, decision.receipts[0], trail, (scope, receive, send))
+        else:
+            await self._serve_noting(decision.receipts[0], scope, receive, send)
+
+    async def _serve_noting(self, receipt: Receipt, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if receipt.unsettled:
+                await receipt.finish()
 
     async def _identity(self, scope: Scope) -> Identity:
         connection = HTTPConnection(scope)
@@ -108,6 +125,7 @@ class RateLimitMiddleware:
     def _lifespan_send(self, scope: Scope, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
+                await self.limiter.start()
                 # Here, what is wrong with a decorator keeps the app from starting.
                 index = self._endpoints.build(scope.get("app"))
                 log_advice(self.limiter.settings, index, own_identify=self._own_identify)
@@ -127,40 +145,6 @@ class RateLimitMiddleware:
                 )
                 return
             inner = getattr(inner, "app", None)
-
-
-class _Trail:
-    """What limiters have done to one request so far; the outermost one renders it."""
-
-    __slots__ = ("decision", "policies", "refused", "style")
-
-    def __init__(self, decision: Decision, rules: Rules) -> None:
-        self.decision = decision
-        self.policies: tuple[Limit, ...] = rules.policies
-        self.style = rules.style
-        self.refused = False
-
-    def extended(self, inner: "_Trail") -> "_Trail":
-        """Add what an inner limiter decided: all limits count, and the most restrictive one speaks."""
-        if not inner.decision.allowed and inner.decision.binding is None:
-            self.decision = inner.decision
-        else:
-            degraded = self.decision.degraded or inner.decision.degraded
-            self.decision = Decision.of((*self.decision.limits, *inner.decision.limits), degraded=degraded)
-        self.policies += inner.policies
-        return self
-
-    def wrap(self, send: Send) -> Send:
-        """Return a `send` that adds the fields of the decision, as it stands then, to the start of a response."""
-
-        async def wrapped(message: Message) -> None:
-            if message["type"] in _STARTS and not self.refused:
-                present = list(message.get("headers", ()))
-                more = admitted(self.decision, self.style, message.get("status", 101), present)
-                message = {**message, "headers": [*present, *more]}
-            await send(message)
-
-        return wrapped
 
 
 async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:

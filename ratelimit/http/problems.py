@@ -2,24 +2,35 @@
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from ratelimit.decision import Decision, ServiceLimit
 from ratelimit.http.headers import whole_seconds
 from ratelimit.rate import Rate
-from ratelimit.settings import ResponseStyle
+from ratelimit.style import ResponseStyle
+
+_BLANK: Final = "about:blank"
 
 TYPES: Final = {
     429: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-    403: "about:blank",
+    403: _BLANK,
     503: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
 }
 """Problem types where no `problem_base` is set (draft-ietf-httpapi-ratelimit-headers; its first is a 429 only)."""
 
 TITLES: Final = {
     "rate_limit_exceeded": "Rate limit exceeded",
+    "concurrency_exceeded": "Concurrency limit exceeded",
+    "quota_exceeded": "Quota exceeded",
     "capacity_exceeded": "Capacity exceeded",
     "rate_limiter_unavailable": "Service temporarily unavailable",
+}
+
+_CODES: Final = {
+    "limit": "rate_limit_exceeded",
+    "quota": "quota_exceeded",
+    "concurrency": "concurrency_exceeded",
 }
 
 _UNITS: Final = {1: "sec", 60: "min", 3_600: "hour", 86_400: "day"}
@@ -41,10 +52,12 @@ def _is_capacity(decision: Decision) -> bool:
 
 def _rfc9457(decision: Decision, status: int, style: ResponseStyle) -> dict[str, Any]:
     code = _code(decision)
-    reduced = TYPES[503] if _is_capacity(decision) else TYPES[status]
+    usual = TYPES[503] if _is_capacity(decision) else TYPES[status]
+    kind = usual if style.problem_base is None else style.problem_base + code
     return {
-        "type": reduced if style.problem_base is None else style.problem_base + code,
-        "title": _title(code, style),
+        "type": kind,
+        # A blank type means no more than the status, and is titled by it (RFC 9457 §4.2.1).
+        "title": "Forbidden" if kind == _BLANK and code not in style.titles else _title(code, style),
         "status": status,
         "detail": _detail(decision),
         **_extensions(decision, code),
@@ -55,6 +68,14 @@ def _extensions(decision: Decision, code: str) -> dict[str, Any]:
     binding = decision.binding
     if binding is None or binding.is_capacity:
         return {"code": code}
+    if decision.status == 403:
+        return {
+            "scope": binding.scope,
+            "code": code,
+            "policy": binding.policy,
+            "period": binding.period,
+            "resets_at": _date(binding) if binding.period else None,
+        }
     return {
         "scope": binding.scope,
         "code": code,
@@ -75,21 +96,22 @@ def _legacy(decision: Decision, status: int, style: ResponseStyle) -> dict[str, 
         "error": code,
         "message": title,
         "mitigation": _MITIGATION,
-        "retryable": math.isfinite(decision.retry_after),
+        "retryable": status != 403 and math.isfinite(decision.retry_after),
         "details": {"reason": f"{title}. {_LEGACY_REASON}" if _is_usual(decision) else _detail(decision)},
     }
 
 
 def _is_usual(decision: Decision) -> bool:
     binding = decision.binding
-    usual = binding is not None and binding.detail is None and not binding.is_capacity
+    usual = binding is not None and binding.kind == "limit" and binding.detail is None and not binding.is_capacity
     return usual and math.isfinite(decision.retry_after)
 
 
 def _code(decision: Decision) -> str:
     if decision.binding is None:
         return "rate_limiter_unavailable"
-    return decision.binding.code or ("capacity_exceeded" if _is_capacity(decision) else "rate_limit_exceeded")
+    usual = "capacity_exceeded" if _is_capacity(decision) else _CODES[decision.binding.kind]
+    return decision.binding.code or usual
 
 
 def _title(code: str, style: ResponseStyle) -> str:
@@ -102,12 +124,29 @@ def _detail(decision: Decision) -> str:
         return own
     if binding is None:
         return f"The service runs at reduced capacity. {_try_again(decision.retry_after)}"
+    if binding.kind == "quota" and not binding.is_capacity:
+        return _quota_detail(binding)
     name = "capacity of the service" if binding.is_capacity else f"per-{binding.scope} limit ({_rate(binding)})"
     if math.isinf(binding.retry_after):
         return f"This request costs more than the {name} can ever admit."
     if binding.is_capacity:
         return f"The service is at its capacity. {_try_again(binding.retry_after)}"
     return f"You've exceeded the {name}. {_try_again(binding.retry_after)}"
+
+
+def _quota_detail(quota: ServiceLimit) -> str:
+    period = f" per {quota.period}" if quota.period else ""
+    name = f"per-{quota.scope} quota ({quota.limit} {quota.unit}{period})"
+    if quota.period and math.isinf(quota.retry_after):
+        return f"This request costs more than the {name} can ever admit."
+    if quota.status != 403:
+        return f"You've exceeded the {name}. {_try_again(quota.retry_after)}"
+    return f"You've exceeded the {name}." + (f" It resets at {_date(quota)}." if quota.period else "")
+
+
+def _date(quota: ServiceLimit) -> str:
+    """Return the moment in which a quota begins anew, as RFC 3339 writes it."""
+    return datetime.fromtimestamp(round(quota.reset_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _own_detail(decision: Decision) -> str | None:
@@ -120,6 +159,8 @@ def _try_again(wait: float) -> str:
 
 
 def _rate(limit: ServiceLimit) -> str:
+    if limit.kind == "concurrency":
+        return f"{limit.limit} at a time"
     rate = Rate(limit.limit, limit.window)
     unit = _UNITS.get(rate.period)
     return f"{rate.limit}/{unit}" if unit else f"{rate.limit}/{rate.period}s"

@@ -4,11 +4,11 @@ from typing import Final
 
 from ratelimit.clock import Clock
 from ratelimit.errors import ConfigurationError
-from ratelimit.stores.base import Store
+from ratelimit.stores.base import Answer, Notes, Op, Request, Store
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.redis import SCHEMES, RedisStore
 
-__all__ = ["MemoryStore", "RedisStore", "Store", "open_store"]
+__all__ = ["Answer", "MemoryStore", "Notes", "Op", "RedisStore", "Request", "Store", "open_store"]
 
 _PLANNED: Final = ("redis+cluster", "redis+sentinel")
 

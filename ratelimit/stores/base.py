@@ -1,22 +1,94 @@
-"""What every store is."""
+"""What every store does."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
 
-from ratelimit.decision import Charge, ServiceLimit
+from ratelimit.decision import Charge, ServiceLimit, service_limit
 
 
-class Store(Protocol):
-    """Keeps counters and decides charges in one atomic step.
+class Op(IntEnum):
+    """What is done with the charges of one request; from `HOLD` on, a holder or an instant goes with them."""
 
-    `charge` makes all enforcing charges of one request or none of them, and answers one service limit for each, in
-    their order. With `peek` it makes none. A shadow charge is made where the request is admitted and it has room
-    itself. It raises `StoreError` when the store does not do its work, and never anything of the store's own library.
-    `aclose` gives back what the store holds open; it may be called twice.
+    CHARGE = 0
+    """Make all enforcing charges, or none of them where one has no room; a shadow where it has room itself."""
+    PEEK = 1
+    """Make none."""
+    USAGE = 2
+    """Make none, and answer (used, reset, used in the period before) for each."""
+    HOLD = 3
+    """As `CHARGE`, and the slots are the holder's."""
+    ADJUST = 4
+    """Change what was charged at `at` by the costs, above or below zero, whether or not there is room; slots are
+    taken from the holder."""
+    RELEASE = 5
+    """Take the costs, below zero, off what is there now; none of them where one exceeds what was taken."""
+    RENEW = 6
+    """Let the holder's leases begin anew."""
+
+
+class Request(NamedTuple):
+    """The charges of one request and what to do with them, all together in one step.
+
+    `at` is the store's own instant of an earlier answer (0: now). `abandoned` is called with the answer where it could
+    no longer be given to who asked, because they were cancelled.
     """
 
-    async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
-        """Decide the charges of one request."""
+    charges: Sequence[Charge]
+    op: Op = Op.CHARGE
+    holder: int = 0
+    at: int = 0
+    abandoned: Callable[[Any, "Answer"], None] | None = None
 
+
+class Answer(NamedTuple):
+    """What a store says to one request: three integers for each charge, as `service_limit` reads them.
+
+    `now` is this process's clock in epoch microseconds; `at` is the instant by the store's own clock in milliseconds,
+    which means something to nobody but the store.
+    """
+
+    numbers: Sequence[tuple[int, int, int]]
+    now: int
+    at: int
+
+    def limits(self, charges: Sequence[Charge]) -> list[ServiceLimit]:
+        """Return the service limits of the charges that were asked for."""
+        now = self.now
+        return [service_limit(charge, *told, now) for charge, told in zip(charges, self.numbers, strict=True)]
+
+
+class Notes(NamedTuple):
+    """A few named values that all who use a store share, and the version that they have."""
+
+    version: int
+    values: Mapping[str, bytes]
+
+
+class Store(ABC):
+    """Keeps counters and decides the charges of a request in one atomic step, and keeps a few notes beside them.
+
+    Every method raises `StoreError` when the store does not do its work, and never anything of the store's own library.
+    """
+
+    @abstractmethod
+    async def submit(self, request: Request) -> Answer:
+        """Do what is asked with the charges of one request."""
+
+    @abstractmethod
+    async def notes(self, book: str, seen: int) -> Notes | None:
+        """Return what is noted in `book`, or `None` where that is still the version `seen`."""
+
+    @abstractmethod
+    async def note(self, book: str, name: str, value: bytes | None) -> None:
+        """Write a note, or remove it with `None`, and with it change the book's version."""
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Give back connections; a store is not used afterwards."""
+        """Give back what the store holds open; it is not used afterwards. May be called twice."""
+
+    async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
+        """Charge all or, with `peek`, nothing, and return one service limit for each, in their order."""
+        answer = await self.submit(Request(charges, Op.PEEK if peek else Op.CHARGE))
+        return answer.limits(charges)

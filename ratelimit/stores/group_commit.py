@@ -6,13 +6,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ratelimit.decision import ServiceLimit
 from ratelimit.errors import RateLimitError, StoreError
-from ratelimit.stores.wire import Request
+from ratelimit.stores.base import Answer, Request
 
 logger = logging.getLogger("ratelimit")
 
-Answer = Sequence[ServiceLimit]
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
 Batch = list[tuple[Request, asyncio.Future[Answer]]]
 
@@ -31,7 +29,8 @@ class GroupCommit:
 
     If no call is under way, what arrives in this turn of the loop goes at its end; else all that waits goes along when
     the call under way returns, first come first served (of two calls under way, either may arrive first). A caller
-    that is cancelled leaves the others of its batch alone; what was already sent for it stays charged.
+    that is cancelled leaves the others of its batch alone; what was already sent for it is answered to the request's
+    `abandoned`, which may undo it.
     """
 
     def __init__(self, send: Send) -> None:
@@ -48,7 +47,13 @@ class GroupCommit:
         if self._may_send() and not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The answer may have come in the same turn of the loop.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _abandon(request, future.result())
+            raise
 
     async def aclose(self) -> None:
         """Send what waits, and wait for the calls under way."""
@@ -96,12 +101,19 @@ class GroupCommit:
             self._fail(batch, StoreError("the call to the store was cut off"))
             raise
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
+            for (request, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+                else:
+                    _abandon(request, answer)
 
     def _fail(self, batch: Batch, error: RateLimitError) -> None:
         for _, future in batch:
             if not future.done():
                 # Each waiter gets an error of its own: a shared one would collect everybody's traceback.
                 future.set_exception(type(error)(*error.args))
+
+
+def _abandon(request: Request, answer: Answer) -> None:
+    if request.abandoned is not None:
+        request.abandoned(request, answer)

@@ -2,13 +2,15 @@
 
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
-from ratelimit.algorithms.sliding_window import View, Window
+from ratelimit.algorithms import concurrency, quota, sliding_window
+from ratelimit.algorithms.quota import FOREVER
 from ratelimit.clock import Clock, system_clock
-from ratelimit.decision import Charge, ServiceLimit, service_limit
+from ratelimit.decision import NEVER, Charge
+from ratelimit.stores.base import Answer, Notes, Op, Request, Store
 
 logger = logging.getLogger("ratelimit")
 
@@ -16,7 +18,17 @@ _SWEEP: Final = 8
 """Expired keys looked at per call: more than one can add, so that the heap shrinks when it can."""
 
 
-class MemoryStore:
+_KINDS: Final[dict[str, tuple[Callable[[], Any], Callable[..., Any]]]] = {
+    "limit": (sliding_window.Window, sliding_window.View),
+    "quota": (quota.Tally, quota.View),
+    "concurrency": (concurrency.Slots, concurrency.View),
+}
+"""The state of a key of each kind, and how it is seen at an instant."""
+
+Triple = tuple[int, int, int]
+
+
+class MemoryStore(Store):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
     `clock` returns integer microseconds (default: the system's). At most `max_keys` keys are held: beyond that the
@@ -26,7 +38,8 @@ class MemoryStore:
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
         self._clock = clock or system_clock
         self._max_keys = max_keys
-        self._windows: dict[str, Window] = {}
+        self._states: dict[str, Any] = {}
+        self._notes: dict[str, Notes] = {}
         self._expiries: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
         self._overflowed = False
@@ -36,51 +49,90 @@ class MemoryStore:
         return f"<MemoryStore keys={len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._states)
 
-    async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
-        """Decide the charges of one request; never waits and never fails."""
-        return self.decide(charges, peek=peek)
+    async def submit(self, request: Request) -> Answer:
+        """Do what is asked with the charges of one request; never waits and never fails."""
+        return self.run(request)
+
+    async def notes(self, book: str, seen: int) -> Notes | None:
+        """Return what is noted in `book`, unless `seen` is still its version."""
+        notes = self._notes.get(book, _NO_NOTES)
+        return None if notes.version == seen else notes
+
+    async def note(self, book: str, name: str, value: bytes | None) -> None:
+        """Write or remove one note."""
+        version, values = self._notes.get(book, _NO_NOTES)
+        changed = {**values, name: value}
+        self._notes[book] = Notes(version + 1, {each: told for each, told in changed.items() if told is not None})
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to give back."""
 
-    def decide(self, charges: Sequence[Charge], *, peek: bool = False) -> list[ServiceLimit]:
-        """Decide the charges of one request, for callers that cannot wait; any thread may call it."""
+    def run(self, request: Request) -> Answer:
+        """Do what is asked with the charges of one request, for callers that cannot wait; any thread may call it."""
         with self._lock:
-            return self._decide(charges, peek=peek)
+            now = self._clock()
+            ms = now // 1000
+            if self._heap and self._heap[0][0] <= ms:
+                self._sweep(ms)
+            done = self._charge if request.op <= Op.PEEK or request.op == Op.HOLD else self._amend
+            return Answer(done(request, ms), now, ms)
 
-    def _decide(self, charges: Sequence[Charge], *, peek: bool) -> list[ServiceLimit]:
-        now = self._clock()
-        ms = now // 1000
-        if self._heap and self._heap[0][0] <= ms:
-            self._sweep(ms)
-        admitted, views = not peek, []
-        for charge in charges:
-            view = View(self._windows.get(charge.key, _EMPTY), charge.terms, ms)
+    def _charge(self, request: Request, ms: int) -> list[Triple]:
+        admitted, views = request.op != Op.PEEK, []
+        for charge in request.charges:
+            view = self._view(charge, ms)
             views.append(view)
             if view.room < charge.cost and not charge.terms.shadow:
                 admitted = False
-        return [
-            service_limit(charge, *self._answer(charge, view, admitted=admitted), now)
-            for charge, view in zip(charges, views, strict=True)
-        ]
+        numbers = []
+        for charge, view in zip(request.charges, views, strict=True):
+            if admitted and view.room >= charge.cost:
+                self._keep(charge, view, later=view.charge(charge.cost, request.holder))
+                numbers.append(view.answer_charged())
+            else:
+                numbers.append(view.answer(charge.cost))
+        return numbers
 
-    def _answer(self, charge: Charge, view: View, *, admitted: bool) -> tuple[int, int, int]:
-        if not admitted or view.room < charge.cost:
-            return view.answer(charge.cost)
-        if view.window is _EMPTY:
-            view.window = self._windows[charge.key] = Window()
-        if view.charge(charge.cost):
-            self._expire(charge.key, view.window.expires(charge.terms))
-        return view.answer_charged()
+    def _amend(self, request: Request, ms: int) -> list[Triple]:
+        op, views = request.op, [(charge, self._view(charge, ms)) for charge in request.charges]
+        if op == Op.USAGE:
+            return [view.usage() for _, view in views]
+        if op == Op.RELEASE and any(view.taken < -charge.cost for charge, view in views):
+            return [(*view.answer(1)[:2], NEVER) for _, view in views]
+        for charge, view in views:
+            if op == Op.ADJUST:
+                later = view.adjust(charge.cost, request.at or ms, request.holder)
+            elif op == Op.RELEASE:
+                later = view.give_back(-charge.cost, request.holder)
+            else:
+                later = view.renew(request.holder)
+            self._keep(charge, view, later=later)
+        return [view.answer_charged() for _, view in views]
+
+    def _view(self, charge: Charge, ms: int) -> Any:
+        empty, view = _KINDS[charge.terms.kind]
+        state = self._states.get(charge.key)
+        return view(empty() if state is None else state, charge.terms, ms)
+
+    def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
+        """Keep the state that was changed, and note when it expires if that is `later` than before."""
+        if not later:
+            return
+        self._states[charge.key] = view.state
+        at = view.state.expires(charge.terms)
+        if at < FOREVER:
+            self._expire(charge.key, at)
+        elif not view.taken:
+            self._drop(charge.key)  # An empty level means the same as none.
 
     def _expire(self, key: str, at: int) -> None:
         known = key in self._expiries
         self._expiries[key] = at
         if not known:
             heapq.heappush(self._heap, (at, key))
-            if len(self._windows) > self._max_keys:
+            if len(self._states) > self._max_keys:
                 self._forget_one()
 
     def _sweep(self, ms: int) -> None:
@@ -88,7 +140,7 @@ class MemoryStore:
             if not self._heap or self._heap[0][0] > ms:
                 return
             _, key = self._heap[0]
-            if (at := self._expiries[key]) > ms:
+            if (at := self._expiries.get(key, 0)) > ms:
                 heapq.heapreplace(self._heap, (at, key))
             else:
                 heapq.heappop(self._heap)
@@ -107,9 +159,8 @@ class MemoryStore:
             return self._drop(key)
 
     def _drop(self, key: str) -> None:
-        self._windows.pop(key, None)
+        self._states.pop(key, None)
         self._expiries.pop(key, None)
 
 
-_EMPTY: Final = Window()
-"""What a key that is not there looks like; never charged."""
+_NO_NOTES: Final = Notes(0, {})

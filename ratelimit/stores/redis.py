@@ -1,7 +1,8 @@
 """The Redis store: counters that all workers share."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,10 +14,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.clock import Clock, system_clock
-from ratelimit.decision import Charge, ServiceLimit
 from ratelimit.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.stores.base import Answer, Notes, Request, Store
 from ratelimit.stores.group_commit import GroupCommit
-from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, Request, decode, encode
+from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -24,7 +25,11 @@ _HAND_CLOCK_TTL: Final = 86_400_000
 """Milliseconds that keys live at least where the clock was handed in: it does not run with the server's."""
 
 
-class RedisStore:
+_VERSION: Final = "#version"
+"""The field of a book of notes that counts its changes; no name begins with `#`."""
+
+
+class RedisStore(Store):
     """Count in a Redis (or Valkey) that all workers share; each batch of requests is one atomic script call.
 
     `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them. `clock`
@@ -46,9 +51,24 @@ class RedisStore:
         host = parts.netloc.rpartition("@")[2]
         return f"<RedisStore {parts.scheme}://{host}{parts.path}>"
 
-    async def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> Sequence[ServiceLimit]:
-        """Decide the charges of one request, in one call together with whatever else waits."""
-        return await self._lane().commit.submit(Request(charges, peek))
+    async def submit(self, request: Request) -> Answer:
+        """Do what is asked with the charges of one request, in one call together with whatever else waits."""
+        return await self._lane().commit.submit(request)
+
+    async def notes(self, book: str, seen: int) -> Notes | None:
+        """Return what is noted in the hash `book`: one small call where nothing has changed."""
+        run = self._lane().run
+        version = int(await run("HGET", book, _VERSION) or 0)
+        if version == seen:
+            return None
+        flat: Any = await run("HGETALL", book)
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        values = {name.decode(): value for name, value in pairs}
+        return Notes(int(values.pop(_VERSION, 0)), values)
+
+    async def note(self, book: str, name: str, value: bytes | None) -> None:
+        """Write or remove one field, and count the change, in one step."""
+        await self._lane().run("EVAL", _NOTE, 1, book, name, b"" if value is None else value)
 
     async def aclose(self) -> None:
         """Wait for the calls under way in this event loop and close its connections."""
@@ -87,6 +107,13 @@ class RedisStore:
         return client
 
 
+_NOTE: Final = f"""-- KEYS the book; ARGV a name and its value, '' to remove it. A book has no expiry: its entries say theirs.
+redis.call('HINCRBY', KEYS[1], '{_VERSION}', 1)
+if ARGV[2] == '' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+
 class _Lane:
     """What one event loop holds open."""
 
@@ -96,32 +123,39 @@ class _Lane:
         self._clock = clock
         self._timeout = timeout
 
-    async def _send(self, requests: Sequence[Request]) -> Sequence[Sequence[ServiceLimit]]:
+    async def run(self, *command: Any) -> Any:
+        """Run one command within the timeout; raises nothing but `StoreError`."""
+        execute: Any = self.client.execute_command
+        async with _mapped(self._timeout):
+            return await execute(*command)
+
+    async def _send(self, requests: Sequence[Request]) -> Sequence[Answer]:
         now = None if self._clock is None else self._clock()
         keys, packed = encode(
             requests,
             now=None if now is None else now // 1000,
             ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
         )
-        reply = await self._call(keys, packed)
+        execute: Any = self.client.execute_command
+        async with _mapped(self._timeout):
+            try:
+                reply = await execute("EVALSHA", SCRIPT_SHA, len(keys), *keys, packed)
+            except NoScriptError:  # Nothing was charged: the server does not know the script (any more).
+                reply = await execute("EVAL", SCRIPT, len(keys), *keys, packed)
         return list(decode(reply, requests, system_clock() if now is None else now))
 
-    async def _call(self, keys: list[str], packed: bytes) -> Any:
-        try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await self._execute("EVALSHA", SCRIPT_SHA, keys, packed)
-                except NoScriptError:  # Nothing was charged: the server does not know the script (any more).
-                    return await self._execute("EVAL", SCRIPT, keys, packed)
-        except (RedisTimeoutError, TimeoutError):
-            raise StoreTimeout("the store did not answer in time") from None
-        except (AuthenticationError, AuthorizationError) as error:
-            raise StoreError(f"the store refused the login: {error!s:.100}") from None
-        except (RedisConnectionError, OSError) as error:
-            raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
-        except RedisError as error:
-            raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None
 
-    async def _execute(self, command: str, script: str, keys: list[str], packed: bytes) -> Any:
-        run: Any = self.client.execute_command
-        return await run(command, script, len(keys), *keys, packed)
+@asynccontextmanager
+async def _mapped(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - it is what the block may take
+    """Raise our own errors for whatever goes wrong within, and `StoreTimeout` after `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except (RedisTimeoutError, TimeoutError):
+        raise StoreTimeout("the store did not answer in time") from None
+    except (AuthenticationError, AuthorizationError) as error:
+        raise StoreError(f"the store refused the login: {error!s:.100}") from None
+    except (RedisConnectionError, OSError) as error:
+        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
+    except RedisError as error:
+        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None

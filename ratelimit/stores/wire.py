@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgpack
 
-from ratelimit.decision import Charge, ServiceLimit, Terms, service_limit
+from ratelimit.decision import Terms
 from ratelimit.errors import StoreError
+from ratelimit.stores.base import Answer, Op, Request
 
-_KINDS: Final = {"limit": (1, "sliding_window")}
+_KINDS: Final = {"limit": (1, "sliding_window"), "quota": (2, "quota"), "concurrency": (3, "concurrency")}
 """How each kind of policy is called in a script call, and the file that knows it."""
+
+_PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
 
 
 def _script() -> str:
@@ -27,13 +30,6 @@ SCRIPT: Final = _script()
 SCRIPT_SHA: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-class Request(NamedTuple):
-    """The charges of one request, to be made all together or, with `peek`, not at all."""
-
-    charges: Sequence[Charge]
-    peek: bool = False
-
-
 def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> tuple[list[str], bytes]:
     """Return KEYS and ARGV[1] of the call that decides `requests`; `now` and `ttl_floor` in milliseconds.
 
@@ -42,8 +38,8 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> t
     keys: dict[str, int] = {}
     terms: dict[Terms, int] = {}
     flat: list[int] = []
-    for charges, peek in requests:
-        flat += (1 if peek else 0, len(charges))
+    for charges, op, holder, at, _ in requests:
+        flat += (op, len(charges)) if op < Op.HOLD else (op, len(charges), holder, at)
         for charge in charges:
             flat += (
                 terms.setdefault(charge.terms, len(terms) + 1),
@@ -56,19 +52,20 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> t
 
 def _numbers(terms: Terms) -> tuple[int, ...]:
     kind, _ = _KINDS[terms.kind]
-    return kind, terms.limit, terms.allowance, terms.slot, terms.span, int(terms.shadow)
+    common = kind, int(terms.shadow), terms.limit, terms.cap
+    if terms.kind == "limit":
+        return *common, terms.allowance, terms.slot, terms.span
+    return *common, _PERIODS[terms.period] if terms.kind == "quota" else terms.lease
 
 
-def decode(reply: object, requests: Sequence[Request], now: int) -> Iterator[list[ServiceLimit]]:
-    """Yield the service limits of each request, as of `now` (epoch microseconds by this process's clock)."""
-    numbers = _unpack(reply, 3 * sum(len(request.charges) for request in requests))
-    at = 0
+def decode(reply: object, requests: Sequence[Request], now: int) -> Iterator[Answer]:
+    """Yield the answer to each request, as of `now` (epoch microseconds by this process's clock)."""
+    numbers = _unpack(reply, 1 + 3 * sum(len(request.charges) for request in requests))
+    stamp, at = numbers[0], 1
     for request in requests:
-        limits = []
-        for charge in request.charges:
-            limits.append(service_limit(charge, numbers[at], numbers[at + 1], numbers[at + 2], now))
-            at += 3
-        yield limits
+        end = at + 3 * len(request.charges)
+        yield Answer(list(zip(*[iter(numbers[at:end])] * 3, strict=True)), now, stamp)
+        at = end
 
 
 def _unpack(reply: object, expected: int) -> list[int]:

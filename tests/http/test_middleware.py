@@ -158,7 +158,7 @@ def test_its_own_limiter_is_closed_at_shutdown_and_another_is_not(monkeypatch: p
 
 
 class Away(MemoryStore):
-    async def charge(self, charges: Any, *, peek: bool = False) -> Any:
+    async def submit(self, request: Any) -> Any:
         msg = "the store could not be reached"
         raise StoreUnavailable(msg)
 
@@ -201,11 +201,11 @@ def test_a_store_that_comes_back_is_said_once(clock: ManualClock, caplog: pytest
     class Flaky(MemoryStore):
         calls = 0
 
-        async def charge(self, charges: Any, *, peek: bool = False) -> Any:
+        async def submit(self, request: Any) -> Any:
             self.calls += 1
             if self.calls in (2, 3):
                 raise StoreUnavailable
-            return await super().charge(charges, peek=peek)
+            return await super().submit(request)
 
     settings = RateLimitSettings.model_validate({"limits": [{**ONE, "rate": "9/minute"}]})
     app = Starlette(routes=[Route("/", ok)])

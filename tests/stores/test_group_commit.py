@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ratelimit.errors import StoreError, StoreTimeout
+from ratelimit.stores import Request
 from ratelimit.stores.group_commit import MAX_BATCH, MAX_CHARGES, GroupCommit
-from ratelimit.stores.wire import Request
 
 
 class Line:

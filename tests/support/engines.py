@@ -7,8 +7,8 @@ from typing import Protocol
 
 from ratelimit import MemoryStore, RedisStore, ServiceLimit
 from ratelimit.decision import Charge, Terms
-from ratelimit.rate import Rate
-from ratelimit.stores.wire import Request
+from ratelimit.periods import NOMINAL, Period
+from ratelimit.stores import Answer, Op, Request
 from tests.support.clock import ManualClock
 
 _numbers = count()
@@ -26,14 +26,40 @@ def terms(
     *,
     policy: str = "p",
     shadow: bool = False,
+    share: int | None = None,
 ) -> Terms:
-    return Terms("limit", policy, "token", Rate(limit, period), allowance, shadow)
+    return Terms(
+        kind="limit",
+        policy=policy,
+        scope="token",
+        limit=limit,
+        window=period,
+        allowance=allowance,
+        shadow=shadow,
+        share=share,
+    )
+
+
+def quota(
+    limit: int, period: Period | None, *, policy: str = "q", shadow: bool = False, share: int | None = None
+) -> Terms:
+    window = NOMINAL[period] if period else 0
+    numbers = {"limit": limit, "window": window, "share": share}
+    return Terms(kind="quota", policy=policy, scope="org", period=period, shadow=shadow, status=403, **numbers)  # type: ignore[arg-type]
+
+
+def slots(
+    limit: int, lease: int = 60_000, *, policy: str = "s", shadow: bool = False, share: int | None = None
+) -> Terms:
+    return Terms(kind="concurrency", policy=policy, scope="org", limit=limit, lease=lease, shadow=shadow, share=share)
 
 
 class Engine(Protocol):
     clock: ManualClock
 
     def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> list[ServiceLimit]: ...
+
+    def run(self, request: Request) -> Answer: ...
 
 
 class MemoryEngine:
@@ -42,7 +68,10 @@ class MemoryEngine:
         self._store = MemoryStore(clock=self.clock)
 
     def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> list[ServiceLimit]:
-        return self._store.decide(charges, peek=peek)
+        return self.run(Request(charges, Op.PEEK if peek else Op.CHARGE)).limits(charges)
+
+    def run(self, request: Request) -> Answer:
+        return self._store.run(request)
 
 
 class RedisEngine:
@@ -54,12 +83,14 @@ class RedisEngine:
     def charge(self, charges: Sequence[Charge], *, peek: bool = False) -> list[ServiceLimit]:
         return list(self._runner.run(self._store.charge(charges, peek=peek)))
 
-    def batch(self, requests: Sequence[Request]) -> list[list[ServiceLimit]]:
+    def run(self, request: Request) -> Answer:
+        return self._runner.run(self._store.submit(request))
+
+    def batch(self, requests: Sequence[Request]) -> list[Answer]:
         """Send all requests at the same moment, so that they travel together."""
 
-        async def together() -> list[list[ServiceLimit]]:
-            answers = await asyncio.gather(*(self._store.charge(r.charges, peek=r.peek) for r in requests))
-            return [list(answer) for answer in answers]
+        async def together() -> list[Answer]:
+            return list(await asyncio.gather(*(self._store.submit(request) for request in requests)))
 
         return self._runner.run(together())
 

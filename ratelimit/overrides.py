@@ -1,0 +1,189 @@
+"""Overrides: limits of single callers, raised or lowered while the app runs, and felt by every worker."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from weakref import WeakSet, ref
+
+import msgpack
+
+from ratelimit.clock import Clock
+from ratelimit.errors import ConfigurationError, StoreError
+from ratelimit.keys import escape
+from ratelimit.plan import Plan
+from ratelimit.policy import Limit
+from ratelimit.rate import Rate
+from ratelimit.rules import Raised
+from ratelimit.stores import Store
+
+logger = logging.getLogger("ratelimit")
+
+PAUSE: Final = 1.0
+"""Seconds between two looks at the store: one small call, from the background of each worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """What one override says: `rate` is a number for quotas and concurrency; in `key` a token stands as its hash."""
+
+    policy: str
+    key: Mapping[str, str]
+    rate: Rate | int
+    until: datetime | None = None
+
+
+class Overrides:
+    """Keeps, for single callers, other rates than the settings say: in the store, so that all workers feel them.
+
+    A worker looks for changes once a second in the background; requests never wait for that. What an identity was
+    granted itself (`Identity.rates`) wins over an override, and an override over schedules, plans and rates.
+    """
+
+    def __init__(self, plan: Plan, store: Store, clock: Clock) -> None:
+        self._plan, self._store, self._clock = plan, store, clock
+        self._book = f"{plan.settings.key_prefix}:{{overrides}}"
+        self._seen = -1
+        self._known: dict[str, Override] = {}
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._latest: asyncio.AbstractEventLoop | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+
+    async def set(
+        self, *, policy: str, key: Mapping[str, str], rate: Rate | str | int, until: datetime | None = None
+    ) -> None:
+        """Let `rate` hold for one value of a policy's dimensions, until then or until it is deleted.
+
+        `key` gives a value for each dimension in the policy's `per`: `{"token": "…"}`, which is hashed before it
+        leaves the process (or `{"token_hash": "…"}`, as `list` shows it). `rate` is a rate or its text for limits, and
+        a number for quotas and concurrency. `until` is an aware `datetime`. It holds here at once, and in other
+        workers within 2 seconds. A wrong value raises `ConfigurationError`, a store that is away `StoreError`.
+        """
+        name = self._name(policy, key)
+        entry = {
+            "policy": policy,
+            "key": self._shown(policy, key),
+            "rate": self._amount(policy, rate),
+            "until": None if until is None else self._instant(until),
+        }
+        await self._store.note(self._book, name, msgpack.packb(entry))
+        await self.refresh()
+        for old in [old for old, override in self._known.items() if self._is_over(override)]:
+            await self._store.note(self._book, old, None)
+
+    async def list(self) -> list[Override]:
+        """Return all overrides that hold, sorted by policy and key; raises `StoreError`."""
+        await self.refresh()
+        holding = [override for override in self._known.values() if not self._is_over(override)]
+        return sorted(holding, key=lambda override: (override.policy, sorted(override.key.items())))
+
+    async def delete(self, *, policy: str, key: Mapping[str, str]) -> bool:
+        """Remove an override and say whether there was one; raises as `set` does."""
+        name = self._name(policy, key)
+        await self.refresh()
+        was_there = name in self._known
+        await self._store.note(self._book, name, None)
+        await self.refresh()
+        return was_there
+
+    async def refresh(self) -> None:
+        """Read what has changed; raises `StoreError`."""
+        notes = await self._store.notes(self._book, self._seen)
+        if notes is not None:
+            self._known = dict(_readable(notes.values))
+            self._plan.override(self._by_policy())
+            self._seen = notes.version
+
+    @property
+    def watching(self) -> bool:
+        """Whether changes are looked for in this event loop."""
+        return asyncio.get_running_loop() is self._latest
+
+    async def watch(self) -> None:
+        """Look for changes from now on as long as this event loop runs; the first call in a process waits for them."""
+        loop = asyncio.get_running_loop()
+        if loop is self._latest:
+            return
+        self._latest = loop
+        if loop not in self._loops:
+            self._loops.add(loop)
+            if self._seen < 0:
+                await self._look(loop)
+            else:
+                _look_later(ref(self), loop)
+
+    def stop(self) -> None:
+        """Look for changes no more in this event loop."""
+        self._loops.discard(asyncio.get_running_loop())
+        self._latest = None
+
+    async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await self.refresh()
+        except StoreError as error:
+            logger.debug("overrides could not be read: %s", error)
+        if loop in self._loops:
+            loop.call_later(PAUSE, _look_later, ref(self), loop)
+
+    def look_in_background(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for changes once, and again after the pause."""
+        if loop in self._loops:
+            task = loop.create_task(self._look(loop))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    def _name(self, policy: str, key: Mapping[str, str]) -> str:
+        return f"{escape(policy)}:{self._plan.place(policy, key)}"
+
+    def _shown(self, policy: str, key: Mapping[str, str]) -> dict[str, str]:
+        if "token" not in key:
+            return {name: str(value) for name, value in key.items()}
+        hashed = self._plan.place(policy, key).split(":")[self._plan.rule(policy).per.index("token")]
+        rest = {name: str(value) for name, value in key.items() if name != "token"}
+        return {"token_hash": hashed, **rest}
+
+    def _amount(self, policy: str, rate: Rate | str | int) -> int | Sequence[int]:
+        rule = self._plan.rule(policy)
+        if not isinstance(rule.policy, Limit) and (not isinstance(rate, int) or isinstance(rate, bool)):
+            raise ConfigurationError(f"rate: {policy!r} needs a whole number, got {rate!r}")
+        given = Rate.parse(rate) if isinstance(rate, str) else rate if isinstance(rate, Rate) else Rate(rate, 1).limit
+        fitting = rule.fitting(given)
+        return [fitting.limit, fitting.period] if isinstance(fitting, Rate) else fitting
+
+    def _instant(self, until: datetime) -> int:
+        if until.tzinfo is None:
+            raise ConfigurationError("until: has no time zone; write datetime(…, tzinfo=UTC)")
+        instant = round(until.timestamp() * 1_000_000)
+        if instant <= self._clock():
+            raise ConfigurationError(f"until: {until.isoformat()} is over")
+        return instant
+
+    def _is_over(self, override: Override) -> bool:
+        return override.until is not None and override.until.timestamp() * 1_000_000 <= self._clock()
+
+    def _by_policy(self) -> dict[str, dict[str, Raised]]:
+        found: dict[str, dict[str, Raised]] = {}
+        for name, override in self._known.items():
+            until = None if override.until is None else round(override.until.timestamp() * 1_000_000)
+            found.setdefault(override.policy, {})[name.partition(":")[2]] = override.rate, until
+        return found
+
+
+def _look_later(overrides: "ref[Overrides]", loop: asyncio.AbstractEventLoop) -> None:
+    # A limiter that nobody holds any more is not kept alive by looking.
+    if (found := overrides()) is not None:
+        found.look_in_background(loop)
+
+
+def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
+    """Yield what can be read; what cannot is logged and left where it is."""
+    for name, value in values.items():
+        try:
+            entry: Any = msgpack.unpackb(value)
+            rate = Rate(*entry["rate"]) if isinstance(entry["rate"], list) else int(entry["rate"])
+            until = None if entry["until"] is None else datetime.fromtimestamp(entry["until"] / 1_000_000, UTC)
+            yield name, Override(policy=entry["policy"], key=entry["key"], rate=rate, until=until)
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+            logger.exception("override %r cannot be read and has no effect", name)

@@ -1,0 +1,111 @@
+"""Hours of the week at which another rate or limit holds."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from ratelimit.fields import AnyRate, Checked, OneOrMore, whole_number
+from ratelimit.rate import MAX_LIMIT, Rate
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)")
+
+
+def _time(value: str) -> str:
+    if not _TIME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a time of day between '00:00' and '24:00'")
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{value!r} is not a time zone that this machine knows, such as 'Europe/Berlin' (no zone but 'UTC' known: "
+            "install the package tzdata)"
+        ) from None
+    return value
+
+
+def _days(values: tuple[Day, ...]) -> tuple[Day, ...]:
+    if not values:
+        raise ValueError("names no day: leave it out for every day")
+    if len(set(values)) < len(values):
+        raise ValueError(f"names a day twice: {', '.join(values)}")
+    return values
+
+
+TimeOfDay = Annotated[str, AfterValidator(_time)]
+
+
+class Hours(Checked):
+    """Give a `Limit` another `rate`, or a `Quota` or `Concurrency` another `limit`, from `start` until before `end`.
+
+    Both are wall-clock times (`"22:00"`; `"24:00"` only as an end) in the time zone `tz`. An end that is not after the
+    start lies on the following day; `days` name the days on which the span begins. Where clocks are set forward or
+    back, what the wall clock shows counts: an hour that is shown twice is in the span twice, one that is skipped
+    never. Equal start and end, an unknown zone or no day at all raise `pydantic.ValidationError`.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            start: str,
+            end: str,
+            tz: str = "UTC",
+            days: str | Sequence[str] = DAYS,
+            rate: Rate | str | None = None,
+            limit: int | None = None,
+        ) -> None: ...
+
+    start: TimeOfDay
+    end: TimeOfDay
+    tz: Annotated[str, AfterValidator(_zone)] = "UTC"
+    days: Annotated[tuple[Day, ...], OneOrMore, AfterValidator(_days)] = DAYS
+    rate: AnyRate | None = None
+    limit: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=MAX_LIMIT)] | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.start == "24:00":
+            raise ValueError("start: the day begins at '00:00'")
+        if self._minutes[0] == self._minutes[1] % 1440 and self.end != "24:00":
+            raise ValueError(f"start and end are both {self.start!r}: for whole days write '00:00' to '24:00'")
+        if (self.rate is None) == (self.limit is None):
+            raise ValueError("needs a rate (for limits) or a limit (for quotas and concurrency), and not both")
+        return self
+
+    @cached_property
+    def _minutes(self) -> tuple[int, int]:
+        start, end = (60 * int(text[:2]) + int(text[3:]) for text in (self.start, self.end))
+        return start, end
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.tz)
+
+    @property
+    def amount(self) -> Rate | int | None:
+        """What holds in these hours."""
+        return self.limit if self.rate is None else self.rate
+
+    def hold(self, now: int) -> bool:
+        """Say whether `now` (epoch microseconds) lies within these hours."""
+        local = datetime.fromtimestamp(now // 1_000_000, UTC).astimezone(self._zone)
+        minute, (start, end) = 60 * local.hour + local.minute, self._minutes
+        if start < end:
+            return start <= minute < end and DAYS[local.weekday()] in self.days
+        if minute >= start:
+            return DAYS[local.weekday()] in self.days
+        # After midnight, it is the day before that counts.
+        return minute < end and DAYS[(local - timedelta(days=1)).weekday()] in self.days
