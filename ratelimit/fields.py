@@ -68,9 +68,9 @@ def check_path(value: str) -> str:
     return value
 
 
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise ValueError(f"names a dimension twice: {', '.join(values)}")
+        raise ValueError(f"names one twice: {', '.join(map(str, values))}")
     return values
 
 
@@ -92,9 +92,9 @@ Text = Annotated[str, Field(pattern=PRINTABLE, max_length=100)]
 Dimensions = Annotated[tuple[Text, ...], OneOrMore, AfterValidator(_unique)]
 Methods = Annotated[tuple[str, ...], OneOrMore, AfterValidator(_methods)]
 Paths = Annotated[tuple[str, ...], OneOrMore, AfterValidator(_paths)]
-Amount = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_LIMIT)]
-Share = Annotated[float, BeforeValidator(whole_number), Field(gt=0, le=1, allow_inf_nan=False)]
-Burst = Annotated[float, BeforeValidator(whole_number), Field(ge=0, le=1, allow_inf_nan=False)]
+Amount = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(whole_number)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(whole_number)]
+Burst = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(whole_number)]
 Status = Annotated[int, Field(ge=100, le=599)]
 Statuses = Annotated[
     tuple[Status, ...], BeforeValidator(as_sequence, json_schema_input_type=int | list[int]), AfterValidator(_unique)

@@ -70,10 +70,14 @@ class Guard:
 
     async def aclose(self) -> None:
         """Wait for corrections under way and close the store."""
-        loop = asyncio.get_running_loop()
-        if mine := [task for task in self._sending if task.get_loop() is loop]:
-            await asyncio.wait(mine)
+        await self._drain()
         await self._store.aclose()
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        while mine := [task for task in self._sending if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+            await asyncio.sleep(0)  # Lets the callbacks of finished tasks run; waiting for what is done does not.
 
     async def _send(self, request: Request) -> None:
         if self._failures >= _PATIENCE and not self._may_try():

@@ -1,0 +1,299 @@
+"""The promise: at most N at once, and whatever happens to them, every slot comes back."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocket
+
+from ratelimit import (
+    Concurrency,
+    ConfigurationError,
+    Identity,
+    Limiter,
+    LimitExceeded,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateLimitSettings,
+    StoreError,
+)
+from ratelimit.stores import Answer, Op, Request, Store
+from tests.support.asgi import Checked, by_headers, twice
+from tests.support.clock import ManualClock
+from tests.support.raw import Call
+
+ACME = {"x-org": "acme"}
+WHO = Identity(org="acme")
+
+
+def limiter_with(store: Store, clock: ManualClock, limit: int = 5, **options: Any) -> Limiter:
+    runs = Concurrency(name="runs", limit=limit, per="org", **options)
+    return Limiter(RateLimitSettings(concurrency=[runs]), store, clock)
+
+
+async def held(limiter: Limiter, store: Store) -> int:
+    charges = limiter.plan.rules(limiter.plan.endpoint("GET", "/")).charges(WHO)
+    return (await store.submit(Request(charges, Op.USAGE))).numbers[0][0]
+
+
+class Stage:
+    """An app whose requests wait inside until they are let go, and then end in the way that they asked for."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.go, self.behind = asyncio.Event(), asyncio.Event()
+        self.inside = 0
+        self.app = Starlette(routes=[Route("/", self.serve)], middleware=twice(limiter))
+
+    async def serve(self, request: HTTPRequest) -> Response:
+        self.inside += 1
+        how = request.headers.get("x-end", "plain")
+        if how == "stream":
+            return StreamingResponse(self.chunks())
+        await self.go.wait()
+        if how == "raise":
+            raise RuntimeError(how)
+        return PlainTextResponse("done", background=BackgroundTask(self.behind.wait) if how == "background" else None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        await self.go.wait()
+        yield b"last"
+
+    def call(self, how: str = "plain", spec: str = "2.3") -> Call:
+        return Call(self.app, headers={**ACME, "x-end": how}, spec=spec)
+
+
+async def until(condition: Any) -> None:
+    """Let everything run until it holds; a real store answers in its own time."""
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - what it waits for is in a store
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+async def test_one_more_than_n_is_refused_and_all_slots_come_back(store: Store, clock: ManualClock, spec: str) -> None:
+    """Of N + 1 in parallel exactly one gets 429, however the others end: served, streamed, failed, left, cancelled."""
+    limiter = limiter_with(store, clock, limit=10)
+    stage = Stage(limiter)
+    ends = ["plain", "stream", "raise", "leave", "cancel"] * 2 + ["plain"]
+    calls = [stage.call("stream" if how == "leave" else how, spec) for how in ends]
+    tasks = [asyncio.create_task(call.run()) for call in calls]
+
+    async def all_decided() -> bool:
+        return stage.inside + sum(call.status == 429 for call in calls) == 11
+
+    await until(all_decided)
+    assert await held(limiter, store) == 10
+    for how, call, task in zip(ends, calls, tasks, strict=True):
+        if how == "leave":
+            call.leave()
+        elif how == "cancel":
+            task.cancel()
+    stage.go.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [call.status for call in calls].count(429) == 1
+    refused = next(call for call in calls if call.status == 429)
+    assert (refused.headers["retry-after"], refused.headers["x-ratelimit-remaining"]) == ("1", "0")
+    assert await held(limiter, store) == 0
+    assert sum(isinstance(result, RuntimeError) for result in results) == 2
+
+
+async def test_a_slot_is_held_to_the_last_chunk(store: Store, clock: ManualClock) -> None:
+    """While a body streams its slot is taken; with its last chunk it is free, before background tasks are done."""
+    limiter = limiter_with(store, clock, limit=1)
+    stage = Stage(limiter)
+    first = stage.call("stream")
+    task = asyncio.create_task(first.run())
+
+    async def streaming() -> bool:
+        return b"first" in first.body
+
+    await until(streaming)
+    assert (await stage.call().run()).status == 429
+    stage.go.set()
+    await task
+    assert (await stage.call().run()).status == 200
+
+
+@pytest.mark.parametrize(("hold", "left"), [("response", 0), ("background", 1)])
+async def test_background_tasks_hold_it_only_if_asked(store: Store, clock: ManualClock, hold: Any, left: int) -> None:
+    """`hold` chooses whether a slot ends with the response or with what runs after it."""
+    limiter = limiter_with(store, clock, limit=1, hold=hold)
+    stage = Stage(limiter)
+    stage.go.set()
+    call = stage.call("background")
+    task = asyncio.create_task(call.run())
+
+    async def answered() -> bool:
+        return b"done" in call.body and await held(limiter, store) == left
+
+    await until(answered)
+    assert not task.done()
+    stage.behind.set()
+    await task
+    assert await held(limiter, store) == 0
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelled_on_the_way_to_the_store(store: Store, clock: ManualClock, turns: int) -> None:
+    """Whoever is cancelled while the store decides holds nothing and is charged nothing."""
+    settings = {
+        "limits": [{"name": "rate", "rate": "1000/minute", "per": "org"}],
+        "concurrency": [{"name": "runs", "limit": 1000, "per": "org"}],
+    }
+    limiter = Limiter(RateLimitSettings.model_validate(settings), store, clock)
+    await limiter.start()
+    tasks = [asyncio.create_task(limiter.check(WHO)) for _ in range(40)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    kept = [result for result in results if not isinstance(result, BaseException)]
+    assert len(kept) >= 20
+    await limiter._guard._drain()
+    charges = limiter.plan.rules(limiter.plan.endpoint("GET", "/")).charges(WHO)
+    usage = await store.submit(Request(charges, Op.USAGE))
+    assert [used for used, _, _ in usage.numbers] == [len(kept), len(kept)]
+
+
+async def test_a_slot_that_runs_for_ten_leases_is_kept(store: Store, clock: ManualClock) -> None:
+    """Renewed three times in each lease it never ends; without renewal it ends with the lease."""
+    limiter = limiter_with(store, clock, limit=1, lease=30)
+    async with limiter.slot("runs", WHO) as decision:
+        (receipt,) = decision.receipts
+        for _ in range(30):
+            clock.advance(seconds=10)
+            timer = receipt._timer  # type: ignore[attr-defined]
+            assert 0 < timer.when() - asyncio.get_running_loop().time() <= 10
+            receipt._beat()  # type: ignore[attr-defined]
+            await limiter._guard._drain()
+            assert await held(limiter, store) == 1
+        clock.advance(ms=29_999)
+        assert await held(limiter, store) == 1
+        clock.advance(ms=1)
+        assert await held(limiter, store) == 0
+        timer = receipt._timer  # type: ignore[attr-defined]
+    assert timer.cancelled()
+
+
+async def test_a_slot_for_a_job(store: Store, clock: ManualClock) -> None:
+    """`async with` holds one slot, raises where none is free, and gives it back when the job fails."""
+    limiter = limiter_with(store, clock, limit=1, lease=0.4)
+    with contextlib.suppress(ZeroDivisionError):
+        async with limiter.slot("runs", WHO) as decision:
+            assert decision.allowed
+            with pytest.raises(LimitExceeded, match=r"no slot of 'runs' is free; try again in 0.4 s") as refused:
+                await limiter.slot("runs", WHO).__aenter__()
+            assert refused.value.decision.retry_after == 0.4
+            raise ZeroDivisionError
+    assert await held(limiter, store) == 0
+    async with limiter.slot("runs", Identity(ip="1.2.3.4")) as decision:
+        assert decision.limits == ()
+
+
+async def test_what_gives_no_slots(store: Store, clock: ManualClock) -> None:
+    """A policy that is unknown, or of another kind, is said at once."""
+    settings = RateLimitSettings.model_validate({"limits": [{"name": "rate", "rate": "1/minute"}]})
+    limiter = Limiter(settings, store, clock)
+    with pytest.raises(ConfigurationError, match="policy: 'none' is not one of rate"):
+        limiter.slot("none", WHO)
+    with pytest.raises(ConfigurationError, match="'rate' gives no slots"):
+        limiter.slot("rate", WHO)
+
+
+async def test_finishing_twice_gives_back_once(store: Store, clock: ManualClock) -> None:
+    """`finish` may be called again, by anybody, and others keep their slots."""
+    limiter = limiter_with(store, clock, limit=3)
+    decisions = [await limiter.check(WHO) for _ in range(3)]
+    for _ in range(2):
+        await asyncio.gather(*(limiter.finish(decisions[0]) for _ in range(5)))
+    assert await held(limiter, store) == 2
+    refused = [await limiter.check(WHO) for _ in range(2)][1]
+    await limiter.finish(refused)
+    assert await held(limiter, store) == 3
+
+
+@pytest.mark.parametrize(("lease", "wait"), [(60, 1.0), (0.25, 0.25)])
+async def test_the_wait_of_a_refusal(store: Store, clock: ManualClock, lease: float, wait: float) -> None:
+    """One second, unless the oldest lease ends sooner."""
+    limiter = limiter_with(store, clock, limit=1, lease=lease)
+    await limiter.check(WHO)
+    refused = await limiter.check(WHO)
+    assert (refused.status, refused.retry_after) == (429, wait)
+    assert refused.binding is not None
+    assert (refused.binding.kind, refused.binding.limit, refused.binding.window) == ("concurrency", 1, 0)
+
+
+def test_a_websocket_holds_its_slot_until_it_closes(clock: ManualClock) -> None:
+    """The handshake takes it, the end of the connection gives it back."""
+
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_text()
+        await socket.close()
+
+    limiter = limiter_with(MemoryStore(clock=clock), clock, limit=1)
+    app = Starlette(routes=[WebSocketRoute("/", echo)], middleware=twice(limiter))
+    with TestClient(app, headers=ACME) as client:
+        for _ in range(3):
+            with client.websocket_connect("/") as socket:
+                with pytest.raises(WebSocketDenialResponse) as refused:
+                    client.websocket_connect("/").__enter__()
+                assert refused.value.status_code == 429
+                socket.send_text("bye")
+
+
+class Wavering(MemoryStore):
+    away = False
+
+    async def submit(self, request: Request) -> Answer:
+        if self.away:
+            raise StoreError("away")
+        return await super().submit(request)
+
+
+async def test_slots_of_the_fallback_come_back_there(clock: ManualClock) -> None:
+    """A slot that was given while the store was away is given back where it was taken."""
+    store = Wavering(clock=clock)
+    limiter = limiter_with(store, clock, limit=1)
+    store.away = True
+    first, second = await limiter.check(WHO), await limiter.check(WHO)
+    assert (first.allowed, first.degraded, second.allowed) == (True, True, False)
+    store.away = False
+    await limiter.finish(first)
+    store.away = True
+    assert (await limiter.check(WHO)).allowed
+
+
+async def test_a_refusal_has_the_problem_of_its_kind(clock: ManualClock) -> None:
+    """429, `concurrency_exceeded`, with numbers and in the IETF fields."""
+    settings = RateLimitSettings(
+        concurrency=[Concurrency(name="runs", limit=1, per="org")],
+        response={"headers": ["x-ratelimit", "ietf"]},  # type: ignore[arg-type]
+    )
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock)
+    stage = Stage(limiter)
+    stage.app = Starlette(
+        routes=[Route("/", stage.serve)],
+        middleware=[Middleware(Checked), Middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)],
+    )
+    task = asyncio.create_task(stage.call().run())
+    await asyncio.sleep(0)
+    refused = await stage.call().run()
+    stage.go.set()
+    await task
+    assert refused.status == 429
+    assert refused.headers["ratelimit-policy"] == '"runs";q=1;qu="concurrent-requests"'
+    assert refused.headers["ratelimit"] == '"runs";r=0;t=1'
+    assert b'"code":"concurrency_exceeded","policy":"runs","limit":1,"remaining":0,"retry_after":1' in refused.body
+    assert b"You've exceeded the per-org limit (1 at a time). Try again in 1 second." in refused.body

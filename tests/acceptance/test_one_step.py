@@ -1,0 +1,101 @@
+"""The promise: three windows, a quota and a concurrency limit are one step, all or nothing."""
+
+from typing import Any
+
+import pytest
+
+from ratelimit import Identity, Limiter, RateLimitSettings, RedisStore
+from ratelimit.stores import Op, Request, Store
+from tests.support.clock import ManualClock
+from tests.support.redis_server import RedisServer
+
+WIDE: dict[str, list[dict[str, Any]]] = {
+    "limits": [
+        {"name": "token", "rate": "100/minute", "per": "token", "burst": 0.25},
+        {"name": "org", "rate": "100/hour", "per": "org"},
+        {"name": "endpoint", "rate": "100/second", "per": ["endpoint", "token"]},
+    ],
+    "quotas": [{"name": "month", "limit": 100, "period": "month", "per": "org"}],
+    "concurrency": [{"name": "runs", "limit": 100, "per": "org"}],
+}
+NARROW = {
+    "token": {"rate": "1/minute", "burst": 0},
+    "org": {"rate": "1/hour"},
+    "endpoint": {"rate": "1/second"},
+    "month": {"limit": 1},
+    "runs": {"limit": 1},
+}
+WHO = Identity(token="t", org="o")
+
+
+def settings_with(narrow: str | None) -> RateLimitSettings:
+    return RateLimitSettings.model_validate(
+        {
+            section: [{**policy, **(NARROW[policy["name"]] if policy["name"] == narrow else {})} for policy in policies]
+            for section, policies in WIDE.items()
+        }
+    )
+
+
+async def used(limiter: Limiter, store: Store) -> dict[str, int]:
+    """Return how much is counted under each policy."""
+    charges = limiter.plan.rules(limiter.plan.endpoint("GET", "/")).charges(WHO)
+    answer = await store.submit(Request(charges, Op.USAGE))
+    return {charge.terms.policy: told[0] for charge, told in zip(charges, answer.numbers, strict=True)}
+
+
+@pytest.mark.parametrize("narrow", NARROW)
+async def test_a_refusal_by_any_leaves_the_other_four(store: Store, clock: ManualClock, narrow: str) -> None:
+    """Whichever of five policies refuses, none of the five counts anything."""
+    limiter = Limiter(settings_with(narrow), store, clock)
+    assert (await limiter.check(WHO, endpoint="/")).allowed
+    before = await used(limiter, store)
+    assert before == dict.fromkeys(NARROW, 1)
+    refused = await limiter.check(WHO, endpoint="/")
+    assert [limit.policy for limit in refused.violated] == [narrow]
+    assert refused.status == (403 if narrow == "month" else 429)
+    assert await used(limiter, store) == before
+
+
+async def test_five_policies_are_one_command(redis_server: RedisServer, redis_url: str) -> None:
+    """Redis hears one script call for each charge and one for what is given back; overrides are read beside that."""
+    async with Limiter(settings_with(None), RedisStore(redis_url, timeout=10)) as limiter:
+        await limiter.check(WHO, endpoint="/")  # The first one brings the script.
+        with redis_server.client() as client:
+            client.config_resetstat()
+            for n in range(1, 21):
+                decision = await limiter.check(WHO, endpoint="/")
+                assert calls(client)["evalsha"] == 2 * n - 1
+                await limiter.finish(decision)
+            heard = calls(client)
+        assert heard.pop("hget", 0) < 10
+        assert heard == {"evalsha": 40}
+        assert len(decision.limits) == 5
+
+
+def calls(client: Any) -> dict[str, int]:
+    """Return how often each command came from outside; what scripts call is counted too, and is left out."""
+    stats = client.info("commandstats")
+    inside = {"mget", "get", "set", "setrange", "time", "zcount", "zadd", "zscore", "zrem", "zremrangebyscore"}
+    names = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+    known = {*inside, "pexpire", "info", "config|resetstat", "config", "client|setinfo", "client", "hello", "select"}
+    return {name: count for name, count in names.items() if name not in known}
+
+
+async def test_a_shadow_of_each_kind_refuses_nobody(store: Store, clock: ManualClock) -> None:
+    """What a full shadow would refuse is told in the decision, and everything else goes on."""
+    shadows = {
+        section: [{**policy, **NARROW[policy["name"]], "shadow": True} for policy in policies]
+        for section, policies in WIDE.items()
+    }
+    limiter = Limiter(RateLimitSettings.model_validate(shadows), store, clock)
+    decisions = [await limiter.check(WHO, endpoint="/") for _ in range(3)]
+    assert [decision.allowed for decision in decisions] == [True] * 3
+    assert [[limit.retry_after > 0 for limit in each.limits] for each in decisions] == [
+        [False] * 5,
+        [True] * 5,
+        [True] * 5,
+    ]
+    for decision in decisions:
+        await limiter.finish(decision)
+    assert (await used(limiter, store))["runs"] == 0

@@ -1,0 +1,217 @@
+"""The promise: a limit that is raised while the app runs is felt by every worker within two seconds."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import msgpack
+import pytest
+
+from ratelimit import (
+    Concurrency,
+    ConfigurationError,
+    Hours,
+    Identity,
+    Limit,
+    Limiter,
+    MemoryStore,
+    Override,
+    Quota,
+    Rate,
+    RateLimitSettings,
+    RedisStore,
+    StoreError,
+)
+from ratelimit.keys import Keys
+from ratelimit.overrides import PAUSE
+from ratelimit.stores import Notes, Store
+from tests.support.clock import ManualClock
+from tests.support.redis_server import pause
+from tests.support.uvicorn_server import uvicorn
+
+SETTINGS = RateLimitSettings(
+    limits=[
+        Limit(name="token", rate="2/minute", per="token", plans={"big": "5/minute"}),
+        Limit(name="pair", rate="1/minute", per=["org", "ip"]),
+        Limit(name="all", rate="1000/minute"),
+    ],
+    quotas=[Quota(name="month", limit=3, period="month", per="org")],
+    concurrency=[Concurrency(name="runs", limit=1, per="org")],
+)
+WHO = Identity(token="secret-token")
+HASH = Keys().hashed("secret-token")
+
+
+async def limit_of(limiter: Limiter, identity: Identity = WHO, policy: str = "token") -> int:
+    decision = await limiter.peek(identity)
+    return next(limit.limit for limit in decision.limits if limit.policy == policy)
+
+
+async def test_an_override_holds_at_once_where_it_was_set(store: Store, clock: ManualClock) -> None:
+    """A token that is being refused is served again, up to its new limit; deleted, the old one holds."""
+    limiter = Limiter(SETTINGS, store, clock)
+    assert [(await limiter.check(WHO)).allowed for _ in range(3)] == [True, True, False]
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="4/minute")
+    assert [(await limiter.check(WHO)).allowed for _ in range(3)] == [True, True, False]
+    assert await limit_of(limiter, Identity(token="other")) == 2
+    assert await limiter.overrides.delete(policy="token", key={"token": "secret-token"})
+    assert await limit_of(limiter) == 2
+    assert not await limiter.overrides.delete(policy="token", key={"token": "secret-token"})
+
+
+async def test_overrides_of_every_kind_are_listed(store: Store, clock: ManualClock) -> None:
+    """Tokens as their hash, which may be given instead of the token; rates for limits, numbers for the others."""
+    limiter = Limiter(SETTINGS, store, clock)
+    until = datetime(2023, 12, 1, tzinfo=UTC)
+    set_ = limiter.overrides.set
+    await set_(policy="token", key={"token": "secret-token"}, rate=Rate(9, 1), until=until)
+    await set_(policy="pair", key={"org": "a:b", "ip": "::1"}, rate=7)
+    await set_(policy="all", key={}, rate="0/minute")
+    await set_(policy="month", key={"org": "acme"}, rate=10**15 - 1)
+    await set_(policy="runs", key={"org": "acme"}, rate=0)
+    assert await limiter.overrides.list() == [
+        Override(policy="all", key={}, rate=Rate(0, 60)),
+        Override(policy="month", key={"org": "acme"}, rate=10**15 - 1),
+        Override(policy="pair", key={"org": "a:b", "ip": "::1"}, rate=Rate(7, 60)),
+        Override(policy="runs", key={"org": "acme"}, rate=0),
+        Override(policy="token", key={"token_hash": HASH}, rate=Rate(9, 1), until=until),
+    ]
+    assert await limit_of(limiter, Identity(org="a:b", ip="::1"), "pair") == 7
+    assert await limit_of(limiter, Identity(org="acme"), "month") == 10**15 - 1
+    assert (await limiter.check(Identity(org="acme"))).violated[-1].policy == "runs"
+    assert await limiter.overrides.delete(policy="token", key={"token_hash": HASH})
+    assert await limit_of(limiter) == 2
+
+
+async def test_an_override_ends(store: Store, clock: ManualClock) -> None:
+    """After `until` the settings hold again, to the microsecond, and the next change sweeps it away."""
+    limiter = Limiter(SETTINGS, store, clock)
+    until = datetime.fromtimestamp(clock.now / 1_000_000, UTC) + timedelta(minutes=5)
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute", until=until)
+    clock.advance(seconds=300)
+    clock.now -= 1
+    assert await limit_of(limiter) == 9
+    clock.now += 1
+    assert await limit_of(limiter) == 2
+    assert await limiter.overrides.list() == []
+    await limiter.overrides.set(policy="all", key={}, rate="9/minute")
+    notes = await store.notes("rl:{overrides}", -1)
+    assert notes is not None
+    assert list(notes.values) == ["all:*"]
+
+
+async def test_which_rate_counts(store: Store, clock: ManualClock) -> None:
+    """Grant, override, schedule, plan, rate: the first that speaks."""
+    hours = Hours(start="00:00", end="24:00", rate="30/minute")
+    plain = Limit(name="plain", rate="10/minute", per="org", plans={"big": "20/minute"})
+    timed = Limit(name="timed", rate="10/minute", per="org", plans={"big": "20/minute"}, schedule=[hours])
+    limiter = Limiter(RateLimitSettings(limits=[plain, timed]), store, clock)
+
+    async def limits(**who: Any) -> list[int]:
+        return [limit.limit for limit in (await limiter.peek(Identity(org="o", **who))).limits]
+
+    assert await limits() == [10, 30]
+    assert await limits(plan="big") == [20, 30]
+    for name in ("plain", "timed"):
+        await limiter.overrides.set(policy=name, key={"org": "o"}, rate="40/minute")
+    assert await limits(plan="big") == [40, 40]
+    assert await limits(plan="big", rates={"plain": "50/minute", "timed": 60}) == [50, 60]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"policy": "none"}, "policy: 'none' is not one of all, month, pair, runs, token"),
+        ({"key": {}}, "key: 'token' is counted by token: give just these"),
+        ({"key": {"token": "t", "org": "o"}}, "give just these"),
+        ({"key": {"token": "t", "token_hash": "h"}}, "give just these"),
+        ({"key": {"token_hash": ""}}, "key: a value is empty"),
+        ({"rate": "ten"}, "'ten' is not a rate"),
+        ({"rate": -1}, "must be between 0"),
+        ({"rate": True}, "is not an integer"),
+        ({"policy": "month", "key": {"org": "o"}, "rate": "9/minute"}, "rate: 'month' needs a whole number"),
+        ({"until": datetime(2030, 1, 1)}, "until: has no time zone"),  # noqa: DTZ001 - it is what is wrong with it
+        ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, "until: 2020-01-01T00:00:00.00:00 is over"),
+    ],
+)
+async def test_what_is_no_override(store: Store, clock: ManualClock, wrong: dict[str, Any], message: str) -> None:
+    """It is said, by its field, and nothing is written."""
+    limiter = Limiter(SETTINGS, store, clock)
+    good: dict[str, Any] = {"policy": "token", "key": {"token": "t"}, "rate": "9/minute"}
+    with pytest.raises(ConfigurationError, match=message):
+        await limiter.overrides.set(**{**good, **wrong})
+    assert await limiter.overrides.list() == []
+
+
+async def test_what_cannot_be_read_has_no_effect(
+    store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Garbage under our key is logged, and the others hold."""
+    limiter = Limiter(SETTINGS, store, clock)
+    await store.note("rl:{overrides}", "token:x", b"\xc1garbage")
+    await store.note("rl:{overrides}", "token:y", msgpack.packb({"policy": "token"}))
+    await limiter.overrides.set(policy="all", key={}, rate="9/minute")
+    assert [override.policy for override in await limiter.overrides.list()] == ["all"]
+    assert caplog.messages.count("override 'token:x' cannot be read and has no effect") == 1
+
+
+async def test_another_worker_feels_it_in_the_background(redis_url: str, clock: ManualClock) -> None:
+    """A second limiter that nobody asks anything hears of a change by itself."""
+    stores = [RedisStore(redis_url, clock=clock, timeout=10) for _ in range(2)]
+    async with Limiter(SETTINGS, stores[0], clock) as here, Limiter(SETTINGS, stores[1], clock) as there:
+        await here.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute")
+        assert await limit_of(there) == 2
+        there.overrides.look_in_background(asyncio.get_running_loop())
+        while there.overrides._looking:  # noqa: ASYNC110 - what it waits for is a store
+            await asyncio.sleep(0)
+        assert await limit_of(there) == 9
+
+
+async def test_a_store_that_is_away_is_said_to_who_sets_and_to_nobody_else(clock: ManualClock) -> None:
+    """Setting raises; requests go on with what was known."""
+
+    class Deaf(MemoryStore):
+        async def notes(self, book: str, seen: int) -> Notes | None:
+            raise StoreError("away")
+
+    limiter = Limiter(SETTINGS, Deaf(clock=clock), clock)
+    assert await limit_of(limiter) == 2
+    with pytest.raises(StoreError):
+        await limiter.overrides.list()
+
+
+def test_a_refused_token_is_raised_in_another_process(redis_url: str) -> None:
+    """Set here, served there, without a restart and while it is being refused.
+
+    Workers look once a second, which leaves a second for the rest; on a machine that stands still it may take longer.
+    """
+    assert PAUSE <= 1
+    settings = {
+        "store": redis_url,
+        "store_timeout": 10,
+        "limits": [{"name": "token", "rate": "1/hour", "per": "token"}],
+    }
+    with uvicorn(settings) as url:
+        statuses = [httpx2.get(url, headers={"x-token": "secret-token"}).status_code for _ in range(2)]
+        assert statuses == [200, 429]
+        asyncio.run(_raise(settings))
+        began = time.monotonic()
+        assert _soon(lambda: httpx2.get(url, headers={"x-token": "secret-token"}).status_code == 200, began)
+        assert httpx2.get(url, headers={"x-token": "another-token"}).status_code == 200
+        assert httpx2.get(url, headers={"x-token": "another-token"}).status_code == 429
+
+
+async def _raise(settings: dict[str, Any]) -> None:
+    async with Limiter(RateLimitSettings.model_validate(settings)) as limiter:
+        await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="1000/hour")
+
+
+def _soon(condition: Callable[[], bool], began: float, within: float = 20) -> bool:
+    while time.monotonic() - began < within:
+        if condition():
+            return True
+        pause()
+    return False

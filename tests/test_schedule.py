@@ -1,0 +1,147 @@
+"""Schedules: hours of the week at which another rate holds, by the wall clock of a place."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ratelimit import Concurrency, Hours, Identity, Limit, Limiter, Quota, RateLimitSettings
+from ratelimit.schedule import DAYS
+from ratelimit.stores import Store
+from tests.support.clock import ManualClock
+
+NIGHT = Hours(start="22:00", end="06:00", rate="1/second")
+BERLIN = "Europe/Berlin"
+
+
+def at(*date: int, tz: str = "UTC", fold: int = 0) -> int:
+    return round(datetime(*date, tzinfo=ZoneInfo(tz), fold=fold).timestamp()) * 1_000_000  # type: ignore[arg-type, misc]
+
+
+def test_across_midnight() -> None:
+    """From the start on, and until before the end, on the next day."""
+    moments = [(21, 59), (22, 0), (23, 59), (0, 0), (5, 59), (6, 0), (12, 0)]
+    assert [NIGHT.hold(at(2026, 11, 20, *moment)) for moment in moments] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_days_are_those_on_which_a_span_begins() -> None:
+    """Friday's night goes on into Saturday morning; Friday morning is Thursday's."""
+    night = NIGHT.model_copy(update={"days": "fri"})
+    friday = (2026, 11, 20)
+    assert [night.hold(at(*friday, hour)) for hour in (1, 12, 22)] == [False, False, True]
+    assert [night.hold(at(2026, 11, 21, hour)) for hour in (5, 6, 22)] == [True, False, False]
+
+
+def test_whole_days() -> None:
+    """`00:00` to `24:00` is all of a day, and nothing of the next."""
+    weekend = Hours(start="00:00", end="24:00", days=["sat", "sun"], rate="1/second")
+    assert [
+        weekend.hold(at(2026, 11, 20, 23, 59)),
+        weekend.hold(at(2026, 11, 21)),
+        weekend.hold(at(2026, 11, 22, 23, 59)),
+    ] == [False, True, True]
+    assert not weekend.hold(at(2026, 11, 23))
+
+
+def test_when_clocks_are_set_forward_and_back() -> None:
+    """The wall clock counts: an hour shown twice is in the span twice, a skipped one never."""
+    early = Hours(start="02:30", end="03:15", tz=BERLIN, rate="1/second")
+    # In March, 02:00 becomes 03:00: what is left of the span are 15 minutes.
+    spring = [minute for minute in range(240) if early.hold(at(2026, 3, 28, 23) + minute * 60_000_000)]
+    assert spring == list(range(120, 135))
+    # In October, 02:00 to 03:00 is shown twice.
+    autumn = [minute for minute in range(300) if early.hold(at(2026, 10, 24, 22) + minute * 60_000_000)]
+    assert autumn == [*range(150, 180), *range(210, 255)]
+
+
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001 - in UTC
+    st.integers(0, 1439),
+    st.integers(0, 1439),
+    st.sampled_from(["UTC", BERLIN, "America/New_York", "Asia/Kolkata", "Pacific/Apia", "Australia/Lord_Howe"]),
+    st.sets(st.sampled_from(DAYS), min_size=1),
+)
+def test_hours_hold_as_a_person_would_read_a_clock(
+    moment: datetime, start: int, end: int, tz: str, days: set[Any]
+) -> None:
+    """A moment is in the span if, walking back over that place's wall clock, a start comes before an end."""
+    if start == end:
+        return
+    text = [f"{minute // 60:02}:{minute % 60:02}" for minute in (start, end)]
+    hours = Hours(start=text[0], end=text[1], tz=tz, days=sorted(days), rate="1/second")
+    local = moment.replace(tzinfo=UTC).astimezone(ZoneInfo(tz))
+    minute, today = local.hour * 60 + local.minute, DAYS[local.weekday()] in days
+    yesterday = DAYS[(local.date() - timedelta(days=1)).weekday()] in days
+    length = (end - start) % 1440
+    expected = ((minute - start) % 1440 < length) and (today if minute >= start else yesterday)
+    assert hours.hold(round(local.timestamp() * 1_000_000)) is expected
+
+
+async def test_off_peak_rates(store: Store, clock: ManualClock) -> None:
+    """At night more is admitted, by another rate or limit; the first hours that hold count."""
+    nights = [Hours(start="22:00", end="06:00", limit=9), Hours(start="05:00", end="07:00", limit=7)]
+    settings = RateLimitSettings(
+        limits=[
+            Limit(name="rate", rate="2/minute", per="org", schedule=[NIGHT.model_copy(update={"rate": "30/minute"})])
+        ],
+        quotas=[Quota(name="q", limit=3, period="day", per="org", schedule=nights)],
+        concurrency=[Concurrency(name="c", limit=1, per="org", schedule=nights)],
+    )
+    limiter = Limiter(settings, store, clock)
+
+    async def limits(hour: int) -> list[int]:
+        clock.now = at(2026, 11, 20, hour, 30)
+        return [limit.limit for limit in (await limiter.peek(Identity(org="o"))).limits]
+
+    assert [await limits(hour) for hour in (12, 23, 5, 6, 8)] == [
+        [2, 3, 1],
+        [30, 9, 9],
+        [30, 9, 9],
+        [2, 7, 7],
+        [2, 3, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"start": "7:00"}, "'7:00' is not a time of day"),
+        ({"end": "25:00"}, "'25:00' is not a time of day"),
+        ({"start": "24:00"}, "start: the day begins at '00:00'"),
+        ({"start": "06:00"}, "start and end are both '06:00': for whole days write '00:00' to '24:00'"),
+        ({"tz": "Europe/Atlantis"}, "'Europe/Atlantis' is not a time zone that this machine knows"),
+        ({"tz": "../etc/passwd"}, "is not a time zone"),
+        ({"days": []}, "names no day"),
+        ({"days": ["mon", "mon"]}, "names a day twice: mon, mon"),
+        ({"days": ["monday"]}, "days.0"),
+        ({"rate": None}, "needs a rate .for limits. or a limit"),
+        ({"limit": 5}, "and not both"),
+        ({"rate": "5"}, "'5' is not a rate"),
+        ({"hours": 5}, "hours\n"),
+    ],
+)
+def test_hours_that_mean_nothing(wrong: dict[str, Any], message: str) -> None:
+    """They are said when they are made, by the field."""
+    good: dict[str, Any] = {"start": "22:00", "end": "06:00", "rate": "1/second"}
+    with pytest.raises(ValidationError, match=message):
+        Hours(**{**good, **wrong})
+
+
+def test_hours_of_the_wrong_kind() -> None:
+    """A limit needs rates, the others numbers."""
+    with pytest.raises(ValidationError, match="0: a Limit needs hours with a rate, not with a limit"):
+        Limit(name="x", rate="1/second", schedule=[Hours(start="22:00", end="06:00", limit=4)])
+    with pytest.raises(ValidationError, match="0: a Quota needs hours with a limit, not with a rate"):
+        Quota(name="x", limit=1, schedule=[NIGHT])
