@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from starlette.routing import BaseRoute
 
 from ratelimit.errors import ConfigurationError
-from ratelimit.policy import FailureMode, Limit
+from ratelimit.policy import Cost, FailureMode, Limit
 from ratelimit.rate import Rate
+from ratelimit.schedule import Hours
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -30,11 +31,15 @@ class LimitOptions(TypedDict, total=False):
 
     burst: float
     plans: Mapping[str, Rate | str | None]
+    unit: str
     methods: str | Sequence[str]
-    cost: int
+    cost: Cost
     scope: str
+    shares: Mapping[str, float]
+    schedule: Sequence[Hours]
     shadow: bool
     on_store_failure: FailureMode
+    refund_on: int | Sequence[int]
     code: str | None
     detail: str | None
 

@@ -279,7 +279,7 @@ async def test_a_refusal_has_the_problem_of_its_kind(clock: ManualClock) -> None
     """429, `concurrency_exceeded`, with numbers and in the IETF fields."""
     settings = RateLimitSettings(
         concurrency=[Concurrency(name="runs", limit=1, per="org")],
-        response={"headers": ["x-ratelimit", "ietf"]},  # type: ignore[arg-type]
+        response={"headers": ["x-ratelimit", "ietf"]},
     )
     limiter = Limiter(settings, MemoryStore(clock=clock), clock)
     stage = Stage(limiter)

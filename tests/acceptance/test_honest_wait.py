@@ -6,26 +6,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.decision import Charge, Terms
+from ratelimit.stores import Op, Request
 from tests.acceptance.test_theorem import histories
 from tests.support.engines import Engine, admitted, fresh_key, terms
 
 
 @settings(max_examples=150)
-@given(case=histories(), asked=st.integers(1, 1500))
-def test_the_wait_is_exact(engine: Engine, case: tuple[Terms, list[tuple[int, int]]], asked: int) -> None:
-    """After any history, a cost is refused until 1 ms before `retry_after` and admitted at it."""
+@given(case=histories(), asked=st.integers(1, 1500), share=st.sampled_from([None, 0.1, 0.5, 0.9]), data=st.data())
+def test_the_wait_is_exact(
+    engine: Engine, case: tuple[Terms, list[tuple[int, int]]], asked: int, share: float | None, data: st.DataObject
+) -> None:
+    """After any history, a cost is refused until 1 ms before `retry_after` and admitted at it.
+
+    Also for who may use but a share, and after charges were settled up and down.
+    """
     one, history = case
-    key = fresh_key()
+    mine = terms(one.limit, one.window, one.allowance, share=None if share is None else int(one.limit * share))
+    key, made = fresh_key(), list[tuple[int, int]]()
     for wait, cost in history:
         engine.clock.advance(ms=wait)
-        engine.charge([Charge(one, key, cost)])
-    for cost in (1, min(asked, one.limit + one.allowance)):
-        (told,) = engine.charge([Charge(one, key, cost)], peek=True)
-        if told.retry_after:
+        if admitted(engine.charge([Charge(one, key, cost)])):
+            made.append((cost, engine.clock() // 1000))
+        if made and data.draw(st.integers(0, 3)) == 0:
+            before, at = made.pop(data.draw(st.integers(0, len(made) - 1)))
+            actual = data.draw(st.integers(0, 2 * before))
+            engine.run(Request([Charge(one, key, actual - before)], Op.ADJUST, 0, at))
+    for cost in (1, min(asked, mine.cap)):
+        (told,) = engine.charge([Charge(mine, key, cost)], peek=True)
+        if 0 < told.retry_after < math.inf:
             engine.clock.advance(ms=round(told.retry_after * 1000) - 1)
-            assert not admitted(engine.charge([Charge(one, key, cost)], peek=True))
+            assert not admitted(engine.charge([Charge(mine, key, cost)], peek=True))
             engine.clock.advance(ms=1)
-            assert admitted(engine.charge([Charge(one, key, cost)], peek=True))
+            assert admitted(engine.charge([Charge(mine, key, cost)], peek=True))
 
 
 def test_what_can_never_be_admitted_waits_for_ever(engine: Engine) -> None:

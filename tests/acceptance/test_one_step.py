@@ -18,7 +18,7 @@ WIDE: dict[str, list[dict[str, Any]]] = {
     "quotas": [{"name": "month", "limit": 100, "period": "month", "per": "org"}],
     "concurrency": [{"name": "runs", "limit": 100, "per": "org"}],
 }
-NARROW = {
+NARROW: dict[str, dict[str, Any]] = {
     "token": {"rate": "1/minute", "burst": 0},
     "org": {"rate": "1/hour"},
     "endpoint": {"rate": "1/second"},

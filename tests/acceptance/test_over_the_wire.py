@@ -53,7 +53,9 @@ def test_one_request_costs_one_command(redis_server: RedisServer, redis_url: str
     with uvicorn(settings_for(redis_url)) as url, redis_server.client() as client:
         httpx2.get(url, headers=WHO)  # Connects and loads the script.
         seen = monitored(redis_server, client, lambda: httpx2.get(url, headers=WHO))
-    assert [command.split()[0] for origin, command in seen if origin != "lua"] == ["EVALSHA"]
+    # The look for overrides, once a second in the background, may fall into it.
+    asked = [command.split()[0] for origin, command in seen if origin != "lua" and "overrides" not in command]
+    assert asked == ["EVALSHA"]
     assert {command.split()[0].upper() for origin, command in seen if origin == "lua"} <= {
         "TIME",
         "MGET",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.decision import Charge, Terms
+from ratelimit.stores import Op, Request
 from tests.support.engines import Engine, admitted, fresh_key, terms
 
 limits = st.one_of(st.integers(1, 64), st.integers(65, 1000))
@@ -63,6 +64,27 @@ def test_k_windows_admit_at_most_k_times_the_limit_and_one_burst(
     """Whatever the pattern of arrivals, any k consecutive windows hold at most k·L + C."""
     one, history = case
     spent = [(at, cost) for at, cost, ok in replay(engine, one, history) if ok]
+    for k in range(1, 6):
+        assert most_in_windows(spent, k * one.window * 1000) <= k * one.limit + one.allowance
+
+
+@settings(max_examples=150)
+@given(case=histories(), data=st.data())
+def test_the_bound_holds_for_what_was_settled(
+    engine: Engine, case: tuple[Terms, list[tuple[int, int]]], data: st.DataObject
+) -> None:
+    """Where charges are settled to less than was reserved, no span of windows holds more than k·L + C of it."""
+    one, history = case
+    key, spent = fresh_key(), list[tuple[int, int]]()
+    for wait, cost in history:
+        engine.clock.advance(ms=wait)
+        if admitted(engine.charge([Charge(one, key, cost)])):
+            spent.append((engine.clock() // 1000, cost))
+        number = data.draw(st.integers(0, 2 * len(spent)))
+        if number < len(spent):
+            at, before = spent[number]
+            spent[number] = at, data.draw(st.integers(0, before))
+            engine.run(Request([Charge(one, key, spent[number][1] - before)], Op.ADJUST, 0, at))
     for k in range(1, 6):
         assert most_in_windows(spent, k * one.window * 1000) <= k * one.limit + one.allowance
 

@@ -59,6 +59,7 @@ class History:
     def __init__(self) -> None:
         self.keys = [fresh_key() for _ in POLICIES]
         self.made: list[tuple[Request, int]] = []
+        self.holders = 0
 
     def request(self, step: Step) -> Request:
         charges = [self._charge(*one) for one in step.chosen]
@@ -70,7 +71,8 @@ class History:
             return self._correction(step, earlier, at)
         op = step.op if step.op in (Op.PEEK, Op.USAGE) else Op.CHARGE
         if op == Op.CHARGE and any(one.terms.kind == "concurrency" for one in charges):
-            return Request(charges, Op.HOLD, len(self.made) + 1)
+            self.holders += 1
+            return Request(charges, Op.HOLD, self.holders)
         return Request(charges, op)
 
     def note(self, request: Request, answer: Answer) -> None:
@@ -114,7 +116,7 @@ def test_a_batch_decides_as_one_by_one(redis_engine: RedisEngine, history: list[
     for wait, batch in history:
         for engine in (memory, redis_engine):
             engine.clock.advance(ms=wait)
-        sent = [told.request(step)._replace(holder=1000 + i) for i, step in enumerate(batch)]
+        sent = [told.request(step) for step in batch]
         answers = [memory.run(request) for request in sent]
         assert redis_engine.batch(sent) == answers
         for request, answer in zip(sent, answers, strict=True):

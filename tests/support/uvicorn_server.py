@@ -16,12 +16,21 @@ from tests.support.redis_server import free_port, pause
 @contextmanager
 def uvicorn(settings: dict[str, Any], *options: str, app: str = "tests.support.apps:app") -> Iterator[str]:
     """Serve the app with these settings and yield its address; fails if it does not come up."""
+    with uvicorn_process(settings, *options, app=app) as (url, _):
+        yield url
+
+
+@contextmanager
+def uvicorn_process(
+    settings: dict[str, Any], *options: str, app: str = "tests.support.apps:app"
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Serve as `uvicorn` does, and yield the process too."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *options]
     process = subprocess.Popen(command, env={**os.environ, "RATELIMIT": json.dumps(settings)})
     try:
         _wait_for(process, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         process.wait()
