@@ -3,12 +3,7 @@
 import argparse
 import asyncio
 import json
-import os
-import socket
-import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -22,6 +17,8 @@ from rich.panel import Panel
 from rich.progress import track
 from rich.rule import Rule
 
+from examples import overload
+from examples.serving import DemoError, serving
 from ratelimit import RateLimitSettings
 
 console = Console(highlight=False)
@@ -44,20 +41,23 @@ def main() -> int:
     return 0
 
 
-class DemoError(Exception):
-    """Says what did not happen as it should."""
-
-
 async def demo(store: str) -> None:
     await check_store(store)
-    async with server(store) as client:
+    admin = uuid4().hex
+    async with (
+        serving("examples.three_layers:app", RATELIMIT_STORE=store, ADMIN_KEY=admin) as url,
+        httpx.AsyncClient(base_url=url, timeout=10) as client,
+    ):
         where = "this process's memory" if store.startswith("memory") else "Redis"
         console.print(Panel(f"examples/three_layers.py is up under uvicorn, counting in [bold]{where}[/]"))
         await show_success(client)
-        await show_burst_and_refusal(client)
+        refused = await show_burst_and_refusal(client)
+        await show_override(client, refused, admin)
         await show_honest_wait(client)
         await show_organization(client)
+        await show_quota(client)
         await show_health(client)
+    await show_overload(store)
     console.print(Rule(style="green"))
     console.print(
         "[bold green]all as promised.[/] Next: [bold]make serve[/] leaves it running; README.md has the rest."
@@ -82,43 +82,6 @@ async def check_store(store: str) -> None:
         await client.aclose()
 
 
-@asynccontextmanager
-async def server(store: str) -> AsyncIterator[httpx.AsyncClient]:
-    port = free_port()
-    process = subprocess.Popen(  # noqa: S603 - our own server, with our own arguments
-        [sys.executable, "-m", "uvicorn", "examples.three_layers:app", "--port", str(port), "--log-level", "warning"],
-        env={**os.environ, "RATELIMIT_STORE": store},
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            await ready(client, process)
-            yield client
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            await client.get("/healthz")
-        except httpx.TransportError:
-            await asyncio.sleep(0.05)
-        else:
-            return
-    msg = "the server did not start; what it said stands above"
-    raise DemoError(msg)
-
-
 def bearer(org: str, plan: str = "team") -> dict[str, str]:
     """Make up a token; new ones each time, so that a demo on a shared Redis starts with full budgets."""
     return {"authorization": f"Bearer tk_{org}_{plan}_{uuid4().hex[:8]}"}
@@ -133,7 +96,7 @@ async def show_success(client: httpx.AsyncClient) -> None:
     expect(write.headers["x-ratelimit-remaining"] == "119", "119 writes are left after one")
 
 
-async def show_burst_and_refusal(client: httpx.AsyncClient) -> None:
+async def show_burst_and_refusal(client: httpx.AsyncClient) -> dict[str, str]:
     step(2, "a burst: 600/minute and 25 % more, then the refusal")
     token, served, last = bearer(uuid4().hex[:6]), 0, None
     for _ in track(range(760), description="   760 reads as fast as they go", console=console, transient=True):
@@ -142,10 +105,18 @@ async def show_burst_and_refusal(client: httpx.AsyncClient) -> None:
     console.print(f"   760 reads sent: [green]{served} served[/], [red]{760 - served} refused[/]; the last answer:")
     expect(served == 750, f"750 are served, not {served}")
     show(last, 429, body=True)
+    return token
+
+
+async def show_override(client: httpx.AsyncClient, token: dict[str, str], admin: str) -> None:
+    step(3, "the same token, raised to 2000/minute while it is being refused")
+    wanted = {"policy": "token-reads", "token": token["authorization"].removeprefix("Bearer "), "rate": "2000/minute"}
+    show(await client.put("/internal/overrides", json=wanted, headers={"x-admin-key": admin}), 200)
+    show(await client.get("/api/agents", headers=token), 200)
 
 
 async def show_honest_wait(client: httpx.AsyncClient) -> None:
-    step(3, "who waits exactly Retry-After is admitted (5 per 3 seconds)")
+    step(4, "who waits exactly Retry-After is admitted (5 per 3 seconds)")
     token = bearer(uuid4().hex[:6])
     for _ in range(5):
         await client.get("/api/search", headers=token)
@@ -157,7 +128,7 @@ async def show_honest_wait(client: httpx.AsyncClient) -> None:
 
 
 async def show_organization(client: httpx.AsyncClient) -> None:
-    step(4, "the organization's limit (here 10/minute) stops its second token")
+    step(5, "the organization's limit (here 10/minute) stops its second token")
     org = uuid4().hex[:6]
     first, second = bearer(org, "trial"), bearer(org, "trial")
     for _ in range(10):
@@ -166,10 +137,25 @@ async def show_organization(client: httpx.AsyncClient) -> None:
     expect(refused.headers["x-ratelimit-scope"] == "org", "it is the organization's limit that speaks")
 
 
+async def show_quota(client: httpx.AsyncClient) -> None:
+    step(6, "a monthly quota (here 20 requests) is used up: 403, nothing to retry")
+    token = bearer(uuid4().hex[:6], "starter")
+    for _ in range(20):
+        await client.get("/api/agents", headers=token)
+    refused = show(await client.get("/api/agents", headers=token), 403, body=True)
+    expect("retry-after" not in refused.headers, "no Retry-After")
+    expect("x-ratelimit-remaining" not in refused.headers, "no Remaining")
+
+
 async def show_health(client: httpx.AsyncClient) -> None:
-    step(5, "a health check is free, and carries no rate-limit header")
+    step(7, "a health check is free, and carries no rate-limit header")
     answer = show(await client.get("/healthz"), 200)
     expect(not any(name.startswith("x-ratelimit") for name in answer.headers), "no rate-limit header")
+
+
+async def show_overload(store: str) -> None:
+    step(8, "overload: backfill at 5 times the capacity, and people do not notice")
+    expect(await overload.show(store, console, seconds=4), "people are served, and the flood is told 429 and when")
 
 
 def step(number: int, text: str) -> None:
@@ -203,7 +189,9 @@ def title(name: str) -> str:
 def when(name: str, value: str) -> str:
     if name != "x-ratelimit-reset":
         return ""
-    return f" [dim]({datetime.fromtimestamp(int(value), UTC):%H:%M:%S} UTC)[/]"
+    moment = datetime.fromtimestamp(int(value), UTC)
+    shown = f"{moment:%H:%M:%S}" if moment.date() == datetime.now(UTC).date() else f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f" [dim]({shown} UTC)[/]"
 
 
 def expect(holds: object, promise: str) -> None:

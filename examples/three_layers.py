@@ -1,13 +1,17 @@
 """Contract A: every request is counted for its token, its organization and, on some routes, its endpoint."""
 
 import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from ratelimit import Identity, RateLimitMiddleware, RateLimitSettings, limit
+from ratelimit import ConfigurationError, Identity, Limiter, RateLimitMiddleware, RateLimitSettings, exempt, limit
 from ratelimit.http.identify import bearer_token
 
 settings = RateLimitSettings.from_file(
@@ -16,17 +20,30 @@ settings = RateLimitSettings.from_file(
 )
 
 
+ADMIN_KEY = os.environ.get("ADMIN_KEY", secrets.token_hex())
+
+
 def identify(connection: HTTPConnection) -> Identity | None:
-    """Read `tk_<org>_<plan>_<secret>`: made-up tokens that say it all; a real app looks a token up."""
+    """Read `tk_<org>_<plan>_<secret>`, `sa_…` for service accounts that backfill: made-up tokens that say it all.
+
+    A real app looks a token up.
+    """
     token = bearer_token(connection)
     if token is None or token.count("_") != 3:
         return None
-    _, org, plan, _ = token.split("_")
-    return Identity(token=token, org=org, plan=plan)
+    kind, org, plan, _ = token.split("_")
+    return Identity(token=token, org=org, plan=plan, priority="backfill" if kind == "sa" else None)
 
 
-app = FastAPI(title="Three layers")
-app.add_middleware(RateLimitMiddleware, settings=settings, identify=identify)
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with app.state.limiter:
+        yield
+
+
+app = FastAPI(title="Three layers", lifespan=lifespan)
+app.state.limiter = Limiter(settings)
+app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter, identify=identify)
 api = APIRouter(prefix="/api")
 
 
@@ -66,6 +83,37 @@ def search(q: str = "") -> dict[str, str]:
 @api.get("/exports/full")
 async def export() -> dict[str, str]:
     return {"export": "everything"}
+
+
+@api.post("/backfill", status_code=202)
+async def backfill() -> dict[str, str]:
+    return {"accepted": uuid4().hex}
+
+
+@api.get("/usage")
+async def usage(request: Request) -> dict[str, int]:
+    used = await request.app.state.limiter.usage(identify(request) or Identity())
+    return {quota.policy: quota.used for quota in used}
+
+
+class Raise(BaseModel):
+    policy: str
+    token: str
+    rate: str
+
+
+@app.put("/internal/overrides")
+@exempt
+async def raise_limit(wanted: Raise, request: Request) -> dict[str, str]:
+    """Raise one token's limit while the app runs; every worker feels it within two seconds."""
+    if not secrets.compare_digest(request.headers.get("x-admin-key", ""), ADMIN_KEY):
+        raise HTTPException(403)
+    try:
+        key = {"token": wanted.token}
+        await request.app.state.limiter.overrides.set(policy=wanted.policy, key=key, rate=wanted.rate)
+    except ConfigurationError as error:
+        raise HTTPException(422, str(error)) from None
+    return {wanted.policy: wanted.rate}
 
 
 @app.get("/healthz")

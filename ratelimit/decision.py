@@ -230,10 +230,13 @@ class Decision:
 
 
 def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:
-    """Return the limit with the fewest requests left, an exhausted one before one that has burst left."""
-    tightest, fewest = None, (math.inf, True)
+    """Return the limit with the fewest requests left, an exhausted one before one that has burst left.
+
+    The capacity of the service, whose numbers are nobody's business, speaks only where there is no other.
+    """
+    tightest, fewest = None, (True, math.inf, True)
     for limit in limits:
-        left = (limit.remaining // max(1, limit.cost), not limit.exhausted)
+        left = (limit.scope == GLOBAL, limit.remaining // max(1, limit.cost), not limit.exhausted)
         if limit.kind == "limit" and not limit.shadow and left < fewest:
             tightest, fewest = limit, left
     return tightest

@@ -68,3 +68,11 @@ def test_slots_are_cut_as_the_design_says(limit: int, allowance: int, period: in
     """1 ms where L + C ≤ 64, else a 64th of the window, rounded up; and as many as cover the window."""
     terms = Terms(kind="limit", policy="p", scope="token", limit=limit, window=period, allowance=allowance)
     assert (terms.slot, terms.span) == (slot, span)
+
+
+def test_capacity_speaks_only_where_it_is_alone() -> None:
+    """The numbers of the whole service are not told to who has limits of his own."""
+    own, capacity = one("own", 500), one("capacity", 3, scope="global")
+    assert Decision.of([own, capacity]).binding is own
+    assert Decision.of([capacity]).binding is capacity
+    assert Decision.of([own, one("capacity", 0, 5, scope="global")]).status == 429

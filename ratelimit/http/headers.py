@@ -99,7 +99,8 @@ def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:
 
 
 def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:
-    limits = [limit for limit in decision.limits if limit.kind == "limit" and not limit.shadow]
+    every = [limit for limit in decision.limits if limit.kind == "limit" and not limit.shadow]
+    limits = [limit for limit in every if not limit.is_capacity] or every
     # A redirect that said "nothing left" would make clients wait before they follow it.
     left = [(limit, limit.remaining) for limit in limits if limit.remaining or not redirect]
     return _ietf(limits, left)

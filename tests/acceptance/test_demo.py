@@ -18,7 +18,7 @@ def demo(store: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 def test_the_demo_shows_everything_and_ends_with_0(kind: str, request: pytest.FixtureRequest) -> None:
-    """Success, burst, refusal with its whole body, an honest wait, the organization, a free health check."""
+    """Success, burst, refusal with its whole body, a raise, an honest wait, layers, the quota, and the shed."""
     done = demo("memory://" if kind == "memory" else request.getfixturevalue("redis_url"))
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in (
@@ -28,7 +28,12 @@ def test_the_demo_shows_everything_and_ends_with_0(kind: str, request: pytest.Fi
         "Retry-After:",
         '"violated-policies"',
         "X-RateLimit-Scope: org",
+        "PUT /internal/overrides 200 OK",
+        "GET /api/agents 403 Forbidden",
+        '"code": "monthly_quota_exceeded"',
         "GET /healthz 200 OK",
+        "people",
+        "backfill",
         "all as promised",
     ):
         assert shown in done.stdout, shown
