@@ -80,6 +80,23 @@ def test_the_environment_changes_the_store_alone(monkeypatch: pytest.MonkeyPatch
     assert (settings.store, [one.name for one in settings.limits]) == ("redis://cache/3", ["token"])
 
 
+async def test_the_page_beyond_rates_is_right(capsys: pytest.CaptureFixture[str], clock: ManualClock) -> None:
+    """All its snippets run, one after the other, and the endpoint settles what it says."""
+    names = run(*snippets_of("beyond-rates.md"))
+    limiter = Limiter(names["settings"], MemoryStore(clock=clock), clock)
+    await names["job"](limiter)
+    assert "tokens-month 1200 of 50000000 tokens last: 0" in capsys.readouterr().out
+    assert await names["run"](limiter) == "done"
+    await names["raise_one"](limiter)
+    assert capsys.readouterr().out == "org {'org': 'acme'} 12000/minute\n"
+    app = names["app"]
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, identify=lambda _: Identity(org="other"))
+    with TestClient(app) as client:
+        assert client.get("/answer").text == '"42"'
+    used = {quota.policy: quota.used for quota in await limiter.usage(Identity(org="other"))}
+    assert (used["requests"], used["tokens-month"]) == (1, 812)
+
+
 def test_the_page_on_testing_is_right() -> None:
     """Its own test passes, and its switch is off."""
     switched, stopped = snippets_of("testing.md")
