@@ -57,7 +57,7 @@ class Receipt:
         return bool(self._noted)
 
     def spend(self, costs: Mapping[str, int]) -> None:
-        """Note what was spent so far, in addition to what was noted before."""
+        """Note what was spent so far, in addition to what was noted or settled before."""
         self._check(costs)
         noted = self._noted = self._noted or {}
         for name, amount in costs.items():
@@ -66,12 +66,14 @@ class Receipt:
     def settle(self, costs: Mapping[str, int]) -> Awaitable[None]:
         """Make the charges of these policies and units what was really spent, in one step."""
         self._check(costs)
+        self._noted = {**(self._noted or {}), **costs}
         return self._adjust(self._differences(costs))
 
     def refund(self, status: int) -> Awaitable[None]:
-        """Give back the charges whose policies ask for it where the app answers with `status`."""
-        refunded = [charge for charge in self._charged() if status in charge.terms.refund_on]
-        return self._adjust([change for charge in refunded for change in self._change(charge, 0)])
+        """Give back, for good, the charges whose policies ask for it where the app answers with `status`."""
+        costs = self._charged()
+        refunded = [charge for charge in costs if status in charge.terms.refund_on]
+        return self._adjust([charge._replace(cost=-cost) for charge in refunded if (cost := costs.pop(charge))])
 
     def undo(self) -> Awaitable[None]:
         """Give back everything."""
@@ -81,7 +83,7 @@ class Receipt:
     def finish(self, hold: str | None = None) -> Awaitable[None]:
         """Give back the slots (only those of `hold`), and settle what was noted, in one step."""
         slots = [slot._replace(cost=-1) for slot in self._taken_slots(hold)]
-        noted, self._noted = (self._noted, None) if hold is None else (None, self._noted)
+        noted = self._noted if hold is None else None
         return self._adjust([*slots, *(self._differences(noted) if noted else ())])
 
     def keep(self) -> None:

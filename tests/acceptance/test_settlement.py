@@ -86,6 +86,19 @@ async def test_what_is_noted_is_settled_at_the_end(store: Store, clock: ManualCl
     assert await used(limiter, store) == {"rate": 1, "token-tokens": 123, "org-tokens": 123, "tokens-month": 123}
 
 
+async def test_what_is_noted_adds_to_what_was_settled(store: Store, clock: ManualClock) -> None:
+    """A total takes the place of what was noted before it, and what is noted after it adds to it."""
+    limiter = limiter_with(store, clock)
+    decision = await limiter.check(WHO)
+    decision.spend({"tokens": 12})
+    await decision.settle({"tokens": 800})
+    await limiter.finish(decision)
+    assert (await used(limiter, store))["org-tokens"] == 800
+    decision.spend({"tokens": 12})
+    await limiter.finish(decision)
+    assert (await used(limiter, store))["org-tokens"] == 812
+
+
 @pytest.mark.parametrize("costs", [{"tokens": -1}, {"tokens": 1.5}, {"tokens": True}, {"bananas": 1}])
 async def test_what_is_no_cost(store: Store, clock: ManualClock, costs: Any) -> None:
     """Negative amounts and unknown names are said, and nothing is changed."""
@@ -239,6 +252,29 @@ async def test_ten_thousand_requests_of_which_a_fifth_do_not_end(
     # Those that were charged and never began to answer keep their estimate.
     expected = sum(chat.spent) + ESTIMATE * (counted["rate"] - len(chat.spent))
     assert [counted[name] for name in ("token-tokens", "org-tokens", "tokens-month")] == [expected] * 3
+
+
+async def test_what_is_given_back_stays_so(store: Store, clock: ManualClock) -> None:
+    """A charge that the status of the answer gave back is neither settled nor given back again."""
+    quota = {
+        "name": "q",
+        "limit": 1000,
+        "period": "month",
+        "per": "org",
+        "unit": "tokens",
+        "cost": 10,
+        "refund_on": 500,
+    }
+    limiter = limiter_with(store, clock, quotas=[quota])
+    decision = await limiter.check(WHO)
+    decision.spend({"tokens": 99})
+    (receipt,) = decision.receipts
+    for _ in range(2):
+        await receipt.refund(200)
+        await receipt.refund(500)
+    await decision.settle({"tokens": 5})
+    await limiter.finish(decision)
+    assert await used(limiter, store) == {"q": 0}
 
 
 REFUNDED = {"name": "one", "rate": "1/minute", "per": "token", "refund_on": [401, 403, 500]}
