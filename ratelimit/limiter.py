@@ -16,6 +16,7 @@ from ratelimit.plan import UNKNOWN, Plan
 from ratelimit.policy import Concurrency
 from ratelimit.rate import MAX_LIMIT
 from ratelimit.resilience import Guard
+from ratelimit.rules import Rules
 from ratelimit.settings import RateLimitSettings
 from ratelimit.stores import Op, Request, Store, open_store
 
@@ -67,11 +68,13 @@ class Limiter:
         allowed without limits. A `cost` that is no positive integer raises `ConfigurationError`.
         """
         _check_amount("cost", cost)
-        return await self.decide(await self._charges(identity, method, endpoint, cost))
+        rules, charges = await self._charges(identity, method, endpoint, cost)
+        return await self.decide(charges, op=Op.HOLD if rules.holds else Op.CHARGE)
 
     async def peek(self, identity: Identity, *, method: str = "GET", endpoint: str = UNKNOWN) -> Decision:
         """Return the decision that one more request would get, charging nothing; `remaining` is as it stands."""
-        return await self.decide(await self._charges(identity, method, endpoint, 1), peek=True)
+        _, charges = await self._charges(identity, method, endpoint, 1)
+        return await self.decide(charges, op=Op.PEEK)
 
     async def consume(
         self,
@@ -150,12 +153,13 @@ class Limiter:
         answer = await self._guard.ask(Request(charges, Op.USAGE))
         return tuple(_usage(charge, told, answer.now) for charge, told in zip(charges, answer.numbers, strict=True))
 
-    async def decide(self, charges: Sequence[Charge], *, peek: bool = False, op: Op | None = None) -> Decision:
-        """Decide charges that are already made out, as `plan` makes them; all doors end here."""
+    async def decide(self, charges: Sequence[Charge], *, op: Op = Op.CHARGE) -> Decision:
+        """Decide charges that are already made out, as `plan` makes them; all doors end here.
+
+        `op` is `Op.HOLD` where there may be slots among them.
+        """
         if not charges:
             return Decision(True)
-        if op is None:
-            op = Op.PEEK if peek else Op.HOLD if any(charge.terms.lease for charge in charges) else Op.CHARGE
         decision = await self._guard.decide(charges, op)
         for limit in decision.limits:
             if limit.shadow and limit.retry_after > 0:
@@ -184,7 +188,7 @@ class Limiter:
     @asynccontextmanager
     async def _slot(self, policy: str, identity: Identity, method: str, endpoint: str) -> AsyncIterator[Decision]:
         charge = await self._charge(policy, identity, 1, method, endpoint)
-        decision = await self.decide([] if charge is None else [charge])
+        decision = await self.decide([] if charge is None else [charge], op=Op.HOLD)
         if not decision.allowed:
             raise LimitExceeded(f"no slot of {policy!r} is free; try again in {decision.retry_after:g} s", decision)
         try:
@@ -198,10 +202,12 @@ class Limiter:
         await self.start()
         return self.plan.charge(policy, identity, amount, self.clock(), method=method.upper(), endpoint=endpoint)
 
-    async def _charges(self, identity: Identity, method: str, endpoint: str, cost: int) -> list[Charge]:
+    async def _charges(
+        self, identity: Identity, method: str, endpoint: str, cost: int
+    ) -> tuple[Rules, Sequence[Charge]]:
         await self.start()
         rules = self.plan.rules(self.plan.endpoint(method.upper(), endpoint))
-        return rules.charges(identity, cost, now=self.clock())
+        return rules, rules.charges(identity, cost, now=self.clock())
 
 
 def _usage(charge: Charge, told: tuple[int, int, int], now: int) -> Usage:

@@ -13,7 +13,7 @@ from ratelimit.identity import Identity
 from ratelimit.keys import Keys, escape
 from ratelimit.policy import Limit, Policy, Quota
 from ratelimit.rate import MAX_LIMIT
-from ratelimit.rules import Raised, Rule, Rules, values_of
+from ratelimit.rules import Made, Raised, Rule, Rules, values_of
 from ratelimit.settings import RateLimitSettings, policy_problems, split_entry
 from ratelimit.style import PathPattern, ResponseStyle
 
@@ -66,6 +66,7 @@ class Plan:
         self._raised: dict[str, dict[str, Raised]] = {}
         self._named: dict[str, Rule] = {}
         self._countable: set[str] = set()
+        self._made = Made()
         self._policies = [(self._rule(policy), _patterns(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
         self._rules: dict[Endpoint, Rules] = {}
@@ -136,6 +137,8 @@ class Plan:
             for gone in own.keys() - new.keys():
                 del own[gone]
             own.update(new)
+        ends = (until for each in raised.values() for _, until in each.values())
+        self._made.forget(changing=any(until is not None for until in ends))
 
     def place(self, policy: str, key: Mapping[str, str]) -> str:
         """Return what names one counter of a policy, of the values of its dimensions; `token_hash` may replace `token`.
@@ -179,7 +182,7 @@ class Plan:
         return self._rules_at(endpoint, applying, style)
 
     def _rules_at(self, endpoint: Endpoint, rules: list[Rule], style: ResponseStyle) -> Rules:
-        return Rules(rules, style, self._keys, label=endpoint.label, method=endpoint.method)
+        return Rules(rules, style, self._keys, self._made, label=endpoint.label, method=endpoint.method)
 
     def _rule(self, policy: Policy) -> Rule:
         rule = Rule(policy, self._keys, self._raised.setdefault(policy.name, {}))

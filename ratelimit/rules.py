@@ -24,6 +24,12 @@ ANYBODY: Final = "*"
 _MOST_TERMS: Final = 4096
 """Granted rates that are remembered per policy; beyond that they are made anew."""
 
+_MOST_MADE: Final = 4096
+"""Identities at endpoints whose charges are remembered, together; beyond that they are made anew."""
+
+_LONGEST: Final = 256
+"""Characters of a token whose charges are remembered: callers choose them, but not how much memory they take."""
+
 _MINUTE: Final = 60_000_000
 _ATTRIBUTES: Final = ("org", "ip", "plan")
 
@@ -154,15 +160,43 @@ def _terms(policy: Policy, amount: Amount, share: float | None) -> Terms:
     return Terms(**common)  # type: ignore[arg-type]
 
 
+class Made:
+    """The charges that were made for callers who come again; whoever changes what they would be forgets them all.
+
+    `changing` says that they depend on the time, because an override ends.
+    """
+
+    def __init__(self) -> None:
+        self._charges: dict[tuple[object, ...], Sequence[Charge]] = {}
+        self.get = self._charges.get
+        self.changing = False
+
+    def keep(self, key: tuple[object, ...], charges: Sequence[Charge]) -> None:
+        """Remember the charges of one caller at one endpoint."""
+        if len(self._charges) >= _MOST_MADE:
+            self._charges.clear()
+        self._charges[key] = charges
+
+    def forget(self, *, changing: bool) -> None:
+        """Remember nothing that was made before."""
+        self._charges.clear()
+        self.changing = changing
+
+
 class Rules:
     """What holds at one endpoint: its policies, compiled, and the style of its answers."""
 
-    def __init__(self, rules: Sequence[Rule], style: ResponseStyle, keys: Keys, *, label: str, method: str) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], style: ResponseStyle, keys: Keys, made: Made, *, label: str, method: str
+    ) -> None:
         self.rules = tuple(rules)
         self.policies = tuple(rule.policy for rule in rules)
         self.asking = tuple(rule.policy for rule in rules if rule.asks)
         self.kept = any(policy.kind == "concurrency" or policy.refund_on for policy in self.policies)
         self.style = style
+        self.holds = any(policy.kind == "concurrency" for policy in self.policies)
+        self._made = made
+        self._steady = not any(policy.schedule for policy in self.policies)
         self._keys = keys
         self._fixed = {"endpoint": escape(label), "method": escape(method)}
         self._dimensions = sorted(set[str]().union(*(rule.dimensions for rule in self.rules)) - self._fixed.keys())
@@ -175,14 +209,29 @@ class Rules:
         now: int = 0,
         beside: Sequence[Policy] = (),
         asked: Mapping[str, int] | None = None,
-    ) -> list[Charge]:
+    ) -> Sequence[Charge]:
         """Return what one request of `identity` is charged, in the order in which the policies were declared.
 
         `now` are epoch microseconds, for schedules and overrides. `beside` are policies that an outer limiter has
         already charged for this request. `asked` are the costs that functions told for it, by policy.
         """
+        plain = cost == 1 and asked is None and not beside and not identity.rates
+        if not (plain and self._steady) or self._made.changing:
+            return self._make(identity, cost, now, beside, asked or {})
+        token, more = identity.token, identity.dimensions
+        caller = (token, identity.org, identity.ip, identity.plan, identity.priority)
+        key = (self, *caller, *more.items()) if more else (self, *caller)
+        made = self._made.get(key)
+        if made is None:
+            made = self._make(identity, cost, now, beside, {})
+            if token is None or len(token) <= _LONGEST:
+                self._made.keep(key, made)
+        return made
+
+    def _make(
+        self, identity: Identity, cost: int, now: int, beside: Sequence[Policy], told: Mapping[str, int]
+    ) -> Sequence[Charge]:
         values = {**self._fixed, **values_of(identity, self._dimensions, self._keys)}
-        told = asked or {}
         charges = []
         for rule in self.rules:
             if not beside or rule.policy not in beside:

@@ -10,11 +10,15 @@ Any k consecutive windows admit at most k·limit + allowance; the proof stands i
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from ratelimit.decision import MAX_SLOTS, NEVER, Terms
 
 Entry = tuple[int, int, int]
 """Stamp (milliseconds since the epoch), count and x (units)."""
+
+
+_NOTHING: Final[Entry] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -27,6 +31,25 @@ class Window:
     last: Entry | None = None
     older: list[Entry] = field(default_factory=list)
     carries: bool = False
+
+    def is_open(self, terms: Terms, now: int, cost: int) -> bool:
+        """Say whether `cost` is admitted by a glance: the last slot goes on, none has left, and something remains."""
+        last, older = self.last, self.older
+        return (
+            last is not None
+            and last[0] >= now
+            and self.total + cost < terms.usable
+            and not self.excess
+            and (not older or older[0][0] >= now - terms.span)
+            and (self.carries or not terms.allowance)
+        )
+
+    def add(self, terms: Terms, now: int, cost: int) -> tuple[int, int, int]:
+        """Count `cost` units in a window that `is_open`, and return (remaining, reset, wait) as after a charge."""
+        stamp, count, _ = self.last or _NOTHING
+        self.last = (stamp, count + cost, 0)
+        self.total += cost
+        return terms.usable - self.total, stamp + 1 + terms.span - now, 0
 
     def expires(self, terms: Terms) -> int:
         """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""

@@ -21,6 +21,7 @@ from ratelimit.identity import Identity
 from ratelimit.limiter import Limiter
 from ratelimit.rules import Rules
 from ratelimit.settings import RateLimitSettings
+from ratelimit.stores import Op
 from ratelimit.style import ResponseStyle
 
 logger = logging.getLogger("ratelimit")
@@ -86,7 +87,7 @@ class RateLimitMiddleware:
             asked, receive = await ask(rules.asking, scope, receive)
         beside = outer.policies if outer is not None else ()
         charges = rules.charges(identity, now=self.limiter.clock(), beside=beside, asked=asked)
-        decision = await self.limiter.decide(charges)
+        decision = await self.limiter.decide(charges, op=Op.HOLD if rules.holds else Op.CHARGE)
         trail = Trail(decision, rules) if outer is None else outer.extended(decision, rules)
         scope.setdefault("state", {})["ratelimit"] = trail.decision
         if not trail.decision.allowed:

@@ -8,7 +8,7 @@ from ratelimit import MemoryStore, ServiceLimit
 from ratelimit.decision import Charge
 from ratelimit.stores import Op, Request
 from tests.support.clock import ManualClock
-from tests.support.engines import terms
+from tests.support.engines import quota, terms
 
 
 def decide(store: MemoryStore, charges: list[Charge], *, peek: bool = False) -> list[ServiceLimit]:
@@ -93,3 +93,20 @@ def test_refusals_and_looks_make_no_keys(clock: ManualClock) -> None:
     decide(store, [Charge(terms(5), "b", 6)])
     assert len(store) == 0
     assert repr(store) == "<MemoryStore keys=0>"
+
+
+def test_levels_are_kept_and_push_nobody_out(clock: ManualClock) -> None:
+    """What stands above zero is never forgotten, at zero it is gone, and others have all of `max_keys`."""
+    store = MemoryStore(clock=clock, max_keys=2)
+    level = quota(10, None)
+    for n in range(5):
+        decide(store, [Charge(level, f"level{n}", 3)])
+    for n in range(2):
+        decide(store, [Charge(terms(5), f"window{n}")])
+    clock.advance(seconds=10**9)
+    decide(store, [Charge(terms(5), "window")])
+    assert [decide(store, [Charge(level, f"level{n}")], peek=True)[0].remaining for n in range(5)] == [7] * 5
+    for n in range(5):
+        store.run(Request([Charge(level, f"level{n}", -3)], Op.RELEASE))
+    assert len(store) == 1
+    assert len(store._heap) == 1
