@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
+from ratelimit.errors import ConfigurationError
 from ratelimit.periods import Period
+from ratelimit.rate import MAX_LIMIT
 
 Kind = Literal["limit", "quota", "concurrency"]
 
@@ -147,6 +149,10 @@ class Receipt(Protocol):
     """
 
     @property
+    def countable(self) -> set[str]:
+        """The policies and units of the settings that may be spent and settled."""
+
+    @property
     def unsettled(self) -> bool:
         """Whether something was noted that the store does not know yet."""
 
@@ -192,7 +198,8 @@ class Decision:
         if not violated:
             return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded, receipts)
         binding = max(violated, key=lambda limit: limit.retry_after)
-        return cls(False, binding.status, binding.retry_after, tuple(limits), violated, binding, degraded, receipts)
+        # What is refused has taken nothing, and there is nothing to settle.
+        return cls(False, binding.status, binding.retry_after, tuple(limits), violated, binding, degraded)
 
     def spend(self, costs: Mapping[str, int]) -> None:
         """Note units that the request has really used, by unit or policy (`{"tokens": 12}`), adding up.
@@ -201,6 +208,7 @@ class Decision:
         off. Callable from any thread; does not wait. An amount that is no integer ≥ 0, or a name that is neither a
         unit nor a policy of the settings, raises `ConfigurationError` and notes nothing.
         """
+        self._check(costs)
         for receipt in self.receipts:
             receipt.spend(costs)
 
@@ -212,8 +220,18 @@ class Decision:
         later corrects them. It is done even where the caller is cancelled meanwhile, and never fails because of a
         store. Policies that did not apply to this caller are passed over; errors are those of `spend`.
         """
+        self._check(costs)
         for settled in [receipt.settle(costs) for receipt in self.receipts]:
             await settled
+
+    def _check(self, costs: Mapping[str, object]) -> None:
+        known = set[str]().union(*(receipt.countable for receipt in self.receipts))
+        for name, amount in costs.items():
+            if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_LIMIT:
+                raise ConfigurationError(f"{name}: must be an integer between 0 and {MAX_LIMIT}, got {amount!r}")
+            if self.receipts and name not in known:
+                names = ", ".join(sorted(known)) or "none"
+                raise ConfigurationError(f"{name}: is neither a policy nor a unit that is counted; known are {names}")
 
     @classmethod
     def unavailable(cls, retry_after: float = 1.0) -> Self:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from starlette.routing import BaseRoute
 
 from ratelimit.errors import ConfigurationError
-from ratelimit.policy import Cost, FailureMode, Limit
+from ratelimit.fields import Cost
+from ratelimit.policy import FailureMode, Limit
 from ratelimit.rate import Rate
 from ratelimit.schedule import Hours
 

@@ -1,11 +1,12 @@
 """How the fields of policies are read: texts, rates, methods, paths, and clear words for what is none."""
 
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WrapValidator
 
 from ratelimit.rate import MAX_LIMIT, Rate
 
@@ -110,6 +111,33 @@ PlanAmount = Annotated[
     BeforeValidator(_plan_amount, json_schema_input_type=int | str | None),
     PlainSerializer(lambda amount: UNLIMITED if amount is None else amount),
 ]
+
+
+CostOf = Callable[[Any], int | Awaitable[int]]
+"""Tells what a request (`starlette.requests.Request`, or `HTTPConnection` for a WebSocket) costs; may be async."""
+
+
+def _cost(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Return a function that takes the request, or what `check` finds to be a number."""
+    if not callable(value):
+        return check(value)
+    try:
+        inspect.signature(value).bind(None)
+    except (TypeError, ValueError):
+        raise ValueError("must be a number, or a function that takes the request and nothing else") from None
+    if isinstance(value, type):
+        raise ValueError(f"must be a number or a function, not the class {value.__name__}")
+    return value
+
+
+if TYPE_CHECKING:
+    Cost = int | CostOf
+else:
+    Cost = Annotated[
+        Amount,
+        WrapValidator(_cost),
+        PlainSerializer(lambda cost: cost),
+    ]
 
 
 class Checked(BaseModel):

@@ -54,7 +54,7 @@ class Limiter:
         self.clock: Clock = clock or system_clock
         if store is None:
             store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
-        self._guard = Guard(store, self.clock, self.plan.check_costs)
+        self._guard = Guard(store, self.clock, self.plan.countable)
         self.overrides = Overrides(self.plan, store, self.clock)
 
     async def check(
@@ -88,8 +88,9 @@ class Limiter:
     ) -> Decision:
         """Charge `amount` units of one limit or quota, by its name, wherever it stands.
 
-        With `force` they are counted even where they exceed it: they are already spent. A policy that does not apply
-        to `identity` allows. An amount that is no positive integer, an unknown policy, a `Concurrency` (see `slot`) or
+        With `force` they are counted even where they exceed it: they are already spent. `identity` names the counter as
+        it does for requests: for a policy by token, with the organization that the token came with. A policy that does
+        not apply to it allows. An amount that is no positive integer, an unknown policy, a `Concurrency` (see `slot`) or
         one that is counted for each endpoint, where none is given, raise `ConfigurationError`.
         """
         _check_amount("amount", amount)
@@ -169,6 +170,7 @@ class Limiter:
     async def start(self) -> None:
         """Read the overrides and watch for changes; done by itself before the first decision of an event loop."""
         if not self.overrides.watching:
+            self._guard.closed = False
             await self.overrides.watch()
 
     async def aclose(self) -> None:

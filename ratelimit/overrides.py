@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 import msgpack
 
 from ratelimit.clock import Clock
-from ratelimit.errors import ConfigurationError, StoreError
+from ratelimit.errors import ConfigurationError
 from ratelimit.keys import escape
 from ratelimit.plan import Plan
 from ratelimit.policy import Limit
@@ -23,6 +23,10 @@ logger = logging.getLogger("ratelimit")
 
 PAUSE: Final = 1.0
 """Seconds between two looks at the store: one small call, from the background of each worker."""
+
+
+_END_OF_TIME: Final = 250_000_000_000_000_000
+"""Microseconds since the epoch up to which dates can be told, some 8,000 years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +49,12 @@ class Overrides:
     def __init__(self, plan: Plan, store: Store, clock: Clock) -> None:
         self._plan, self._store, self._clock = plan, store, clock
         self._book = f"{plan.settings.key_prefix}:{{overrides}}"
-        self._seen = -1
+        self._seen: int | None = None
         self._known: dict[str, Override] = {}
-        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._timers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.TimerHandle] = WeakKeyDictionary()
         self._latest: asyncio.AbstractEventLoop | None = None
         self._looking: set[asyncio.Task[None]] = set()
+        self._deaf = False
 
     async def set(
         self, *, policy: str, key: Mapping[str, str], rate: Rate | str | int, until: datetime | None = None
@@ -102,37 +107,43 @@ class Overrides:
         return asyncio.get_running_loop() is self._latest
 
     async def watch(self) -> None:
-        """Look for changes from now on as long as this event loop runs; the first call in a process waits for them."""
+        """Look for changes from now on as long as this event loop runs.
+
+        The first look of a process is waited for, but no longer than a call to the store may take.
+        """
         loop = asyncio.get_running_loop()
-        if loop is self._latest:
-            return
         self._latest = loop
-        if loop not in self._loops:
-            self._loops.add(loop)
-            if self._seen < 0:
-                await self._look(loop)
-            else:
-                _look_later(ref(self), loop)
+        if loop not in self._timers:
+            look = self._begin(loop)
+            if self._seen is None:
+                # Whoever is cancelled here does not end the look.
+                await asyncio.wait([look], timeout=self._plan.settings.store_timeout)
 
     def stop(self) -> None:
         """Look for changes no more in this event loop."""
-        self._loops.discard(asyncio.get_running_loop())
         self._latest = None
+        timer = self._timers.pop(asyncio.get_running_loop(), None)
+        if timer is not None:
+            timer.cancel()
 
-    async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        """Look once in the background, and again after the pause."""
+        # A limiter that nobody holds any more is not kept alive by looking.
+        self._timers[loop] = loop.call_later(PAUSE, _begin_again, ref(self), loop)
+        look = loop.create_task(self._look())
+        self._looking.add(look)
+        look.add_done_callback(self._looking.discard)
+        return look
+
+    async def _look(self) -> None:
         try:
             await self.refresh()
-        except StoreError as error:
-            logger.debug("overrides could not be read: %s", error)
-        if loop in self._loops:
-            loop.call_later(PAUSE, _look_later, ref(self), loop)
-
-    def look_in_background(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look for changes once, and again after the pause."""
-        if loop in self._loops:
-            task = loop.create_task(self._look(loop))
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+            if not self._deaf:
+                logger.warning("overrides cannot be read (%s): those that are known go on", error)
+            self._deaf = True
+        else:
+            self._deaf = False
 
     def _name(self, policy: str, key: Mapping[str, str]) -> str:
         return f"{escape(policy)}:{self._plan.place(policy, key)}"
@@ -152,12 +163,12 @@ class Overrides:
         fitting = rule.fitting(given)
         return [fitting.limit, fitting.period] if isinstance(fitting, Rate) else fitting
 
-    def _instant(self, until: datetime) -> int:
-        if until.tzinfo is None:
-            raise ConfigurationError("until: has no time zone; write datetime(…, tzinfo=UTC)")
+    def _instant(self, until: Any) -> int:
+        if not isinstance(until, datetime) or until.tzinfo is None:
+            raise ConfigurationError(f"until: {until!r} is no moment; write datetime(…, tzinfo=UTC)")
         instant = round(until.timestamp() * 1_000_000)
-        if instant <= self._clock():
-            raise ConfigurationError(f"until: {until.isoformat()} is over")
+        if not self._clock() < instant < _END_OF_TIME:
+            raise ConfigurationError(f"until: {until.isoformat()} is over or too far away; leave it out for ever")
         return instant
 
     def _is_over(self, override: Override) -> bool:
@@ -171,10 +182,9 @@ class Overrides:
         return found
 
 
-def _look_later(overrides: "ref[Overrides]", loop: asyncio.AbstractEventLoop) -> None:
-    # A limiter that nobody holds any more is not kept alive by looking.
-    if (found := overrides()) is not None:
-        found.look_in_background(loop)
+def _begin_again(overrides: "ref[Overrides]", loop: asyncio.AbstractEventLoop) -> None:
+    if (found := overrides()) is not None and loop in found._timers:  # noqa: SLF001 - of the class above
+        found._begin(loop)  # noqa: SLF001
 
 
 def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
@@ -184,6 +194,7 @@ def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
             entry: Any = msgpack.unpackb(value)
             rate = Rate(*entry["rate"]) if isinstance(entry["rate"], list) else int(entry["rate"])
             until = None if entry["until"] is None else datetime.fromtimestamp(entry["until"] / 1_000_000, UTC)
-            yield name, Override(policy=entry["policy"], key=entry["key"], rate=rate, until=until)
-        except (ValueError, KeyError, TypeError, msgpack.UnpackException):
+            key = {str(dimension): str(told) for dimension, told in entry["key"].items()}
+            yield name, Override(policy=str(entry["policy"]), key=key, rate=rate, until=until)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, msgpack.UnpackException):
             logger.exception("override %r cannot be read and has no effect", name)

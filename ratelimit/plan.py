@@ -1,5 +1,6 @@
 """The settings, compiled: which policies hold at which endpoint."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.identity import Identity
 from ratelimit.keys import Keys, escape
 from ratelimit.policy import Limit, Policy, Quota
-from ratelimit.rate import MAX_LIMIT
 from ratelimit.rules import Made, Raised, Rule, Rules, values_of
 from ratelimit.settings import RateLimitSettings, policy_problems, split_entry
 from ratelimit.style import PathPattern, ResponseStyle
@@ -23,6 +23,7 @@ UNKNOWN: Final = "*"
 _MOST_ENDPOINTS: Final = 10_000
 """Endpoints that `Plan.endpoint` remembers: routes are few, but a caller may make up names."""
 
+_ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
 _NOTHING: Final = Declared()
 
 
@@ -65,7 +66,8 @@ class Plan:
         self._keys = Keys(prefix=settings.key_prefix, secret=settings.secret())
         self._raised: dict[str, dict[str, Raised]] = {}
         self._named: dict[str, Rule] = {}
-        self._countable: set[str] = set()
+        self._named_at: dict[tuple[str, str], Rule] = {}
+        self.countable: set[str] = set()
         self._made = Made()
         self._policies = [(self._rule(policy), _patterns(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
@@ -98,31 +100,26 @@ class Plan:
             limits.append(one if name == one.name else one.model_copy(update={"name": name}))
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=said.exempt)
         self._check(endpoint)
-        for one in endpoint.limits:
-            self._rule(one)  # From now on it can be named.
+        for one in endpoint.limits:  # From now on they can be named.
+            self._named_at[one.name, endpoint.label] = self._rule(one)
         return endpoint
 
-    def rule(self, policy: str) -> Rule:
-        """Return the rule of a policy of the settings or of a decorator; raises `ConfigurationError` for no such."""
-        found = self._named.get(policy)
+    def rule(self, policy: str, at: str = "") -> Rule:
+        """Return the rule of a policy of the settings or of a decorator (the one at that endpoint, by its label).
+
+        Raises `ConfigurationError` where there is no such.
+        """
+        found = self._named_at.get((policy, at)) or self._named.get(policy)
         if found is None:
             raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._named)) or 'none'}")
         return found
-
-    def check_costs(self, costs: Mapping[str, object]) -> None:
-        """Raise `ConfigurationError` where a name is neither a policy nor a unit, or an amount no integer ≥ 0."""
-        for name, amount in costs.items():
-            if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_LIMIT:
-                raise ConfigurationError(f"{name}: must be an integer between 0 and {MAX_LIMIT}, got {amount!r}")
-            if name not in self._countable:
-                known = ", ".join(sorted(self._countable)) or "none"
-                raise ConfigurationError(f"{name}: is neither a policy nor a unit that is counted; known are {known}")
 
     def charge(
         self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
     ) -> Charge | None:
         """Return a charge of `amount` units of one named policy, whatever a request costs there."""
-        rule, place = self.rule(policy), self.endpoint(method, endpoint)
+        place = self.endpoint(method, endpoint)
+        rule = self.rule(policy, place.label)
         if endpoint == UNKNOWN and "endpoint" in rule.per:
             raise ConfigurationError(f"policy: {policy!r} is counted for each endpoint: say which")
         values = {"endpoint": escape(place.label), "method": escape(place.method)}
@@ -151,7 +148,13 @@ class Plan:
             raise ConfigurationError(
                 f"key: {policy!r} is counted by {', '.join(rule.per) or 'nothing'}: give just these"
             )
+        if not _ENDPOINT.fullmatch(key.get("endpoint", UNKNOWN)):
+            raise ConfigurationError(
+                f"key: endpoint: {key['endpoint']!r} is none; write it like 'GET /v1/agents/{{id}}'"
+            )
         values = {name: escape(str(value)) for name, value in key.items()}
+        if "method" in key:
+            values["method"] = escape(key["method"].upper())
         if "token" in key:
             values["token"] = self._keys.hashed(key["token"])
         elif "token_hash" in key:
@@ -188,7 +191,7 @@ class Plan:
         rule = Rule(policy, self._keys, self._raised.setdefault(policy.name, {}))
         self._named.setdefault(policy.name, rule)
         if isinstance(policy, (Limit, Quota)):
-            self._countable |= {policy.name, policy.unit}
+            self.countable |= {policy.name, policy.unit}
         return rule
 
     def _check(self, endpoint: Endpoint) -> None:

@@ -1,10 +1,16 @@
 """Policies: the named rules that settings and decorators declare."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo, WrapValidator, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ratelimit.decision import GLOBAL, Kind
 from ratelimit.fields import (
@@ -13,6 +19,7 @@ from ratelimit.fields import (
     AnyRate,
     Burst,
     Checked,
+    Cost,
     Dimensions,
     Methods,
     Paths,
@@ -38,8 +45,6 @@ LONGEST_LEASE: Final = 86_400
 """The longest lease in seconds, a day: slots of a worker that died come back after it."""
 
 FailureMode = Literal["local", "allow", "deny"]
-CostOf = Callable[[Any], int | Awaitable[int]]
-"""Tells what a request (`starlette.requests.Request`, or `HTTPConnection` for a WebSocket) costs; may be async."""
 
 
 def _scope(value: str, info: ValidationInfo) -> str:
@@ -52,16 +57,6 @@ def _scope(value: str, info: ValidationInfo) -> str:
     if "endpoint" in per:
         return "endpoint"
     return per[0] if per else GLOBAL
-
-
-if TYPE_CHECKING:
-    Cost = int | CostOf
-else:
-    Cost = Annotated[
-        Amount,
-        WrapValidator(lambda value, check: value if callable(value) else check(value)),
-        PlainSerializer(lambda cost: cost),
-    ]
 
 
 class Policy(Checked):
@@ -276,6 +271,13 @@ class Concurrency(Policy):
         if value not in (1, ()):
             raise ValueError(f"a holder takes one slot and gives it back by itself: {info.field_name} means nothing")
         return value
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        several = [*self.plans.values(), *(hours.limit for hours in self.schedule)]
+        if any(limit is not None and limit > MOST_SLOTS for limit in several):
+            raise ValueError(f"plans and schedule: at most {MOST_SLOTS} slots, as for the limit")
+        return self
 
     @field_validator("lease", mode="before")
     @classmethod

@@ -1,14 +1,15 @@
 """What a request has taken from a store, and how it is renewed, settled and given back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from threading import Lock
 from typing import Final, Protocol
 
 from ratelimit.decision import Charge, ServiceLimit
 from ratelimit.stores import Op, Request
 
-CheckCosts = Callable[[Mapping[str, int]], None]
-"""Raises `ConfigurationError` for what is no cost."""
+_LOCK: Final = Lock()
+"""Held while something is noted, which any thread may do."""
 
 _BEATS: Final = 3
 """How often a lease is renewed in its own length, so that one renewal may fail."""
@@ -16,6 +17,14 @@ _BEATS: Final = 3
 
 class Sender(Protocol):
     """Takes corrections to where the charges were made."""
+
+    @property
+    def countable(self) -> set[str]:
+        """The policies and units that may be settled."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is renewed any more."""
 
     def send(self, request: Request) -> Awaitable[None]:
         """Write a correction; it has begun when the call returns, and goes on if who waits for it is cancelled."""
@@ -38,12 +47,10 @@ class Receipt:
     asked: however often and by whomever something is settled or given back, it is done once.
     """
 
-    __slots__ = ("_at", "_charges", "_check", "_costs", "_holder", "_limits", "_noted", "_sender", "_slots", "_timer")
+    __slots__ = ("_at", "_charges", "_costs", "_holder", "_limits", "_noted", "_sender", "_slots", "_timer")
 
-    def __init__(
-        self, sender: Sender, check: CheckCosts, request: Request, limits: Sequence[ServiceLimit], at: int
-    ) -> None:
-        self._sender, self._check = sender, check
+    def __init__(self, sender: Sender, request: Request, limits: Sequence[ServiceLimit], at: int) -> None:
+        self._sender = sender
         self._charges, self._limits = request.charges, limits
         self._holder, self._at = request.holder, at
         self._costs: dict[Charge, int] | None = None
@@ -52,21 +59,26 @@ class Receipt:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
+    def countable(self) -> set[str]:
+        """The policies and units of the settings that may be spent and settled."""
+        return self._sender.countable
+
+    @property
     def unsettled(self) -> bool:
         """Whether something was noted that the store does not know yet."""
         return bool(self._noted)
 
     def spend(self, costs: Mapping[str, int]) -> None:
         """Note what was spent so far, in addition to what was noted or settled before."""
-        self._check(costs)
-        noted = self._noted = self._noted or {}
-        for name, amount in costs.items():
-            noted[name] = noted.get(name, 0) + amount
+        with _LOCK:
+            noted = self._noted = self._noted or {}
+            for name, amount in costs.items():
+                noted[name] = noted.get(name, 0) + amount
 
     def settle(self, costs: Mapping[str, int]) -> Awaitable[None]:
         """Make the charges of these policies and units what was really spent, in one step."""
-        self._check(costs)
-        self._noted = {**(self._noted or {}), **costs}
+        with _LOCK:
+            self._noted = {**(self._noted or {}), **costs}
         return self._adjust(self._differences(costs))
 
     def refund(self, status: int) -> Awaitable[None]:
@@ -83,7 +95,8 @@ class Receipt:
     def finish(self, hold: str | None = None) -> Awaitable[None]:
         """Give back the slots (only those of `hold`), and settle what was noted, in one step."""
         slots = [slot._replace(cost=-1) for slot in self._taken_slots(hold)]
-        noted = self._noted if hold is None else None
+        with _LOCK:
+            noted = dict(self._noted or ()) if hold is None else None
         return self._adjust([*slots, *(self._differences(noted) if noted else ())])
 
     def keep(self) -> None:
@@ -94,7 +107,8 @@ class Receipt:
             self._timer = asyncio.get_running_loop().call_later(pause, self._beat)
 
     def _beat(self) -> None:
-        if slots := self._held():
+        slots = self._held()
+        if slots and not self._sender.closed:
             self._sender.send(Request(slots, Op.RENEW, self._holder))
             self.keep()
 

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from ratelimit.clock import Clock
 from ratelimit.decision import Charge, Decision
 from ratelimit.errors import StoreError
-from ratelimit.receipts import DONE, CheckCosts, Receipt, Sender
+from ratelimit.receipts import DONE, Receipt, Sender
+from ratelimit.refusals import Refusals
 from ratelimit.stores import Answer, MemoryStore, Op, Request, Store
 
 logger = logging.getLogger("ratelimit")
@@ -22,47 +24,64 @@ _PAUSE: Final = 1_000_000
 """Microseconds after which one request tries the store again."""
 
 
+_MOST_OWED: Final = 10_000
+"""Requests whose slots are owed to the store; beyond that the oldest end with their leases."""
+
+
 class Guard:
     """Asks the store, and decides by the policies' failure modes where it does not answer.
 
     `local` counts on this worker's memory, `allow` does not count, `deny` refuses with 503. After five failures in a
     row no request waits for the store, but one a second, which tries it. Each change between away and back is one
-    line in the log. `check` is asked what may be spent and settled.
+    line in the log. What the store has refused is remembered for up to a second and not asked again. `check` is asked what may be spent and settled.
     """
 
-    def __init__(self, store: Store, clock: Clock, check: CheckCosts) -> None:
+    def __init__(self, store: Store, clock: Clock, countable: set[str]) -> None:
         self._store = store
         self._clock = clock
-        self._check = check
+        self.countable = countable
+        self.closed = False
         memory = MemoryStore(clock=clock)
-        self._local, self._at_once = memory, _AtOnce(memory)
-        self._sender: Sender = _AtOnce(store) if isinstance(store, MemoryStore) else self
+        self._local, self._at_once = memory, _AtOnce(memory, self)
+        self._sender: Sender = _AtOnce(store, self) if isinstance(store, MemoryStore) else self
+        # A store in this process answers as fast as any memory of what it said.
+        self._refusals = Refusals()
         self._failures = 0
         self._next_try = 0
         self._lost = 0
+        self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
         self._sending: set[asyncio.Task[None]] = set()
 
     async def decide(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision:
         """Decide the charges of one request; never raises `StoreError`."""
         if self._failures >= _PATIENCE and not self._may_try():
             return self._degraded(charges, op)
+        now = self._clock()
+        if op != Op.PEEK and (refused := self._refusals.known(charges, now)) is not None:
+            return Decision.of(refused)
         holder = secrets.randbits(52) + 1 if op == Op.HOLD else 0
         request = Request(charges, op, holder, 0, self._undo)
         try:
             answer = await self._store.submit(request)
         except StoreError as error:
             self._note_failure(error)
+            self._owe([charge._replace(cost=-1) for charge in charges], holder)
             return self._degraded(charges, op)
         if self._failures:
             self._note_success()
-        return self._decision(request, answer, self._sender)
+        decision = self._decision(request, answer, self._sender)
+        if decision.violated and op != Op.PEEK and self._sender is self:
+            self._refusals.note(charges, decision.limits, now)
+        return decision
 
     async def ask(self, request: Request) -> Answer:
         """Pass a request on as it is, for those who want to know whether it was done: raises `StoreError`."""
+        self._refusals.forget(request.charges)
         return await self._store.submit(request)
 
     def send(self, request: Request) -> Awaitable[None]:
         """Write a correction, which goes on if who waits for it is cancelled; what cannot be written is logged."""
+        self._refusals.forget(request.charges)
         task = asyncio.get_running_loop().create_task(self._send(request))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
@@ -70,6 +89,7 @@ class Guard:
 
     async def aclose(self) -> None:
         """Wait for corrections under way and close the store."""
+        self.closed = True
         await self._drain()
         await self._store.aclose()
 
@@ -81,13 +101,13 @@ class Guard:
 
     async def _send(self, request: Request) -> None:
         if self._failures >= _PATIENCE and not self._may_try():
-            self._note_lost()
+            self._note_lost(request)
             return
         try:
             await self._store.submit(request)
         except StoreError as error:
             self._note_failure(error)
-            self._note_lost()
+            self._note_lost(request)
         else:
             if self._failures:
                 self._note_success()
@@ -96,14 +116,14 @@ class Guard:
         limits = answer.limits(request.charges)
         if request.op == Op.PEEK:
             return Decision.of(limits, degraded=degraded)
-        receipt = Receipt(sender, self._check, request, limits, answer.at)
+        receipt = Receipt(sender, request, limits, answer.at)
         return Decision.of(limits, degraded=degraded, receipts=(receipt,))
 
     def _undo(self, request: Request, answer: Answer) -> None:
         """Give back what was charged for somebody who was cancelled before the answer came."""
         limits = answer.limits(request.charges)
         if request.op != Op.PEEK and Decision.of(limits).allowed:
-            Receipt(self._sender, self._check, request, limits, answer.at).undo()
+            Receipt(self._sender, request, limits, answer.at).undo()
 
     def _may_try(self) -> bool:
         now = self._clock()
@@ -126,23 +146,43 @@ class Guard:
         self._failures += 1
         self._next_try = self._clock() + _PAUSE
 
-    def _note_lost(self) -> None:
-        if not self._lost:
-            logger.error("the store is away: settlements, refunds and slots given back are not written")
-        self._lost += 1
+    def _note_lost(self, request: Request) -> None:
+        """Owe the slots to the store; anything else, of which nobody knows whether it was done, is lost."""
+        self._owe(request.charges, request.holder)
+        if request.op == Op.ADJUST and any(charge.terms.kind != "concurrency" for charge in request.charges):
+            if not self._lost:
+                logger.error("the store is away: settlements and refunds are not written")
+            self._lost += 1
+
+    def _owe(self, charges: Sequence[Charge], holder: int) -> None:
+        slots = [charge for charge in charges if charge.terms.kind == "concurrency" and charge.cost < 0]
+        if slots and holder:
+            self._owed.append(Request(slots, Op.ADJUST, holder))
 
     def _note_success(self) -> None:
         logger.warning("store back: %r; limits are shared again", self._store)
         if self._lost:
-            logger.error("%d settlements, refunds or slots given back were not written; slots end by lease", self._lost)
+            logger.error("%d settlements or refunds were not written while the store was away", self._lost)
         self._failures = self._lost = 0
+        owed, self._owed = self._owed, deque(maxlen=_MOST_OWED)
+        for request in owed:
+            self.send(request)
 
 
 class _AtOnce:
     """Takes corrections to a store that never waits."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, guard: "Guard") -> None:
         self._store = store
+        self._guard = guard
+
+    @property
+    def countable(self) -> set[str]:
+        return self._guard.countable
+
+    @property
+    def closed(self) -> bool:
+        return self._guard.closed
 
     def send(self, request: Request) -> Awaitable[None]:
         """Write a correction."""

@@ -12,7 +12,7 @@ FLOORS = [
     ["errors", "clock", "rate", "identity", "periods"],
     ["fields", "schedule", "policy", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
-    ["rules", "plan", "stores"],
+    ["rules", "plan", "refusals", "stores"],
     ["receipts", "resilience", "overrides"],
     ["limiter"],
     ["http"],

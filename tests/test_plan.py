@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit import Identity, RateLimitSettings
+from ratelimit import Identity, Limiter, MemoryStore, RateLimitSettings, limit
 from ratelimit.decision import NEVER
+from ratelimit.decorators import Declared, declared_on
 from ratelimit.plan import Plan
+from tests.support.clock import ManualClock
 
 
 def plan_of(*limits: dict[str, Any], **settings: Any) -> Plan:
@@ -140,3 +142,18 @@ def test_made_up_endpoints_do_not_grow_without_bound() -> None:
         plan.rules(plan.endpoint("GET", f"/{n}"))
     assert len(plan._endpoints) <= 10_000
     assert len(plan._rules) <= 10_000
+
+
+async def test_a_name_that_two_endpoints_share_means_the_one_that_is_said(clock: ManualClock) -> None:
+    """Functions of one name are counted apart, and each by its own limit."""
+
+    def at(rate: str) -> Declared:
+        def answer() -> None: ...
+
+        return declared_on(limit(rate, per="org")(answer))
+
+    limiter = Limiter(RateLimitSettings(), MemoryStore(clock=clock), clock)
+    for path, rate in (("/a", "5/minute"), ("/b", "500/minute")):
+        limiter.plan.declare("GET", path, said=at(rate))
+    told = [await limiter.consume("answer", Identity(org="o"), endpoint=path) for path in ("/a", "/b")]
+    assert [each.limits[0].remaining for each in told] == [4, 499]

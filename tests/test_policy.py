@@ -44,6 +44,9 @@ GOOD: dict[type[Policy], dict[str, Any]] = {
         (Concurrency, {"cost": 2}, "cost"),
         (Concurrency, {"cost": len}, "cost"),
         (Concurrency, {"refund_on": 403}, "refund_on"),
+        (Concurrency, {"plans": {"big": 10**6}}, ""),
+        (Concurrency, {"schedule": [{"start": "01:00", "end": "02:00", "limit": 10**6}]}, ""),
+        *[(Limit, {"cost": function}, "cost") for function in (int, lambda: 5, lambda a, b: 5)],
     ],
 )
 def test_a_wrong_value_names_its_field(kind: type[Policy], wrong: dict[str, Any], field: str) -> None:

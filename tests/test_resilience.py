@@ -23,17 +23,13 @@ class Fragile(MemoryStore):
         return await super().submit(request)
 
 
-def anything(costs: object) -> None:
-    pass
-
-
 CHARGE = [Charge(terms(1000), "k")]
 
 
 async def test_after_five_failures_only_one_request_a_second_asks(clock: ManualClock) -> None:
     """Twenty requests while the store is away: five wait for it, and one more after each second."""
     store = Fragile(clock)
-    guard, store.away = Guard(store, clock, anything), True
+    guard, store.away = Guard(store, clock, set()), True
     decisions = [await guard.decide(CHARGE) for _ in range(20)]
     assert store.asked == 5
     assert all(decision.allowed and decision.degraded for decision in decisions)
@@ -47,7 +43,7 @@ async def test_after_five_failures_only_one_request_a_second_asks(clock: ManualC
 async def test_of_many_at_once_only_one_tries(clock: ManualClock) -> None:
     """When the pause is over, a crowd does not wait for the store together."""
     store = Fragile(clock)
-    guard, store.away = Guard(store, clock, anything), True
+    guard, store.away = Guard(store, clock, set()), True
     for _ in range(5):
         await guard.decide(CHARGE)
     clock.advance(seconds=1)
@@ -58,7 +54,7 @@ async def test_of_many_at_once_only_one_tries(clock: ManualClock) -> None:
 async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
     """The first answer ends the pause for everybody, and failures are counted anew."""
     store = Fragile(clock)
-    guard, store.away = Guard(store, clock, anything), True
+    guard, store.away = Guard(store, clock, set()), True
     for _ in range(9):
         await guard.decide(CHARGE)
     store.away = False
@@ -75,7 +71,7 @@ async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
 async def test_a_clock_that_is_set_back_does_not_keep_the_store_away(clock: ManualClock) -> None:
     """The pause is a second, whatever the wall clock does meanwhile."""
     store = Fragile(clock)
-    guard, store.away = Guard(store, clock, anything), True
+    guard, store.away = Guard(store, clock, set()), True
     for _ in range(5):
         await guard.decide(CHARGE)
     store.away = False

@@ -22,7 +22,13 @@ local function open(key, value)
 end
 
 local function look(s, _, now)
-  if not s.held then s.held = redis.call('ZCOUNT', s.key, '(' .. text(now), '+inf') end
+  if s.held then return end
+  local held = redis.pcall('ZCOUNT', s.key, '(' .. text(now), '+inf')
+  if type(held) ~= 'number' then  -- Something else that MGET does not see.
+    redis.call('DEL', s.key)
+    held = 0
+  end
+  s.held = held
 end
 
 local function room(s, t)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ratelimit.decision import NEVER, Terms
-from ratelimit.periods import DAY
 
 SOON: Final = 1000
 """The longest wait, in milliseconds, that a refusal names: a slot may come free at any moment."""
@@ -23,8 +22,8 @@ class Slots:
 
     def expires(self, terms: Terms) -> int:  # noqa: ARG002 - leases say it themselves
         """Return an instant (ms) from which this state means the same as none."""
-        # A day more than needed, so that a clock that steps back finds what it left.
-        return max(self.holders.values(), default=0) + DAY
+        # A little more than needed, so that a clock that steps back a little finds what it left.
+        return max(self.holders.values(), default=0) + SOON
 
 
 class View:

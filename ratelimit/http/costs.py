@@ -22,17 +22,27 @@ async def ask(policies: Sequence[Policy], scope: Scope, receive: Receive) -> tup
     """
     read: list[Message] = []
 
-    async def recording() -> Message:
-        message = await receive()
-        read.append(message)
-        return message
+    def from_the_start() -> Receive:
+        heard = 0
 
-    connection = Request(scope, recording) if scope["type"] == "http" else HTTPConnection(scope)
-    asked = {policy.name: await _cost(policy, connection) for policy in policies}
+        async def recording() -> Message:
+            nonlocal heard
+            if heard == len(read):
+                read.append(await receive())
+            heard += 1
+            return read[heard - 1]
+
+        return recording
 
     async def replaying() -> Message:
         return read.pop(0) if read else await receive()
 
+    # Each function reads the body for itself, however much of it another one has read.
+    http = scope["type"] == "http"
+    asked = {
+        policy.name: await _cost(policy, Request(scope, from_the_start()) if http else HTTPConnection(scope))
+        for policy in policies
+    }
     return asked, replaying if read else receive
 
 

@@ -13,6 +13,10 @@ Connection = tuple[Scope, Receive, Send]
 
 _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _ENDS: Final = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+_CLOSE: Final = "websocket.close"
+_SWITCHING: Final = 101
+_FORBIDDEN: Final = 403
+"""What a client sees of a WebSocket that is closed before it is accepted."""
 _FAILED: Final = 500
 
 
@@ -64,10 +68,10 @@ async def serve_kept(app: ASGIApp, receipt: Receipt, trail: Trail, connection: C
     async def watched(message: Message) -> None:
         nonlocal started
         kind = message["type"]
-        if kind in _STARTS:
+        if not started and kind in (*_STARTS, _CLOSE):
             started = True
             if not trail.refused:  # Else an inner limiter answers, and not the app.
-                await receipt.refund(message.get("status", 101))
+                await receipt.refund(message.get("status", _FORBIDDEN if kind == _CLOSE else _SWITCHING))
         await send(message)
         if kind in _ENDS and not message.get("more_body", False):
             await receipt.finish("response")

@@ -22,6 +22,9 @@ RATE_LIMIT_EXPOSE_HEADERS: Final = (
 )
 """What a browser's script may read only if the app names it in `Access-Control-Expose-Headers` (CORS)."""
 
+_AWAY: Final = 60
+"""Seconds that `X-RateLimit-Reset` is away where waiting does not help and no window says more."""
+
 Header = tuple[bytes, bytes]
 Headers = list[Header]
 
@@ -90,7 +93,7 @@ def _reset_second(binding: ServiceLimit) -> int:
     keep a `Date` for a second.
     """
     never = math.isinf(binding.retry_after) and binding.period is None
-    wait = binding.window if never else math.ceil(binding.reset_after)
+    wait = (binding.window or _AWAY) if never else math.ceil(binding.reset_after)
     return math.floor(binding.reset_at - binding.reset_after) + wait
 
 

@@ -128,16 +128,16 @@ def _detail(decision: Decision) -> str:
         return _quota_detail(binding)
     name = "capacity of the service" if binding.is_capacity else f"per-{binding.scope} limit ({_rate(binding)})"
     if math.isinf(binding.retry_after):
-        return f"This request costs more than the {name} can ever admit."
-    if binding.is_capacity:
-        return f"The service is at its capacity. {_try_again(binding.retry_after)}"
-    return f"You've exceeded the {name}. {_try_again(binding.retry_after)}"
+        slots = binding.kind == "concurrency"
+        return f"The {name} admits none." if slots else f"This request costs more than the {name} can ever admit."
+    exceeded = "The service is at its capacity." if binding.is_capacity else f"You've exceeded the {name}."
+    return f"{exceeded} {_try_again(binding.retry_after)}"
 
 
 def _quota_detail(quota: ServiceLimit) -> str:
     period = f" per {quota.period}" if quota.period else ""
     name = f"per-{quota.scope} quota ({quota.limit} {quota.unit}{period})"
-    if quota.period and math.isinf(quota.retry_after):
+    if math.isinf(quota.retry_after) and (quota.period or quota.status != 403):
         return f"This request costs more than the {name} can ever admit."
     if quota.status != 403:
         return f"You've exceeded the {name}. {_try_again(quota.retry_after)}"

@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """A few named values that all who use a store share, and the version that they have."""
+    """A few named values that all who use a store share, and the version that they have: never the same again."""
 
     version: int
     values: Mapping[str, bytes]
@@ -77,7 +77,7 @@ class Store(ABC):
         """Do what is asked with the charges of one request."""
 
     @abstractmethod
-    async def notes(self, book: str, seen: int) -> Notes | None:
+    async def notes(self, book: str, seen: int | None) -> Notes | None:
         """Return what is noted in `book`, or `None` where that is still the version `seen`."""
 
     @abstractmethod

@@ -1,22 +1,18 @@
 """The embedded store: counters of this process."""
 
-import heapq
 import logging
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
 from ratelimit.algorithms import concurrency, quota, sliding_window
-from ratelimit.algorithms.quota import FOREVER
 from ratelimit.algorithms.sliding_window import Window
 from ratelimit.clock import Clock, system_clock
 from ratelimit.decision import NEVER, Charge
 from ratelimit.stores.base import Answer, Notes, Op, Request, Store
+from ratelimit.stores.expiry import Expiries
 
 logger = logging.getLogger("ratelimit")
-
-_SWEEP: Final = 8
-"""Expired keys looked at per call: more than one can add, so that the heap shrinks when it can."""
 
 
 _KINDS: Final[dict[str, tuple[Callable[[], Any], Callable[..., Any]]]] = {
@@ -32,9 +28,9 @@ Triple = tuple[int, int, int]
 class MemoryStore(Store):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
-    `clock` returns integer microseconds (default: the system's). At most `max_keys` keys that expire
-    are held: beyond that the one that would expire first is forgotten, with one warning in the log. Levels above zero
-    never expire and are not among them.
+    `clock` returns integer microseconds (default: the system's). At most `max_keys` keys are held:
+    beyond that, of the windows or periods of which there are most, the one that was used longest ago is forgotten, with
+    one warning in the log.
     """
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
@@ -42,8 +38,7 @@ class MemoryStore(Store):
         self._max_keys = max_keys
         self._states: dict[str, Any] = {}
         self._notes: dict[str, Notes] = {}
-        self._expiries: dict[str, int] = {}
-        self._heap: list[tuple[int, str]] = []
+        self._expiries = Expiries(max_keys)
         self._overflowed = False
         self._lock = Lock()
 
@@ -57,7 +52,7 @@ class MemoryStore(Store):
         """Do what is asked with the charges of one request; never waits and never fails."""
         return self.run(request)
 
-    async def notes(self, book: str, seen: int) -> Notes | None:
+    async def notes(self, book: str, seen: int | None) -> Notes | None:
         """Return what is noted in `book`, unless `seen` is still its version."""
         notes = self._notes.get(book, _NO_NOTES)
         return None if notes.version == seen else notes
@@ -76,8 +71,9 @@ class MemoryStore(Store):
         with self._lock:
             now = self._clock()
             ms = now // 1000
-            if self._heap and self._heap[0][0] <= ms:
-                self._sweep(ms)
+            if self._expiries.next <= ms:
+                for key in self._expiries.expired(ms):
+                    self._states.pop(key, None)
             done = self._charge if request.op <= Op.PEEK or request.op == Op.HOLD else self._amend
             return Answer(done(request, ms), now, ms)
 
@@ -133,49 +129,21 @@ class MemoryStore(Store):
 
     def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
         """Keep the state that was changed, and note when it expires if that is `later` than before."""
+        if not view.taken and charge.terms.kind != "limit" and not view.usage()[2]:
+            # Empty levels and slots mean the same as none.
+            self._states.pop(charge.key, None)
+            self._expiries.drop(charge.key)
+            return
         if not later:
             return
         self._states[charge.key] = view.state
-        at = view.state.expires(charge.terms)
-        if at < FOREVER:
-            self._expire(charge.key, at)
-        elif not view.taken:
-            self._drop(charge.key)  # An empty level means the same as none.
-
-    def _expire(self, key: str, at: int) -> None:
-        known = key in self._expiries
-        self._expiries[key] = at
-        if not known:
-            heapq.heappush(self._heap, (at, key))
-            if len(self._heap) > self._max_keys:
-                self._forget_one()
-
-    def _sweep(self, ms: int) -> None:
-        for _ in range(_SWEEP):
-            if not self._heap or self._heap[0][0] > ms:
-                return
-            _, key = self._heap[0]
-            if (at := self._expiries.get(key, 0)) > ms:
-                heapq.heapreplace(self._heap, (at, key))
-            else:
-                heapq.heappop(self._heap)
-                self._drop(key)
-
-    def _forget_one(self) -> None:
-        if not self._overflowed:
-            self._overflowed = True
-            logger.warning("memory store holds max_keys=%d keys; forgetting those that expire first", self._max_keys)
-        while True:
-            at, key = self._heap[0]
-            if (later := self._expiries.get(key, at)) > at:
-                heapq.heapreplace(self._heap, (later, key))
-                continue
-            heapq.heappop(self._heap)
-            return self._drop(key)
-
-    def _drop(self, key: str) -> None:
-        self._states.pop(key, None)
-        self._expiries.pop(key, None)
+        terms = charge.terms
+        gone = self._expiries.note(charge.key, view.state.expires(terms), terms.lease or terms.window)
+        if gone is not None:
+            self._states.pop(gone, None)
+            if not self._overflowed:
+                self._overflowed = True
+                logger.warning("memory store holds max_keys=%d keys; forgetting those longest unused", self._max_keys)
 
 
 _NO_NOTES: Final = Notes(0, {})

@@ -26,7 +26,10 @@ _HAND_CLOCK_TTL: Final = 86_400_000
 
 
 _VERSION: Final = "#version"
-"""The field of a book of notes that counts its changes; no name begins with `#`."""
+"""The field of a book of notes that tells when it was changed; no name begins with `#`."""
+
+_PAGE: Final = 1000
+"""Notes that are read in one call."""
 
 
 class RedisStore(Store):
@@ -55,16 +58,21 @@ class RedisStore(Store):
         """Do what is asked with the charges of one request, in one call together with whatever else waits."""
         return await self._lane().commit.submit(request)
 
-    async def notes(self, book: str, seen: int) -> Notes | None:
-        """Return what is noted in the hash `book`: one small call where nothing has changed."""
+    async def notes(self, book: str, seen: int | None) -> Notes | None:
+        """Return what is noted in the hash `book`: one small call where nothing has changed, else page by page."""
         run = self._lane().run
-        version = int(await run("HGET", book, _VERSION) or 0)
+        told = await run("HGET", book, _VERSION)
+        version = int(told) if told is not None and told.isdigit() else 0
         if version == seen:
             return None
-        flat: Any = await run("HGETALL", book)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        values = {name.decode(): value for name, value in pairs}
-        return Notes(int(values.pop(_VERSION, 0)), values)
+        values, cursor = dict[str, bytes](), 0
+        while True:
+            cursor, page = await run("HSCAN", book, cursor, "COUNT", _PAGE)
+            values |= {name.decode("utf-8", "backslashreplace"): value for name, value in page.items()}
+            if not cursor:
+                break
+        values.pop(_VERSION, None)
+        return Notes(version, values)
 
     async def note(self, book: str, name: str, value: bytes | None) -> None:
         """Write or remove one field, and count the change, in one step."""
@@ -108,7 +116,8 @@ class RedisStore(Store):
 
 
 _NOTE: Final = f"""-- KEYS the book; ARGV a name and its value, '' to remove it. A book has no expiry: its entries say theirs.
-redis.call('HINCRBY', KEYS[1], '{_VERSION}', 1)
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], '{_VERSION}', time[1] .. string.format('%06d', time[2]))
 if ARGV[2] == '' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 """

@@ -24,8 +24,10 @@ from ratelimit import (
     MemoryStore,
     RateLimitMiddleware,
     RateLimitSettings,
+    RedisStore,
     StoreError,
 )
+from ratelimit.errors import StoreTimeout
 from ratelimit.stores import Answer, Op, Request, Store
 from tests.support.asgi import Checked, by_headers, twice
 from tests.support.clock import ManualClock
@@ -275,6 +277,65 @@ async def test_slots_of_the_fallback_come_back_there(clock: ManualClock) -> None
     assert (await limiter.check(WHO)).allowed
 
 
+class Late(MemoryStore):
+    """A store whose every answer is lost, although it has done what was asked."""
+
+    late = False
+
+    async def submit(self, request: Request) -> Answer:
+        answer = await super().submit(request)
+        if self.late:
+            raise StoreTimeout
+        return answer
+
+
+async def test_slots_are_owed_to_a_store_that_did_not_answer(clock: ManualClock) -> None:
+    """What was taken or given back while answers were lost is given back when the store is heard again."""
+    store = Late(clock=clock)
+    limiter = limiter_with(store, clock, limit=100)
+    limiter._guard._sender = limiter._guard  # As if it were not in this process.
+    early = [await limiter.check(WHO) for _ in range(3)]
+    store.late = True
+    lost = [await limiter.check(WHO) for _ in range(4)]
+    assert all(decision.degraded for decision in lost)
+    for decision in early:
+        await limiter.finish(decision)
+    store.late = False
+    assert await held(limiter, store) == 6  # Of the three, one was given back before nobody asked any more.
+    clock.advance(seconds=2)
+    last = await limiter.check(WHO)
+    await limiter._guard._drain()
+    assert await held(limiter, store) == 1
+    await limiter.finish(last)
+    await limiter._guard._drain()
+    assert await held(limiter, store) == 0
+
+
+async def test_a_limiter_that_is_closed_renews_no_more(clock: ManualClock) -> None:
+    """Its slots end with their leases, and no timer goes on; opened again, it renews again."""
+    limiter = limiter_with(MemoryStore(clock=clock), clock)
+    for _ in range(2):
+        async with limiter:
+            decision = await limiter.check(WHO)
+            decision.receipts[0].keep()
+            decision.receipts[0]._beat()  # type: ignore[attr-defined]
+            timer = decision.receipts[0]._timer  # type: ignore[attr-defined]
+        decision.receipts[0]._beat()  # type: ignore[attr-defined]
+        assert decision.receipts[0]._timer is timer  # type: ignore[attr-defined]
+
+
+async def test_a_key_that_holds_something_else(redis_url: str, clock: ManualClock) -> None:
+    """A list where slots should be is written over, and the requests beside it are decided."""
+    store = RedisStore(redis_url, clock=clock, timeout=10)
+    async with limiter_with(store, clock, limit=5) as limiter:
+        for kind in (("RPUSH", "x"), ("SET", "x"), ("SADD", "x"), ("HSET", "x", "y")):
+            await store._lane().run("DEL", "rl:{acme}:runs:slots:acme")
+            await store._lane().run(kind[0], "rl:{acme}:runs:slots:acme", *kind[1:])
+            decisions = await asyncio.gather(*(limiter.check(Identity(org=org)) for org in ("acme", "b", "c")))
+            assert [(each.allowed, each.degraded) for each in decisions] == [(True, False)] * 3
+            assert await held(limiter, store) == 1
+
+
 async def test_a_refusal_has_the_problem_of_its_kind(clock: ManualClock) -> None:
     """429, `concurrency_exceeded`, with numbers and in the IETF fields."""
     settings = RateLimitSettings(
@@ -287,6 +348,7 @@ async def test_a_refusal_has_the_problem_of_its_kind(clock: ManualClock) -> None
         routes=[Route("/", stage.serve)],
         middleware=[Middleware(Checked), Middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)],
     )
+    await limiter.start()
     task = asyncio.create_task(stage.call().run())
     await asyncio.sleep(0)
     refused = await stage.call().run()

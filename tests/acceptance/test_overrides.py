@@ -133,8 +133,11 @@ async def test_which_rate_counts(store: Store, clock: ManualClock) -> None:
         ({"rate": -1}, "must be between 0"),
         ({"rate": True}, "is not an integer"),
         ({"policy": "month", "key": {"org": "o"}, "rate": "9/minute"}, "rate: 'month' needs a whole number"),
-        ({"until": datetime(2030, 1, 1)}, "until: has no time zone"),  # noqa: DTZ001 - it is what is wrong with it
-        ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, "until: 2020-01-01T00:00:00.00:00 is over"),
+        ({"policy": "month", "key": {"org": ""}, "rate": 5}, "key: a value is empty"),
+        ({"until": "2027-01-01"}, "until: '2027-01-01' is no moment"),
+        ({"until": datetime.max.replace(tzinfo=UTC)}, "is over or too far away"),
+        ({"until": datetime(2030, 1, 1)}, "is no moment; write datetime"),  # noqa: DTZ001 - it is what is wrong with it
+        ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, "until: 2020-01-01T00:00:00.00:00 is over or too far"),
     ],
 )
 async def test_what_is_no_override(store: Store, clock: ManualClock, wrong: dict[str, Any], message: str) -> None:
@@ -158,23 +161,102 @@ async def test_what_cannot_be_read_has_no_effect(
     assert caplog.messages.count("override 'token:x' cannot be read and has no effect") == 1
 
 
+async def look(limiter: Limiter) -> None:
+    """Do what the timer of a limiter does after each pause."""
+    (timer,) = limiter.overrides._timers.values()
+    assert timer.when() - asyncio.get_running_loop().time() <= PAUSE
+    timer.cancel()
+    await limiter.overrides._begin(asyncio.get_running_loop())
+
+
 async def test_another_worker_feels_it_in_the_background(redis_url: str, clock: ManualClock) -> None:
     """A second limiter that nobody asks anything hears of a change by itself."""
     stores = [RedisStore(redis_url, clock=clock, timeout=10) for _ in range(2)]
     async with Limiter(SETTINGS, stores[0], clock) as here, Limiter(SETTINGS, stores[1], clock) as there:
         await here.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute")
         assert await limit_of(there) == 2
-        there.overrides.look_in_background(asyncio.get_running_loop())
-        while there.overrides._looking:  # noqa: ASYNC110 - what it waits for is a store
-            await asyncio.sleep(0)
+        await look(there)
         assert await limit_of(there) == 9
+
+
+async def test_a_book_that_was_emptied_between_two_looks_is_read_anew(redis_url: str, clock: ManualClock) -> None:
+    """FLUSHALL and as many changes as before are not mistaken for no change."""
+    stores = [RedisStore(redis_url, clock=clock, timeout=10) for _ in range(2)]
+    async with Limiter(SETTINGS, stores[0], clock) as here, Limiter(SETTINGS, stores[1], clock) as there:
+        for rate in ("9/minute", "7/minute"):
+            await here.overrides.set(policy="token", key={"token": "secret-token"}, rate=rate)
+            await look(there)
+            assert await limit_of(there) == int(rate[0])
+            await stores[0]._lane().run("FLUSHALL")
+
+
+async def test_a_thousand_pages_of_overrides(redis_url: str, clock: ManualClock) -> None:
+    """They are read page by page, each in the time that a call may take."""
+    async with Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock) as limiter:
+        lane = limiter.overrides._store._lane()  # type: ignore[attr-defined]
+        entry = msgpack.packb({"policy": "month", "key": {"org": "x"}, "rate": 5, "until": None})
+        fields = [text for n in range(5000) for text in (f"month:o{n}", entry)]
+        await lane.run("HSET", "rl:{overrides}", "#version", "77", *fields)
+        await limiter.overrides.refresh()
+        assert len(limiter.overrides._known) == 5000
+        assert await limit_of(limiter, Identity(org="o4999"), "month") == 5
+
+
+async def test_whoever_is_cancelled_does_not_end_the_looking(redis_url: str, clock: ManualClock) -> None:
+    """A first request that goes away leaves a worker that hears of changes."""
+    limiter = Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock)
+    first = asyncio.create_task(limiter.check(WHO))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    async with Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock) as other:
+        await other.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute")
+    await look(limiter)
+    assert await limit_of(limiter) == 9
+    await limiter.aclose()
+
+
+async def test_starting_again_looks_no_more_often(clock: ManualClock) -> None:
+    """However often a limiter is closed and opened, there is one timer, and none when it is closed."""
+    limiter = Limiter(SETTINGS, MemoryStore(clock=clock), clock)
+    timers = list[asyncio.TimerHandle]()
+    for _ in range(5):
+        await limiter.start()
+        timers += limiter.overrides._timers.values()
+        await limiter.aclose()
+    assert not limiter.overrides._timers
+    assert all(timer.cancelled() for timer in timers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token:x", {"policy": ["token"], "key": {}, "rate": 5, "until": None}),
+        ("token:x", {"policy": "token", "key": [], "rate": 5, "until": None}),
+        ("token:x", {"policy": "token", "key": {}, "rate": [1, 2, 3], "until": None}),
+        ("token:x", {"policy": "token", "key": {}, "rate": 5, "until": 2**62}),
+        ("token:\udcff", {"policy": "token", "key": {}, "rate": [5, 60], "until": None}),
+    ],
+)
+async def test_a_strange_entry_stops_nothing(redis_url: str, clock: ManualClock, name: str, value: Any) -> None:
+    """Whatever somebody else writes there, requests are decided and the looking goes on."""
+    limiter = Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock)
+    run = limiter.overrides._store._lane().run  # type: ignore[attr-defined]
+    await run(
+        "HSET", "rl:{overrides}", name.encode("utf-8", "surrogateescape"), msgpack.packb(value), "#version", "odd"
+    )
+    assert await limit_of(limiter) == 2
+    await look(limiter)
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute")
+    assert await limit_of(limiter) == 9
+    await limiter.aclose()
 
 
 async def test_a_store_that_is_away_is_said_to_who_sets_and_to_nobody_else(clock: ManualClock) -> None:
     """Setting raises; requests go on with what was known."""
 
     class Deaf(MemoryStore):
-        async def notes(self, book: str, seen: int) -> Notes | None:
+        async def notes(self, book: str, seen: int | None) -> Notes | None:
             raise StoreError("away")
 
     limiter = Limiter(SETTINGS, Deaf(clock=clock), clock)

@@ -212,6 +212,27 @@ def test_a_level_that_is_full(limited: Callable[..., TestClient]) -> None:
     assert refused.json()["detail"] == "You've exceeded the per-org quota (5 items). Try again in 1 second."
 
 
+@pytest.mark.parametrize("problem", ["rfc9457", "legacy"])
+def test_what_a_level_can_never_hold(limited: Callable[..., TestClient], problem: str) -> None:
+    """A cost above a level, or a plan of none, is refused for good and says so; it is no 500."""
+    level = {"name": "items", "limit": 5, "per": "org", "cost": 6, "status": 429}
+    for policy in (level, {**level, "cost": 1, "plans": {"none": 0}}):
+        client = limited(quotas=[policy], response={"problem": problem})
+        refused = client.get("/", headers={"x-plan": "none"})
+        assert refused.status_code == 429
+        assert "retry-after" not in refused.headers
+        assert "can ever admit" in refused.text
+
+
+def test_a_plan_without_slots(limited: Callable[..., TestClient], clock: ManualClock) -> None:
+    """Waiting does not help, so Reset is a while away, and the detail says what is the matter."""
+    client = limited(concurrency=[{"name": "runs", "limit": 5, "per": "org", "plans": {"none": 0}}])
+    refused = client.get("/", headers={"x-plan": "none"})
+    assert (refused.status_code, "retry-after" in refused.headers) == (429, False)
+    assert int(refused.headers["x-ratelimit-reset"]) == clock.now // 1_000_000 + 60
+    assert refused.json()["detail"] == "The per-org limit (0 at a time) admits none."
+
+
 def test_the_legacy_shape_of_a_quota(limited: Callable[..., TestClient]) -> None:
     """The flat body says 403, and that trying again is of no use."""
     client = limited(quotas=[{**MONTH, "limit": 1}], response={"problem": "legacy"})

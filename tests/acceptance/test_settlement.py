@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import random
+import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ratelimit import (
     ConfigurationError,
@@ -127,6 +130,43 @@ async def test_nothing_charged_is_nothing_to_settle(store: Store, clock: ManualC
         await decision.settle({"one": 0})
         await limiter.finish(decision)
     assert await used(limiter, store) == {"one": 0}
+
+
+async def test_what_was_refused_has_charged_nothing(store: Store, clock: ManualClock) -> None:
+    """Settling a refused decision neither gives away what others spent nor counts anything."""
+    one = {"name": "one", "rate": "1/minute", "per": "org"}
+    tokens = {"name": "tokens", "rate": "1000/minute", "per": "token", "unit": "tokens", "cost": 50}
+    limiter = limiter_with(store, clock, limits=[tokens, one])
+    await (await limiter.check(WHO)).settle({"tokens": 200})
+    for actual in (0, 300):
+        refused = await limiter.check(WHO)
+        assert not refused.allowed
+        refused.spend({"tokens": actual})
+        await refused.settle({"tokens": actual})
+        await limiter.finish(refused)
+        assert (await used(limiter, store))["tokens"] == 200
+
+
+def spend_often(decision: Decision) -> None:
+    for _ in range(5000):
+        decision.spend({"tokens": 1})
+
+
+async def test_many_threads_note_at_once(clock: ManualClock) -> None:
+    """Nothing that any of them spends is forgotten."""
+    store = MemoryStore(clock=clock)
+    limiter = limiter_with(store, clock)
+    decision = await limiter.check(WHO)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(spend_often, decision)
+    finally:
+        sys.setswitchinterval(before)
+    await limiter.finish(decision)
+    assert (await used(limiter, store))["tokens-month"] == 20_000
 
 
 async def test_the_window_that_was_charged(store: Store, clock: ManualClock) -> None:
@@ -295,6 +335,39 @@ def test_statuses_that_give_the_charge_back(limited: Callable[..., TestClient]) 
     with pytest.raises(RuntimeError):
         client.get("/", headers={"x-status": "500"})
     assert client.get("/", headers={"x-status": "404"}).status_code == 404
+    assert client.get("/").status_code == 429
+
+
+def test_a_websocket_that_the_app_turns_away(limited: Callable[..., TestClient]) -> None:
+    """Closed before it is accepted, a handshake is a 403 to its client, and does not count."""
+
+    async def turn_away(socket: WebSocket) -> None:
+        await socket.close(1008)
+
+    client = limited(limits=[REFUNDED], routes=[WebSocketRoute("/", turn_away)])
+    for _ in range(3):
+        with pytest.raises(WebSocketDisconnect) as closed:
+            client.websocket_connect("/").__enter__()
+        assert closed.value.code == 1008
+
+
+def test_a_nested_limiter_settles_its_own(limited: Callable[..., TestClient]) -> None:
+    """What one of two limiters counts may be spent, what neither knows may not."""
+
+    async def answer(request: HTTPRequest) -> Response:
+        decision: Decision = request.state.ratelimit
+        decision.spend({"tokens": 7})
+        await decision.settle({"outer": 3})
+        with pytest.raises(ConfigurationError, match="bananas: is neither"):
+            decision.spend({"bananas": 1})
+        return PlainTextResponse(str(len(decision.receipts)))
+
+    tokens = {"name": "inner", "rate": "10/minute", "per": "token", "unit": "tokens"}
+    inner = limited(limits=[tokens], routes=[Route("/", answer)])
+    outer = {"name": "outer", "rate": "10/minute", "per": "token"}
+    client = limited(limits=[outer], routes=[Route("/{path:path}", inner.app, methods=["GET"])])
+    assert client.get("/").text == "2"
+    assert client.get("/").headers["x-ratelimit-limit"] == "10"
     assert client.get("/").status_code == 429
 
 

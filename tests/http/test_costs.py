@@ -76,6 +76,21 @@ async def test_a_body_in_pieces_that_is_read_in_part(clock: ManualClock) -> None
     ].used == 10
 
 
+def test_two_functions_read_the_same_body(limited: Callable[..., TestClient]) -> None:
+    """One of them streams it, the other parses it, and the app gets it all the same."""
+
+    async def size(request: Request) -> int:
+        return sum([len(piece) async for piece in request.stream()])
+
+    policies = [
+        {"name": "bytes", "limit": 1000, "per": "org", "cost": size},
+        {"name": "items", "limit": 10, "per": "org", "cost": items},
+    ]
+    client = limited(quotas=policies, routes=[Route("/", echo, methods=["POST"])])
+    assert client.post("/", content=body(9)).json() == {"got": len(body(9))}
+    assert client.post("/", content=body(2)).json()["policy"] == "items"
+
+
 @pytest.mark.parametrize("returned", [-1, 1.5, True, None, "2", 10**15])
 def test_what_is_no_cost_is_logged_and_counts_as_one(
     limited: Callable[..., TestClient], caplog: pytest.LogCaptureFixture, returned: Any

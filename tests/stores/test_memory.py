@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ratelimit import MemoryStore, ServiceLimit
-from ratelimit.decision import Charge
+from ratelimit.decision import Charge, Terms
 from ratelimit.stores import Op, Request
 from tests.support.clock import ManualClock
-from tests.support.engines import quota, terms
+from tests.support.engines import quota, slots, terms
 
 
 def decide(store: MemoryStore, charges: list[Charge], *, peek: bool = False) -> list[ServiceLimit]:
@@ -25,7 +25,7 @@ def test_expired_keys_are_dropped_as_others_are_charged(clock: ManualClock) -> N
     for n in range(200):
         decide(store, [Charge(terms(5, 60), f"new{n}")])
     assert len(store) == 200
-    assert len(store._heap) == len(store._expiries) == 200
+    assert len(store._expiries) == len(store._expiries._due) == 200
 
 
 def test_a_key_that_is_used_lives_on(clock: ManualClock) -> None:
@@ -44,7 +44,7 @@ def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCap
     for n in range(1000):
         clock.advance(ms=1)
         decide(store, [Charge(terms(5), f"k{n}")])
-    assert len(store) == len(store._heap) == len(store._expiries) == 100
+    assert len(store) == len(store._expiries) == len(store._expiries) == 100
     assert decide(store, [Charge(terms(5), "k999")], peek=True)[0].remaining == 4
     assert decide(store, [Charge(terms(5), "k0")], peek=True)[0].remaining == 5
     assert len(caplog.messages) == 1
@@ -95,18 +95,41 @@ def test_refusals_and_looks_make_no_keys(clock: ManualClock) -> None:
     assert repr(store) == "<MemoryStore keys=0>"
 
 
-def test_levels_are_kept_and_push_nobody_out(clock: ManualClock) -> None:
-    """What stands above zero is never forgotten, at zero it is gone, and others have all of `max_keys`."""
-    store = MemoryStore(clock=clock, max_keys=2)
-    level = quota(10, None)
+def test_levels_and_slots_that_are_empty_are_gone(clock: ManualClock) -> None:
+    """Levels never expire while something stands in them; what is empty means the same as nothing."""
+    store, level, runs = MemoryStore(clock=clock), quota(10, None), slots(2)
     for n in range(5):
         decide(store, [Charge(level, f"level{n}", 3)])
-    for n in range(2):
-        decide(store, [Charge(terms(5), f"window{n}")])
+        store.run(Request([Charge(runs, f"runs{n}")], Op.HOLD, n + 1))
+        store.run(Request([Charge(runs, f"runs{n}", -1)], Op.ADJUST, n + 1))
+    assert len(store) == 5
     clock.advance(seconds=10**9)
-    decide(store, [Charge(terms(5), "window")])
     assert [decide(store, [Charge(level, f"level{n}")], peek=True)[0].remaining for n in range(5)] == [7] * 5
     for n in range(5):
         store.run(Request([Charge(level, f"level{n}", -3)], Op.RELEASE))
-    assert len(store) == 1
-    assert len(store._heap) == 1
+    assert (len(store), len(store._expiries)) == (0, 0)
+
+
+def test_slots_that_come_and_go_leave_no_trail(clock: ManualClock) -> None:
+    """A key that is taken and given back ten thousand times is noted once."""
+    store, runs = MemoryStore(clock=clock), slots(2)
+    for n in range(10_000):
+        clock.advance(ms=1)
+        store.run(Request([Charge(runs, "runs")], Op.HOLD, n + 1))
+        store.run(Request([Charge(runs, "runs", -1)], Op.ADJUST, n + 1))
+    assert (len(store), len(store._expiries)) == (0, 1)
+
+
+@pytest.mark.parametrize("crowd", [quota(5, "month"), quota(5, None), slots(5, 90_000), terms(5, 3600)])
+def test_a_crowd_pushes_out_its_own_kind(clock: ManualClock, crowd: Terms) -> None:
+    """However many keys of one policy there are, those of another stay."""
+    store, window = MemoryStore(clock=clock, max_keys=50), terms(1)
+    for n in range(10):
+        decide(store, [Charge(window, f"window{n}")])
+    for n in range(500):
+        store.run(Request([Charge(crowd, f"crowd{n}")], Op.HOLD, n + 1))
+        clock.advance(ms=1)
+    assert len(store) == 50
+    assert not any(decide(store, [Charge(window, f"window{n}")], peek=True)[0].remaining for n in range(10))
+    left = decide(store, [Charge(crowd, "crowd499"), Charge(crowd, "crowd0")], peek=True)
+    assert [one.remaining for one in left] == [4, 5]

@@ -1,0 +1,82 @@
+"""Refusals, remembered where they were given: until a limit has room again, nobody has to ask the store."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from ratelimit.decision import Charge, ServiceLimit
+
+LONGEST: Final = 1_000_000
+"""Microseconds that a refusal is remembered at most: so soon is an override, a refund or a settlement felt."""
+
+MOST: Final = 10_000
+"""Policies and keys that are remembered; beyond that the memory begins anew."""
+
+
+class Refusals:
+    """Remembers which keys of which policies are full, at what cost, and until when; by this process's clock.
+
+    Only what time alone gives room again is remembered: rates, and quotas of a period. A slot or a level may come free
+    at any moment. Another cost has another wait, and other terms (an override, a share) are another limit: those ask.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def known(self, charges: Sequence[Charge], now: int) -> list[ServiceLimit] | None:
+        """Return what is known to refuse these charges at `now` (epoch microseconds), or `None`: then ask.
+
+        Of a request that was refused before, all limits are returned as they stood then, else those that refuse.
+        """
+        known = self._known
+        if not known:
+            return None
+        found = []
+        for charge in charges:
+            entry = known.get((charge.terms.policy, charge.key))
+            if entry is not None and entry.told <= now < entry.until and entry.charge == charge:
+                if entry.charges == charges:
+                    return [_aged(limit, now - entry.told) for limit in entry.limits]
+                found.append(_aged(entry.limit, now - entry.told))
+        return found or None
+
+    def note(self, charges: Sequence[Charge], limits: Sequence[ServiceLimit], now: int) -> None:
+        """Remember which of these limits have refused; `now` is before the store was asked, so never too long."""
+        if len(self._known) >= MOST:
+            self._known.clear()
+        for charge, limit in zip(charges, limits, strict=True):
+            if limit.retry_after and not limit.shadow and _comes_back_by_itself(charge, limit):
+                until = now + min(LONGEST, math.floor(min(limit.retry_after, 1) * 1e6))
+                known = _Known(now, until, charge, limit, charges, limits)
+                self._known[limit.policy, charge.key] = known
+
+    def forget(self, charges: Iterable[Charge]) -> None:
+        """Forget what was known of these, since something was given back."""
+        for charge in charges:
+            self._known.pop((charge.terms.policy, charge.key), None)
+
+
+class _Known(NamedTuple):
+    """A refusal: when it was told and until when it holds (epoch microseconds), and what was asked and told with it."""
+
+    told: int
+    until: int
+    charge: Charge
+    limit: ServiceLimit
+    charges: Sequence[Charge]
+    limits: Sequence[ServiceLimit]
+
+
+def _comes_back_by_itself(charge: Charge, limit: ServiceLimit) -> bool:
+    return limit.kind == "limit" or charge.terms.period is not None
+
+
+def _aged(limit: ServiceLimit, passed: int) -> ServiceLimit:
+    """Return a service limit as it stands so many microseconds later."""
+    if not passed:
+        return limit
+    wait = limit.retry_after - passed / 1e6 if limit.retry_after else 0.0
+    return limit._replace(retry_after=wait, reset_after=max(0.0, limit.reset_after - passed / 1e6))
