@@ -31,7 +31,7 @@ class Terms:
     `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `cap` is how far this caller may fill the
     policy, `usable` what it is told as its limit. `window` is in seconds (0: levels and slots). `slot` and `span` are
     milliseconds, `span` being the whole slots that cover the window; `lease` is how many of them a slot is held
-    without renewal. Compared by identity, so that a batch names each only once.
+    without renewal, and `ahead` how many units a worker may take at once. Compared by identity, so that a batch names each only once.
     """
 
     kind: Kind
@@ -49,6 +49,7 @@ class Terms:
     unit: str = "requests"
     period: Period | None = None
     lease: int = 0
+    ahead: int = 0
     hold: str = "response"
     refund_on: tuple[int, ...] = ()
     ceiling: int = field(init=False)

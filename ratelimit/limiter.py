@@ -54,7 +54,7 @@ class Limiter:
         self.clock: Clock = clock or system_clock
         if store is None:
             store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
-        self._guard = Guard(store, self.clock, self.plan.countable)
+        self._guard = Guard(store, self.clock, self.plan.countable, ahead=any(limit.lease for limit in settings.limits))
         self.overrides = Overrides(self.plan, store, self.clock)
 
     async def check(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationInfo,
     field_validator,
@@ -32,7 +33,7 @@ from ratelimit.fields import (
     whole_number,
 )
 from ratelimit.periods import Period
-from ratelimit.rate import Rate
+from ratelimit.rate import MAX_LIMIT, Rate
 from ratelimit.schedule import Hours
 
 BUILT_IN_DIMENSIONS: Final = ("token", "org", "ip", "plan", "endpoint", "method")
@@ -120,7 +121,9 @@ class Limit(Policy):
     `rate` is a `Rate` or its text. `burst` is a share 0…1 of the limit: what is used of it in one window is taken off
     the next, so any k consecutive windows admit at most k·L + L·burst. `plans` gives identities with that plan another
     rate; `None` (`"unlimited"` in TOML) means that the limit does not apply to them, `"0/minute"` blocks them. `unit`
-    names what is counted.
+    names what is counted. `lease` are units that a worker may take at once from a store that others share and spend
+    itself, for keys that are asked for very often: never beyond the limit, and fewer the less remains; what it does not
+    spend within 1/64 of the window is lost for that window.
     """
 
     if TYPE_CHECKING:
@@ -134,6 +137,7 @@ class Limit(Policy):
             burst: float = 0.0,
             plans: Mapping[str, Rate | str | None] = ...,
             unit: str = "requests",
+            lease: int = 0,
             methods: str | Sequence[str] = (),
             paths: str | Sequence[str] = (),
             cost: Cost = 1,
@@ -151,6 +155,7 @@ class Limit(Policy):
     burst: Burst = 0.0
     plans: Mapping[str, PlanRate] = Field(default_factory=dict)
     unit: Text = "requests"
+    lease: Annotated[int, Field(ge=0, le=MAX_LIMIT), BeforeValidator(whole_number)] = 0
 
     @property
     def kind(self) -> Kind:  # noqa: D102

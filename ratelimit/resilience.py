@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from ratelimit.ahead import Ahead, Trip
 from ratelimit.clock import Clock
 from ratelimit.decision import Charge, Decision
 from ratelimit.errors import StoreError
@@ -33,10 +34,13 @@ class Guard:
 
     `local` counts on this worker's memory, `allow` does not count, `deny` refuses with 503. After five failures in a
     row no request waits for the store, but one a second, which tries it. Each change between away and back is one
-    line in the log. What the store has refused is remembered for up to a second and not asked again. `check` is asked what may be spent and settled.
+    line in the log. What the store has refused is remembered for up to a second and not asked again. Slots that could
+    not be given back, or may have been taken by a call that broke off, are owed to the store until it is back.
+
+    `countable` are the policies and units that may be settled. With `ahead`, units of hot keys are taken ahead.
     """
 
-    def __init__(self, store: Store, clock: Clock, countable: set[str]) -> None:
+    def __init__(self, store: Store, clock: Clock, countable: set[str], *, ahead: bool = False) -> None:
         self._store = store
         self._clock = clock
         self.countable = countable
@@ -46,6 +50,7 @@ class Guard:
         self._sender: Sender = _AtOnce(store, self) if isinstance(store, MemoryStore) else self
         # A store in this process answers as fast as any memory of what it said.
         self._refusals = Refusals()
+        self._ahead = Ahead() if ahead and self._sender is self else None
         self._failures = 0
         self._next_try = 0
         self._lost = 0
@@ -57,8 +62,56 @@ class Guard:
         if self._failures >= _PATIENCE and not self._may_try():
             return self._degraded(charges, op)
         now = self._clock()
-        if op != Op.PEEK and (refused := self._refusals.known(charges, now)) is not None:
+        if op not in (Op.CHARGE, Op.HOLD):
+            return await self._ask_store(charges, op, now)
+        if (refused := self._refusals.known(charges, now)) is not None:
             return Decision.of(refused)
+        deciding = self._ask_store if self._ahead is None else self._spend_ahead
+        return await deciding(charges, op, now)
+
+    async def _ask_store(self, charges: Sequence[Charge], op: Op, now: int) -> Decision:
+        try:
+            request, answer = await self._submit(charges, op)
+        except StoreError:
+            return self._degraded(charges, op)
+        decision = self._decision(request, answer, self._sender)
+        if decision.violated and op != Op.PEEK and self._sender is self:
+            self._refusals.note(charges, decision.limits, now)
+        return decision
+
+    async def _spend_ahead(self, charges: Sequence[Charge], op: Op, now: int) -> Decision:
+        ahead = self._ahead or Ahead()
+        trip = ahead.take(charges, now)
+        try:
+            decision = await self._travel(ahead, trip, op)
+            if decision.violated and trip.asking:  # For less than was asked for with it there may be room.
+                trip.give_back()
+                trip.end()
+                trip = ahead.take(charges, now, more=False)
+                decision = await self._travel(ahead, trip, op)
+        except StoreError:
+            trip.give_back()
+            return self._degraded(charges, op)
+        except BaseException:
+            trip.give_back()
+            raise
+        finally:
+            trip.end()
+        if decision.violated:
+            trip.give_back()
+            self._refusals.note(charges, decision.limits, now)
+        return decision
+
+    async def _travel(self, ahead: Ahead, trip: Trip, op: Op) -> Decision:
+        if not trip.asked:
+            request, limits, at = Request(trip.charges), ahead.arrive(trip, (), 0), trip.at
+        else:
+            request, answer = await self._submit(trip.asked, op)
+            limits, at = ahead.arrive(trip, answer.limits(trip.asked), answer.at), answer.at
+        receipt = Receipt(self, request._replace(charges=trip.charges), limits, at)
+        return Decision.of(limits, receipts=(receipt,))
+
+    async def _submit(self, charges: Sequence[Charge], op: Op) -> tuple[Request, Answer]:
         holder = secrets.randbits(52) + 1 if op == Op.HOLD else 0
         request = Request(charges, op, holder, 0, self._undo)
         try:
@@ -66,13 +119,10 @@ class Guard:
         except StoreError as error:
             self._note_failure(error)
             self._owe([charge._replace(cost=-1) for charge in charges], holder)
-            return self._degraded(charges, op)
+            raise
         if self._failures:
             self._note_success()
-        decision = self._decision(request, answer, self._sender)
-        if decision.violated and op != Op.PEEK and self._sender is self:
-            self._refusals.note(charges, decision.limits, now)
-        return decision
+        return request, answer
 
     async def ask(self, request: Request) -> Answer:
         """Pass a request on as it is, for those who want to know whether it was done: raises `StoreError`."""

@@ -150,6 +150,7 @@ def _terms(policy: Policy, amount: Amount, share: float | None) -> Terms:
     }
     if isinstance(policy, Limit) and isinstance(amount, Rate):
         common |= {"window": amount.period, "allowance": share_of(limit, policy.burst), "unit": policy.unit}
+        common |= {"ahead": 0 if policy.shadow else policy.lease}
     elif isinstance(policy, Quota):
         window = NOMINAL[policy.period] if policy.period else 0
         common |= {"window": window, "period": policy.period, "unit": policy.unit, "status": policy.status}

@@ -12,7 +12,7 @@ FLOORS = [
     ["errors", "clock", "rate", "identity", "periods"],
     ["fields", "schedule", "policy", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
-    ["rules", "plan", "refusals", "stores"],
+    ["rules", "plan", "refusals", "ahead", "stores"],
     ["receipts", "resilience", "overrides"],
     ["limiter"],
     ["http"],

@@ -182,3 +182,13 @@ async def test_many_at_once_are_refused_without_asking(clock: ManualClock) -> No
     decisions = await asyncio.gather(*(limiter.check(who()) for _ in range(50)))
     assert not any(decision.allowed for decision in decisions)
     assert store.asked == 3
+
+
+async def test_what_is_already_spent_is_counted_though_it_is_refused(clock: ManualClock) -> None:
+    """`force` is no question: it reaches the store, whatever that has refused before."""
+    store = Far(clock)
+    limiter = limiter_with(store, clock, quotas=[{"name": "q", "limit": 2, "period": "day", "per": "org"}])
+    for _ in range(3):
+        await limiter.consume("q", who())
+    await limiter.consume("q", who(), 5, force=True)
+    assert (await limiter.usage(who()))[0].used == 7
