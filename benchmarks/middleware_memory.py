@@ -76,7 +76,7 @@ def app(limits: list[Limit] | None = None) -> Starlette:
     return served
 
 
-async def item(request: Request) -> Response:  # noqa: ARG001
+async def item(request: Request) -> Response:
     """Answer as little as an app can."""
     return PlainTextResponse("ok")
 

@@ -1,8 +1,8 @@
 """The incident, the right way round: a gateway under a backfill flood of five times what it can do.
 
-The gateway that started all this answered valid backfill traffic with 401 when it was overloaded. This one has a capacity
-of 60 requests a second, of which backfill may use half; whatever is too much is told 429 and how long to wait. Run it to
-see both kinds of traffic at once:  python -m examples.overload
+The gateway that started all this answered valid backfill traffic with 401 when it was overloaded. This one can do 60
+requests a second, and admits backfill only while less than half of that is in use, by whomever; whatever is too much is
+told 429 and how long to wait. Run it to see both kinds of traffic at once:  python -m examples.overload
 """
 
 import asyncio
@@ -116,6 +116,7 @@ def report(people: Told, flood: Told, console: Console) -> bool:
         served = f"{counts[200]} ({told.served:.1%})"
         table.add_row(name, *map(str, (counts.total(), served, counts[429], counts[401], counts[500], other, waits)))
     console.print(table)
+    console.print(f" {CAPACITY} requests a second can be served; backfill is admitted while less than half is in use.")
     together = people.statuses + flood.statuses
     only_honest = together.keys() <= {200, 429} and not people.dishonest + flood.dishonest
     return only_honest and people.served >= 0.99 and flood.statuses[429] > 0
@@ -128,5 +129,9 @@ async def show(store: str, console: Console, seconds: float = 5) -> bool:
 
 
 if __name__ == "__main__":
-    kept = asyncio.run(show(settings.store, Console(highlight=False)))
+    console = Console(highlight=False)
+    kept = asyncio.run(show(settings.store, console))
+    console.print(
+        " [green]as promised[/]" if kept else " [red]not as promised[/]: people ≥ 99 %, and nothing but 200 and 429"
+    )
     sys.exit(0 if kept else 1)

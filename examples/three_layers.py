@@ -91,6 +91,7 @@ async def backfill() -> dict[str, str]:
 
 
 @api.get("/usage")
+@exempt  # Who has used up the month may still see it.
 async def usage(request: Request) -> dict[str, int]:
     used = await request.app.state.limiter.usage(identify(request) or Identity())
     return {quota.policy: quota.used for quota in used}

@@ -214,7 +214,8 @@ class Limiter:
 
 def _usage(charge: Charge, told: tuple[int, int, int], now: int) -> Usage:
     terms, (used, reset, last) = charge.terms, told
-    resets_at = None if terms.period is None else (now + reset * 1000) / 1e6
+    # Periods end on the second; the rest is how long the answer took.
+    resets_at = None if terms.period is None else float(round((now + reset * 1000) / 1e6))
     remaining = max(0, terms.usable - used)
     return Usage(terms.policy, terms.unit, terms.period, terms.usable, used, remaining, resets_at, last)
 

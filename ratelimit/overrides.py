@@ -157,8 +157,10 @@ class Overrides:
 
     def _amount(self, policy: str, rate: Rate | str | int) -> int | Sequence[int]:
         rule = self._plan.rule(policy)
-        if not isinstance(rule.policy, Limit) and (not isinstance(rate, int) or isinstance(rate, bool)):
-            raise ConfigurationError(f"rate: {policy!r} needs a whole number, got {rate!r}")
+        number = isinstance(rate, int) and not isinstance(rate, bool)
+        if not number and not (isinstance(rule.policy, Limit) and isinstance(rate, (Rate, str))):
+            wanted = "a rate or a whole number" if isinstance(rule.policy, Limit) else "a whole number"
+            raise ConfigurationError(f"rate: {policy!r} needs {wanted}, got {rate!r}")
         given = Rate.parse(rate) if isinstance(rate, str) else rate if isinstance(rate, Rate) else Rate(rate, 1).limit
         fitting = rule.fitting(given)
         return [fitting.limit, fitting.period] if isinstance(fitting, Rate) else fitting

@@ -1,5 +1,6 @@
 """The settings, compiled: which policies hold at which endpoint."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ratelimit.style import PathPattern, ResponseStyle
 
 UNKNOWN: Final = "*"
 """The template of every path that no route matches."""
+
+logger = logging.getLogger("ratelimit")
 
 _MOST_ENDPOINTS: Final = 10_000
 """Endpoints that `Plan.endpoint` remembers: routes are few, but a caller may make up names."""
@@ -125,6 +128,9 @@ class Plan:
         values = {"endpoint": escape(place.label), "method": escape(place.method)}
         values |= values_of(identity, rule.dimensions - values.keys(), self._keys)
         charge = rule.charge(identity, 1, values, now, {})
+        if not rule.named(values):
+            wanted = ", ".join(rule.per)
+            logger.warning("policy %r does not apply and counts nothing: who asks has not all of %s", policy, wanted)
         return None if charge is None else charge._replace(cost=amount)
 
     def override(self, raised: Mapping[str, Mapping[str, Raised]]) -> None:
@@ -143,11 +149,10 @@ class Plan:
         Raises `ConfigurationError` where a dimension is missing or is none of the policy's.
         """
         rule = self.rule(policy)
-        given = {"token" if name == "token_hash" else name for name in key}
-        if given != set(rule.per) or len(given) < len(key):
-            raise ConfigurationError(
-                f"key: {policy!r} is counted by {', '.join(rule.per) or 'nothing'}: give just these"
-            )
+        names, given = {"token" if name == "token_hash" else name for name in key}, ", ".join(key) or "nothing"
+        if names != set(rule.per) or len(names) < len(key):
+            wanted = ", ".join(rule.per) or "nothing"
+            raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given}")
         if not _ENDPOINT.fullmatch(key.get("endpoint", UNKNOWN)):
             raise ConfigurationError(
                 f"key: endpoint: {key['endpoint']!r} is none; write it like 'GET /v1/agents/{{id}}'"

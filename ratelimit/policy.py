@@ -60,6 +60,11 @@ def _scope(value: str, info: ValidationInfo) -> str:
     return per[0] if per else GLOBAL
 
 
+def _several(value: Any) -> Any:
+    """Let one table of hours stand for a list of one."""
+    return [value] if isinstance(value, (Hours, Mapping)) else value
+
+
 class Policy(Checked):
     """What all kinds of policies share.
 
@@ -83,7 +88,7 @@ class Policy(Checked):
     cost: Cost = 1
     scope: Annotated[str, Field(max_length=100, validate_default=True), AfterValidator(_scope)] = ""
     shares: Mapping[str, Share] = Field(default_factory=dict)
-    schedule: tuple[Hours, ...] = ()
+    schedule: Annotated[tuple[Hours, ...], BeforeValidator(_several)] = ()
     shadow: bool = False
     on_store_failure: FailureMode = "local"
     refund_on: Statuses = ()

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -18,6 +18,11 @@ DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)")
 
 
+def _text_of(value: Any) -> Any:
+    """Return the text of a time of day, as TOML and Python have them."""
+    return value.isoformat("minutes") if isinstance(value, time) and not value.second else value
+
+
 def _time(value: str) -> str:
     if not _TIME.fullmatch(value):
         raise ValueError(f"{value!r} is not a time of day between '00:00' and '24:00'")
@@ -29,8 +34,8 @@ def _zone(value: str) -> str:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
-            f"{value!r} is not a time zone that this machine knows, such as 'Europe/Berlin' (no zone but 'UTC' known: "
-            "install the package tzdata)"
+            f"{value!r} is not a time zone that this machine knows; names are like 'Europe/Berlin', and where none is "
+            "known the package tzdata brings them"
         ) from None
     return value
 
@@ -43,7 +48,7 @@ def _days(values: tuple[Day, ...]) -> tuple[Day, ...]:
     return values
 
 
-TimeOfDay = Annotated[str, AfterValidator(_time)]
+TimeOfDay = Annotated[str, BeforeValidator(_text_of), AfterValidator(_time)]
 
 
 class Hours(Checked):

@@ -1,6 +1,6 @@
 """Schedules: hours of the week at which another rate holds, by the wall clock of a place."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -137,6 +137,15 @@ def test_hours_that_mean_nothing(wrong: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"start": "22:00", "end": "06:00", "rate": "1/second"}
     with pytest.raises(ValidationError, match=message):
         Hours(**{**good, **wrong})
+
+
+def test_times_of_day_and_single_hours() -> None:
+    """TOML's and Python's own times are read, and one table of hours is a list of one."""
+    made = Hours.model_validate({"start": time(22), "end": time(6, 30), "rate": "1/second"})
+    assert (made.start, made.end) == ("22:00", "06:30")
+    assert Limit.model_validate({"name": "x", "rate": "1/second", "schedule": made}).schedule == (made,)
+    with pytest.raises(ValidationError, match="valid string"):
+        Hours.model_validate({"start": time(22, 0, 1), "end": "06:00", "rate": "1/second"})
 
 
 def test_hours_of_the_wrong_kind() -> None:

@@ -15,11 +15,19 @@ logger = logging.getLogger("ratelimit")
 def log_advice(settings: RateLimitSettings, index: Index | None, *, own_identify: bool) -> None:
     """Warn of settings that can never apply: they are allowed, but somebody expects something of them."""
     declared = [limit for endpoint in index.endpoints() for limit in endpoint.limits] if index is not None else []
-    advice = [] if own_identify else [*_without_identity([*settings.policies, *declared])]
+    advice = [*_for_everybody(settings)] + (
+        [] if own_identify else [*_without_identity([*settings.policies, *declared])]
+    )
     if index is not None:
         advice += [*_without_route(settings, index.endpoints()), *_without_limits(settings, index)]
     for line in dict.fromkeys(advice):
         logger.warning("%s", line)
+
+
+def _for_everybody(settings: RateLimitSettings) -> Iterator[str]:
+    for quota in settings.quotas:
+        if not quota.per:
+            yield f"quota {quota.name!r} is one for everybody together, since per is empty: it is answered as capacity"
 
 
 def _without_identity(policies: Sequence[Policy]) -> Iterator[str]:

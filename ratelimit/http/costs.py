@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message, Receive, Scope
 
-from ratelimit.policy import Policy
+from ratelimit.policy import Policy, Quota
 from ratelimit.rate import MAX_LIMIT
 
 logger = logging.getLogger("ratelimit")
@@ -18,7 +18,8 @@ async def ask(policies: Sequence[Policy], scope: Scope, receive: Receive) -> tup
     """Return what the functions of these policies say the request costs, and a `receive` for the app.
 
     What they read of the body is kept, and the app receives it as if nobody had. A function that fails, or returns
-    what is no integer ≥ 0, is logged, and the request costs 1: whether it is a good request is for the app to say.
+    what is no integer ≥ 0, is logged, and the request costs 1 (at a level, which nobody would bring down again, 0):
+    whether it is a good request is for the app to say.
     """
     read: list[Message] = []
 
@@ -48,16 +49,17 @@ async def ask(policies: Sequence[Policy], scope: Scope, receive: Receive) -> tup
 
 async def _cost(policy: Policy, connection: HTTPConnection) -> int:
     function: Any = policy.cost
+    usual = 0 if isinstance(policy, Quota) and policy.period is None else 1
     try:
         cost = function(connection)
         if inspect.isawaitable(cost):
             cost = await cost
         if isinstance(cost, bool) or not isinstance(cost, int) or not 0 <= cost <= MAX_LIMIT:
             logger.error("cost of policy %r: must be an integer between 0 and %d, got %r", policy.name, MAX_LIMIT, cost)
-            return 1
+            return usual
     except ClientDisconnect:
-        return 1
+        return usual
     except Exception:
-        logger.exception("cost of policy %r: the function failed; the request costs 1", policy.name)
-        return 1
+        logger.exception("cost of policy %r: the function failed; the request costs %d", policy.name, usual)
+        return usual
     return cost

@@ -162,8 +162,8 @@ def _rate(limit: ServiceLimit) -> str:
     if limit.kind == "concurrency":
         return f"{limit.limit} at a time"
     rate = Rate(limit.limit, limit.window)
-    unit = _UNITS.get(rate.period)
-    return f"{rate.limit}/{unit}" if unit else f"{rate.limit}/{rate.period}s"
+    amount = str(rate.limit) if limit.unit == "requests" else f"{rate.limit} {limit.unit}"
+    return f"{amount}/{_UNITS.get(rate.period, f'{rate.period}s')}"
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -142,7 +142,9 @@ def test_a_used_up_month_is_403_with_a_code_of_its_own(a: TestClient, clock: Man
         "scope": "org",
         "resets_at": "2027-01-01T00:00:00Z",
     }
+    assert a.get("/api/usage", headers=starter).json() == {"requests": 20}
     clock.advance(seconds=12 * 3600)
+    assert a.get("/api/agents", headers=starter).is_success
     assert a.get("/api/usage", headers=starter).json() == {"requests": 1}
 
 

@@ -34,7 +34,7 @@ async def echo(request: Request) -> Response:
 
 
 def backlog(**more: Any) -> dict[str, Any]:
-    quota = {"name": "items", "limit": 10, "per": "org", "unit": "items", "cost": items, **more}
+    quota = {"name": "items", "limit": 10, "period": "day", "per": "org", "unit": "items", "cost": items, **more}
     return {"quotas": [quota], "routes": [Route("/", echo, methods=["GET", "POST"])]}
 
 
@@ -109,6 +109,13 @@ def test_a_function_that_fails_leaves_the_request_to_the_app(
     with caplog.at_level(logging.ERROR):
         assert [client.post("/", content=b"{no json").status_code for _ in range(3)] == [200, 200, 403]
     assert caplog.messages[0] == "cost of policy 'items': the function failed; the request costs 1"
+
+
+def test_a_function_that_fails_leaves_nothing_in_a_level(limited: Callable[..., TestClient]) -> None:
+    """What nobody would ever bring down again is not raised by a bad request."""
+    client = limited(**backlog(period=None, limit=2))
+    assert [client.post("/", content=b"{no json").status_code for _ in range(5)] == [200] * 5
+    assert client.post("/", content=body(2)).status_code == 200
 
 
 async def test_a_client_that_leaves_while_its_body_is_read(

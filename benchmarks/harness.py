@@ -1,0 +1,87 @@
+"""What several benchmarks need: a Redis of their own, children that measure, and the peers' virtual environment."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from benchmarks.report import Result
+from tests.support.redis_server import RedisServer
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv-peers"
+
+
+@contextmanager
+def redis() -> Iterator[RedisServer]:
+    """Run a Redis that keeps nothing."""
+    with TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def peers_python() -> str:
+    """Return the interpreter of the peers' environment, which is made when it is first asked for."""
+    python = PEERS / "bin" / "python"
+    if not (PEERS / ".done").exists():
+        print("  installing the peers into .venv-peers (once)", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+        wanted = ["-r", str(Path(__file__).parent / "peers.txt")]
+        subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "-q", "install", *wanted], check=True)
+        (PEERS / ".done").touch()
+    return str(python)
+
+
+def child(python: str, module: str, *arguments: object) -> dict[str, float]:
+    """Run a module in a process of its own and return the JSON object that it prints last."""
+    command = [python, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{module} {arguments}: {done.stderr[-500:]}")
+    told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return told
+
+
+def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each in turn, round by round, so that a machine that slows down slows all of them."""
+    times: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(rounds):
+        for name, measure in measures.items():
+            print(f"\r  round {number + 1} of {rounds}: {name:40}", end="", flush=True)
+            times[name].append(measure())
+    print(f"\r{'':70}\r", end="")
+    return times
+
+
+def compared(times: dict[str, list[float]], first: str) -> dict[str, float]:
+    """Return, for each, the median over the rounds of its ratio to `first`."""
+    return {
+        name: median(one / base for one, base in zip(each, times[first], strict=True)) for name, each in times.items()
+    }
+
+
+def result(
+    name: str, question: str, *, goal: str, measured: str, unit: str, times: dict[str, list[float]], first: str
+) -> Result:
+    """Return what a benchmark leaves behind, and print it."""
+    ratios = compared(times, first)
+    for one, each in times.items():
+        print(f"  {one:40} {median(each):12.1f} {unit:16} {ratios[one]:8.2f}×")
+    return Result(
+        name=name,
+        question=question,
+        goal=goal,
+        measured=measured,
+        unit=unit,
+        bars={one: round(median(each), 2) for one, each in times.items()},
+        spread={one: (round(min(each), 2), round(max(each), 2)) for one, each in times.items()},
+        ratios={one: round(ratio, 3) for one, ratio in ratios.items()},
+    )
