@@ -22,10 +22,16 @@ if now < 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-for i, t in ipairs(all_terms) do
-  local kind = KINDS[t[1]]
-  all_terms[i] = kind.terms(t)
-  all_terms[i].kind, all_terms[i].shadow = kind, t[2] == 1
+-- A kind is made where it is asked for; one that is not costs no time.
+local made = {}
+for i = 1, #all_terms do
+  local t = all_terms[i]
+  local kind = made[t[1]]
+  if not kind then
+    kind = KINDS[t[1]]()
+    made[t[1]] = kind
+  end
+  all_terms[i] = kind.terms(t, kind)
 end
 
 local values = redis.call('MGET', unpack(KEYS))
@@ -67,18 +73,24 @@ local function charge(first, last, op, holder)
   end
 end
 
+local function amending(kind)
+  kind.amended = kind.amended or kind.amending()
+  return kind.amended
+end
+
 local function amend(first, last, op, holder, at)
   for i = first, last, 3 do
     local t, s, cost = seen(i)
+    local does = amending(t.kind)
     if op == ADJUST then
-      t.kind.adjust(s, t, now, cost, at == 0 and now or at, holder)
+      does.adjust(s, t, now, cost, at == 0 and now or at, holder)
     elseif op == RELEASE then
-      t.kind.give_back(s, t, now, -cost, holder)
+      does.give_back(s, t, now, -cost, holder)
     elseif op == RENEW then
-      t.kind.renew(s, t, now, holder)
+      does.renew(s, t, now, holder)
     end
     if op == USAGE then
-      say(t.kind.usage(s, t, now))
+      say(does.usage(s, t, now))
     else
       local remaining, reset, wait = t.kind.answer(s, t, now, 1)
       say(remaining, reset, -wait)
@@ -90,7 +102,7 @@ end
 local function has_taken(first, last)
   for i = first, last, 3 do
     local t, s, cost = seen(i)
-    if t.kind.taken(s) < -cost then
+    if amending(t.kind).taken(s) < -cost then
       for j = first, last, 3 do
         local other, state = seen(j)
         local remaining, reset = other.kind.answer(state, other, now, 1)

@@ -11,8 +11,8 @@ local function text(number)
 end
 
 -- Terms as they come off the wire.
-local function terms(t)
-  return { cap = t[4], usable = min(t[3], t[4]), lease = t[5] }
+local function terms(t, kind)
+  return { kind = kind, shadow = t[2] == 1, cap = t[4], usable = min(t[3], t[4]), lease = t[5] }
 end
 
 -- What something else has written under our key, as far as MGET sees it, means nothing.
@@ -103,5 +103,7 @@ end
 
 return {
   terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  adjust = adjust, give_back = give_back, renew = renew, taken = taken, usage = usage,
+  amending = function()
+    return { adjust = adjust, give_back = give_back, renew = renew, taken = taken, usage = usage }
+  end,
 }

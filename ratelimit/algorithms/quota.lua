@@ -53,8 +53,8 @@ local END = {
 }
 
 -- Terms as they come off the wire.
-local function terms(t)
-  return { cap = t[4], usable = min(t[3], t[4]), start_of = START[t[5]], end_of = END[t[5]] }
+local function terms(t, kind)
+  return { kind = kind, shadow = t[2] == 1, cap = t[4], usable = min(t[3], t[4]), start_of = START[t[5]], end_of = END[t[5]] }
 end
 
 -- What something else has written under our key means nothing, and is written over.
@@ -126,7 +126,7 @@ local function save(key, s, now, ttl_floor)
   local value = struct.pack(FORMAT, s.start, s.used, s.before)
   if t.end_of then
     local ttl = t.end_of(t.end_of(s.start)) + DAY - now
-    redis.call('SET', key, value, 'PX', string.format('%.0f', max(ttl, ttl_floor)))
+    redis.call('SET', key, value, 'PX', max(ttl, ttl_floor))
   elseif s.used > 0 then
     redis.call('SET', key, value)
   else
@@ -136,5 +136,5 @@ end
 
 return {
   terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  adjust = adjust, give_back = give_back, taken = taken, usage = usage,
+  amending = function() return { adjust = adjust, give_back = give_back, taken = taken, usage = usage } end,
 }

@@ -20,7 +20,7 @@ _PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 
 def _script() -> str:
     folder = files("ratelimit.algorithms")
     kinds = (
-        f"KINDS[{number}] = (function()\n{(folder / f'{name}.lua').read_text()}\nend)()\n"
+        f"KINDS[{number}] = function()\n{(folder / f'{name}.lua').read_text()}\nend\n"
         for number, name in _KINDS.values()
     )
     return "local KINDS = {}\n" + "".join(kinds) + (folder / "charge.lua").read_text()

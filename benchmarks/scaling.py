@@ -1,0 +1,86 @@
+"""Measure what a check costs as policies, routes and keys grow: in memory, in turns, as ratios to the smallest."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from benchmarks.harness import compared, in_turns, result
+from benchmarks.middleware_memory import SCOPE, identify, item, receive
+from benchmarks.report import Result
+from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings
+
+ROUNDS, REQUESTS, PLENTY = 9, 1500, 10**9
+
+
+def run() -> Result:
+    """Measure and return microseconds a request."""
+    measures: dict[str, Callable[[], float]] = {f"{n} routes": partial(by_routes(n)) for n in (5, 50, 500)}
+    measures |= {f"{n} policies": by_policies(n) for n in (1, 4, 16)}
+    measures |= {f"{n} keys": by_keys(n) for n in (1000, 100_000)}
+    times = in_turns(measures, ROUNDS)
+    routes = compared(times, "5 routes")["500 routes"]
+    policies = compared(times, "1 policies")["16 policies"]
+    keys = compared(times, "1000 keys")["100000 keys"]
+    return result(
+        "scaling",
+        "Cost in memory as routes, policies and keys grow",
+        goal="500 routes ≤ 1.15× of 5",
+        measured=f"500 routes {routes:.2f}× of 5, 16 policies {policies:.1f}× of 1, 100,000 keys {keys:.2f}× of 1,000",
+        unit="µs a request",
+        times=times,
+        first="5 routes",
+    )
+
+
+def by_routes(count: int) -> Callable[[], float]:
+    """Return what measures a limited request to the last of so many routes, less what the router itself needs."""
+    limits = [Limit(name="token", rate=f"{PLENTY}/minute", per="token")]
+    routes = [Route(f"/r{n}/{{id}}", item) for n in range(count - 1)]
+    # The router tries its routes in order; that of the request is the first, so that only our look-up is measured.
+    app: Any = Starlette(routes=[Route("/items/{id}", item), *routes])
+    app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(limits=limits), identify=identify)
+    return partial(_timed, app)
+
+
+def _timed(app: Any) -> float:
+    async def send(message: Any) -> None:
+        pass
+
+    async def requests() -> float:
+        began = perf_counter()
+        for n in range(REQUESTS):
+            path = f"/items/{n % 3000}"  # Seldom the same, as in an app.
+            await app({**SCOPE, "path": path, "raw_path": path.encode()}, receive, send)
+        return (perf_counter() - began) / REQUESTS * 1e6
+
+    return asyncio.run(requests())
+
+
+def by_policies(count: int) -> Callable[[], float]:
+    """Return what measures a check of so many policies."""
+    limits = [Limit(name=f"p{n}", rate=f"{PLENTY}/minute", per="token") for n in range(count)]
+    return partial(_checked, Limiter(RateLimitSettings(limits=limits)), 100)
+
+
+def by_keys(count: int) -> Callable[[], float]:
+    """Return what measures a check among so many keys."""
+    limiter = Limiter(RateLimitSettings(limits=[Limit(name="p", rate=f"{PLENTY}/minute", per="token")]))
+    _checked(limiter, count, count)
+    return partial(_checked, limiter, count)
+
+
+def _checked(limiter: Limiter, keys: int, times: int = REQUESTS) -> float:
+    async def checks() -> float:
+        await limiter.start()
+        who = [Identity(token=f"t{n * 7919 % keys}") for n in range(times)]
+        began = perf_counter()
+        for each in who:
+            await limiter.check(each)
+        return (perf_counter() - began) / times * 1e6
+
+    return asyncio.run(checks())
