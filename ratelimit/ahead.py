@@ -92,7 +92,8 @@ class Ahead:
         found = []
         for place, charge in enumerate(trip.charges):
             if place in trip.spent:
-                found.append(_aged(trip.spent[place], charge.cost, trip.now))
+                held = trip.spent[place]
+                found.append(held.limit.later((trip.now - held.told) / 1e6)._replace(cost=charge.cost))
             else:
                 limit = next(told)._replace(cost=charge.cost)
                 extra = next(asked).cost - charge.cost
@@ -112,9 +113,3 @@ class Ahead:
         if held is not None and held.terms is charge.terms and now < held.until:
             units, until = units + held.units, min(until, held.until)
         self._held[key] = _Held(charge.terms, units, now, until, at, limit)
-
-
-def _aged(held: _Held, cost: int, now: int) -> ServiceLimit:
-    """Return what the store said last, as it stands now: what is held counts as spent."""
-    passed = (now - held.told) / 1e6
-    return held.limit._replace(cost=cost, reset_after=max(0.0, held.limit.reset_after - passed))

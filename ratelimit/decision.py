@@ -121,6 +121,24 @@ class ServiceLimit(NamedTuple):
     period: Period | None = None
 
     @property
+    def head(self) -> tuple[object, ...]:
+        """What depends on the policy and who asks alone, before the numbers of the moment."""
+        return self[:4]
+
+    @property
+    def tail(self) -> tuple[object, ...]:
+        """What depends on the policy alone, behind them."""
+        return self[12:]
+
+    def later(self, seconds: float) -> "ServiceLimit":
+        """Return this as it stands so many seconds later, if nobody spends."""
+        wait = self.retry_after - seconds if self.retry_after else 0.0
+        # As in `service_limit`, several times faster than naming the fields.
+        return tuple.__new__(
+            ServiceLimit, (*self[:7], wait, *self[8:11], max(0.0, self.reset_after - seconds), *self[12:])
+        )
+
+    @property
     def is_capacity(self) -> bool:
         """Whether this is the capacity of the whole service, whose refusals tell no numbers."""
         return self.scope == GLOBAL
@@ -198,7 +216,7 @@ class Decision:
         violated = tuple([limit for limit in limits if limit.retry_after and not limit.shadow])
         if not violated:
             return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded, receipts)
-        binding = max(violated, key=lambda limit: limit.retry_after)
+        binding = violated[0] if len(violated) == 1 else max(violated, key=lambda limit: limit.retry_after)
         # What is refused has taken nothing, and there is nothing to settle.
         return cls(False, binding.status, binding.retry_after, tuple(limits), violated, binding, degraded)
 

@@ -39,8 +39,8 @@ class Refusals:
             entry = known.get((charge.terms.policy, charge.key))
             if entry is not None and entry.told <= now < entry.until and entry.charge == charge:
                 if entry.charges == charges:
-                    return [_aged(limit, now - entry.told) for limit in entry.limits]
-                found.append(_aged(entry.limit, now - entry.told))
+                    return [limit.later((now - entry.told) / 1e6) for limit in entry.limits]
+                found.append(entry.limit.later((now - entry.told) / 1e6))
         return found or None
 
     def note(self, charges: Sequence[Charge], limits: Sequence[ServiceLimit], now: int) -> None:
@@ -72,11 +72,3 @@ class _Known(NamedTuple):
 
 def _comes_back_by_itself(charge: Charge, limit: ServiceLimit) -> bool:
     return limit.kind == "limit" or charge.terms.period is not None
-
-
-def _aged(limit: ServiceLimit, passed: int) -> ServiceLimit:
-    """Return a service limit as it stands so many microseconds later."""
-    if not passed:
-        return limit
-    wait = limit.retry_after - passed / 1e6 if limit.retry_after else 0.0
-    return limit._replace(retry_after=wait, reset_after=max(0.0, limit.reset_after - passed / 1e6))

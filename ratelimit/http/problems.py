@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from ratelimit.decision import Decision, ServiceLimit
 from ratelimit.http.headers import whole_seconds
-from ratelimit.rate import Rate
 from ratelimit.style import ResponseStyle
 
 _BLANK: Final = "about:blank"
@@ -38,8 +37,36 @@ _MITIGATION: Final = "Implement exponential backoff and retry with delays"
 _LEGACY_REASON: Final = "Please retry after the current window resets."
 
 
+_Rendered = tuple[int, bytes, bytes]
+_MOST_RENDERED: Final = 512
+_rendered: Final[dict[tuple[object, ...], tuple[ResponseStyle, _Rendered]]] = {}
+"""Refusals that were rendered lately: in a flood they are alike for a second."""
+
+
 def problem(decision: Decision, style: ResponseStyle) -> tuple[int, bytes, bytes]:
     """Return the status, the media type and the body of a refusal."""
+    key = (id(style), *_told(decision))
+    kept, rendered = _rendered.get(key, (None, None))
+    if rendered is None or kept is not style:
+        if len(_rendered) >= _MOST_RENDERED:
+            _rendered.clear()
+        rendered = _render(decision, style)
+        _rendered[key] = style, rendered
+    return rendered
+
+
+def _told(decision: Decision) -> tuple[object, ...]:
+    """Return all that a body tells of a decision."""
+    wait, binding = decision.retry_after, decision.binding
+    seconds = wait if math.isinf(wait) else whole_seconds(wait)
+    if binding is None:
+        return decision.status, seconds
+    resets_at = round(binding.reset_at) if binding.period else None
+    names = tuple([limit.policy for limit in decision.violated])
+    return binding.head, binding.window, binding.tail, seconds, resets_at, names
+
+
+def _render(decision: Decision, style: ResponseStyle) -> _Rendered:
     status = style.capacity_status if _is_capacity(decision) else decision.status
     if style.problem == "legacy":
         return status, b"application/json", _json(_legacy(decision, status, style))
@@ -161,9 +188,8 @@ def _try_again(wait: float) -> str:
 def _rate(limit: ServiceLimit) -> str:
     if limit.kind == "concurrency":
         return f"{limit.limit} at a time"
-    rate = Rate(limit.limit, limit.window)
-    amount = str(rate.limit) if limit.unit == "requests" else f"{rate.limit} {limit.unit}"
-    return f"{amount}/{_UNITS.get(rate.period, f'{rate.period}s')}"
+    amount = str(limit.limit) if limit.unit == "requests" else f"{limit.limit} {limit.unit}"
+    return f"{amount}/{_UNITS.get(limit.window, f'{limit.window}s')}"
 
 
 def _json(value: dict[str, Any]) -> bytes:
