@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, ResponseStyle, ServiceLimit
+from ratelimit.decision import Kind
 from ratelimit.http import problems
 
 STYLES = [
@@ -18,7 +19,8 @@ STYLES = [
 
 @st.composite
 def refusals(draw: st.DrawFn) -> ServiceLimit:
-    kind = draw(st.sampled_from(["limit", "quota", "concurrency"]))
+    kinds: list[Kind] = ["limit", "quota", "concurrency"]
+    kind = draw(st.sampled_from(kinds))
     return ServiceLimit(
         policy=draw(st.sampled_from(["a", "b"])),
         kind=kind,
