@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -95,10 +95,8 @@ class Policy(Checked):
     code: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)] | None = None
     detail: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
 
-    @property
-    def kind(self) -> Kind:
-        """Which of the three kinds this is."""
-        raise NotImplementedError
+    kind: ClassVar[Kind]
+    """Which of the three kinds this is."""
 
     @property
     def amount(self) -> Rate | int:
@@ -156,15 +154,12 @@ class Limit(Policy):
             detail: str | None = None,
         ) -> None: ...
 
+    kind: ClassVar[Kind] = "limit"
     rate: Annotated[AnyRate, AfterValidator(nonzero)]
     burst: Burst = 0.0
     plans: Mapping[str, PlanRate] = Field(default_factory=dict)
     unit: Text = "requests"
     lease: Annotated[int, Field(ge=0, le=MAX_LIMIT), BeforeValidator(whole_number)] = 0
-
-    @property
-    def kind(self) -> Kind:  # noqa: D102
-        return "limit"
 
     @property
     def amount(self) -> Rate:  # noqa: D102
@@ -175,7 +170,22 @@ class Limit(Policy):
         return self.plans
 
 
-class Quota(Policy):
+class Counted(Policy):
+    """What quotas and concurrency share: `limit` and `plans` are whole numbers."""
+
+    limit: Amount
+    plans: Mapping[str, PlanAmount] = Field(default_factory=dict)
+
+    @property
+    def amount(self) -> int:  # noqa: D102
+        return self.limit
+
+    @property
+    def by_plan(self) -> Mapping[str, int | None]:  # noqa: D102
+        return self.plans
+
+
+class Quota(Counted):
     """Admit `limit` units per calendar period in UTC, or keep a level at or below it.
 
     `limit` and `plans` are whole numbers of `unit`. `period` is `hour`, `day`, `week` (from Monday), `month` or
@@ -209,26 +219,13 @@ class Quota(Policy):
             detail: str | None = None,
         ) -> None: ...
 
-    limit: Amount
+    kind: ClassVar[Kind] = "quota"
     period: Period | None = None
     unit: Text = "requests"
-    plans: Mapping[str, PlanAmount] = Field(default_factory=dict)
     status: Literal[403, 429] = 403
 
-    @property
-    def kind(self) -> Kind:  # noqa: D102
-        return "quota"
 
-    @property
-    def amount(self) -> int:  # noqa: D102
-        return self.limit
-
-    @property
-    def by_plan(self) -> Mapping[str, int | None]:  # noqa: D102
-        return self.plans
-
-
-class Concurrency(Policy):
+class Concurrency(Counted):
     """Admit `limit` requests at once; each holds one slot, whatever it costs.
 
     A slot is given back when the last chunk of the body was sent (`hold="response"`) or when background tasks have
@@ -258,22 +255,10 @@ class Concurrency(Policy):
             detail: str | None = None,
         ) -> None: ...
 
+    kind: ClassVar[Kind] = "concurrency"
     limit: Annotated[Amount, Field(le=MOST_SLOTS)]
     lease: Annotated[float, Field(ge=0.05, le=LONGEST_LEASE, allow_inf_nan=False)] = 60.0
     hold: Literal["response", "background"] = "response"
-    plans: Mapping[str, PlanAmount] = Field(default_factory=dict)
-
-    @property
-    def kind(self) -> Kind:  # noqa: D102
-        return "concurrency"
-
-    @property
-    def amount(self) -> int:  # noqa: D102
-        return self.limit
-
-    @property
-    def by_plan(self) -> Mapping[str, int | None]:  # noqa: D102
-        return self.plans
 
     @field_validator("cost", "refund_on")
     @classmethod
