@@ -170,7 +170,7 @@ class Limiter:
     async def start(self) -> None:
         """Read the overrides and watch for changes; done by itself before the first decision of an event loop."""
         if not self.overrides.watching:
-            self._guard.closed = False
+            self._guard.open()
             await self.overrides.watch()
 
     async def aclose(self) -> None:

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import msgpack
 
@@ -51,7 +52,9 @@ class Overrides:
         self._book = f"{plan.settings.key_prefix}:{{overrides}}"
         self._seen: int | None = None
         self._known: dict[str, Override] = {}
-        self._timers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.TimerHandle] = WeakKeyDictionary()
+        self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self._first: asyncio.Task[None] | None = None
+        self._looks, self._applied = count(), -1
         self._latest: asyncio.AbstractEventLoop | None = None
         self._looking: set[asyncio.Task[None]] = set()
         self._deaf = False
@@ -94,12 +97,13 @@ class Overrides:
         return was_there
 
     async def refresh(self) -> None:
-        """Read what has changed; raises `StoreError`."""
+        """Read what has changed; raises `StoreError`. Of several at a time, the one that began last counts."""
+        began = next(self._looks)
         notes = await self._store.notes(self._book, self._seen)
-        if notes is not None:
+        if notes is not None and began > self._applied:
             self._known = dict(_readable(notes.values))
             self._plan.override(self._by_policy())
-            self._seen = notes.version
+            self._seen, self._applied = notes.version, began
 
     @property
     def watching(self) -> bool:
@@ -112,12 +116,13 @@ class Overrides:
         The first look of a process is waited for, but no longer than a call to the store may take.
         """
         loop = asyncio.get_running_loop()
-        self._latest = loop
         if loop not in self._timers:
-            look = self._begin(loop)
-            if self._seen is None:
-                # Whoever is cancelled here does not end the look.
-                await asyncio.wait([look], timeout=self._plan.settings.store_timeout)
+            self._timers = {each: timer for each, timer in self._timers.items() if not each.is_closed()}
+            self._first = self._begin(loop)
+        if self._seen is None and self._first is not None and self._first.get_loop() is loop:
+            # Whoever is cancelled here does not end the look.
+            await asyncio.wait([self._first], timeout=self._plan.settings.store_timeout)
+        self._latest = loop
 
     def stop(self) -> None:
         """Look for changes no more in this event loop."""

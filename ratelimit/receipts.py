@@ -107,9 +107,9 @@ class Receipt:
             self._timer = asyncio.get_running_loop().call_later(pause, self._beat)
 
     def _beat(self) -> None:
-        slots = self._held()
-        if slots and not self._sender.closed:
-            self._sender.send(Request(slots, Op.RENEW, self._holder))
+        if slots := self._held():
+            if not self._sender.closed:  # Opened again, it goes on.
+                self._sender.send(Request(slots, Op.RENEW, self._holder))
             self.keep()
 
     def _made(self) -> list[Charge]:

@@ -29,29 +29,39 @@ class Refusals:
     def known(self, charges: Sequence[Charge], now: int) -> list[ServiceLimit] | None:
         """Return what is known to refuse these charges at `now` (epoch microseconds), or `None`: then ask.
 
-        Of a request that was refused before, all limits are returned as they stood then, else those that refuse.
+        Of a request that was refused before, the limits that had room are returned too, as they stood then.
         """
-        known = self._known
-        if not known:
+        if not self._known:
             return None
-        found = []
-        for charge in charges:
-            entry = known.get((charge.terms.policy, charge.key))
+        found, before = dict[int, ServiceLimit](), None
+        for place, charge in enumerate(charges):
+            entry = self._known.get((charge.terms.policy, charge.key))
             if entry is not None and entry.told <= now < entry.until and entry.charge == charge:
-                if entry.charges == charges:
-                    return [limit.later((now - entry.told) / 1e6) for limit in entry.limits]
-                found.append(entry.limit.later((now - entry.told) / 1e6))
-        return found or None
+                found[place] = entry.limit.later((now - entry.told) / 1e6)
+                before = entry if entry.charges == charges else before
+        if before is None:
+            return list(found.values()) or None
+        passed = (now - before.told) / 1e6
+        with_room = {i: limit.later(passed) for i, limit in enumerate(before.limits) if not limit.retry_after}
+        return [limit for _, limit in sorted({**with_room, **found}.items())]
 
     def note(self, charges: Sequence[Charge], limits: Sequence[ServiceLimit], now: int) -> None:
-        """Remember which of these limits have refused; `now` is before the store was asked, so never too long."""
+        """Remember which of these limits have refused; `now` is before the store was asked, so never too long.
+
+        Nothing is remembered where one of them does not get room by time alone: it would be missing in the answer.
+        """
+        refusing = [
+            (charge, limit)
+            for charge, limit in zip(charges, limits, strict=True)
+            if limit.retry_after and not limit.shadow
+        ]
+        if not all(_comes_back_by_itself(charge, limit) for charge, limit in refusing):
+            return
         if len(self._known) >= MOST:
             self._known.clear()
-        for charge, limit in zip(charges, limits, strict=True):
-            if limit.retry_after and not limit.shadow and _comes_back_by_itself(charge, limit):
-                until = now + min(LONGEST, math.floor(min(limit.retry_after, 1) * 1e6))
-                known = _Known(now, until, charge, limit, charges, limits)
-                self._known[limit.policy, charge.key] = known
+        for charge, limit in refusing:
+            until = now + min(LONGEST, math.floor(min(limit.retry_after, 1) * 1e6))
+            self._known[limit.policy, charge.key] = _Known(now, until, charge, limit, charges, limits)
 
     def forget(self, charges: Iterable[Charge]) -> None:
         """Forget what was known of these, since something was given back."""

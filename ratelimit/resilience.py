@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Final
+from weakref import WeakSet
 
 from ratelimit.ahead import Ahead, Trip
 from ratelimit.clock import Clock
@@ -44,7 +45,7 @@ class Guard:
         self._store = store
         self._clock = clock
         self.countable = countable
-        self.closed = False
+        self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         memory = MemoryStore(clock=clock)
         self._local, self._at_once = memory, _AtOnce(memory, self)
         self._sender: Sender = _AtOnce(store, self) if isinstance(store, MemoryStore) else self
@@ -130,8 +131,9 @@ class Guard:
 
     async def ask(self, request: Request) -> Answer:
         """Pass a request on as it is, for those who want to know whether it was done: raises `StoreError`."""
+        answer = await self._store.submit(request)
         self._refusals.forget(request.charges)
-        return await self._store.submit(request)
+        return answer
 
     def send(self, request: Request) -> Awaitable[None]:
         """Write a correction, which goes on if who waits for it is cancelled; what cannot be written is logged."""
@@ -141,9 +143,18 @@ class Guard:
         task.add_done_callback(self._sending.discard)
         return asyncio.shield(task)
 
+    @property
+    def closed(self) -> bool:
+        """Whether this is closed in the event loop that runs, and renews nothing there."""
+        return asyncio.get_running_loop() in self._closed
+
+    def open(self) -> None:
+        """Renew in this event loop again."""
+        self._closed.discard(asyncio.get_running_loop())
+
     async def aclose(self) -> None:
         """Wait for corrections under way and close the store."""
-        self.closed = True
+        self._closed.add(asyncio.get_running_loop())
         await self._drain()
         await self._store.aclose()
 
@@ -163,6 +174,8 @@ class Guard:
             self._note_failure(error)
             self._note_lost(request)
         else:
+            # Whoever asked before this was written may have noted a refusal since.
+            self._refusals.forget(request.charges)
             if self._failures:
                 self._note_success()
 
@@ -173,11 +186,17 @@ class Guard:
         receipt = Receipt(sender, request, limits, answer.at)
         return Decision.of(limits, degraded=degraded, receipts=(receipt,))
 
-    def _undo(self, request: Request, answer: Answer) -> None:
-        """Give back what was charged for somebody who was cancelled before the answer came."""
-        limits = answer.limits(request.charges)
-        if request.op != Op.PEEK and Decision.of(limits).allowed:
-            Receipt(self._sender, request, limits, answer.at).undo()
+    def _undo(self, request: Request, answer: Answer | None) -> None:
+        """Give back what was charged for somebody who was cancelled before the answer came.
+
+        What was already spent, and is only counted, stays so; where no answer came, slots are owed.
+        """
+        if answer is None:
+            self._owe([charge._replace(cost=-1) for charge in request.charges], request.holder)
+        elif request.op in (Op.CHARGE, Op.HOLD):
+            limits = answer.limits(request.charges)
+            if Decision.of(limits).allowed:
+                Receipt(self._sender, request, limits, answer.at).undo()
 
     def _may_try(self) -> bool:
         now = self._clock()

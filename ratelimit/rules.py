@@ -28,7 +28,7 @@ _MOST_MADE: Final = 4096
 """Identities at endpoints whose charges are remembered, together; beyond that they are made anew."""
 
 _LONGEST: Final = 256
-"""Characters of a token whose charges are remembered: callers choose them, but not how much memory they take."""
+"""Characters of an identity whose charges are remembered: callers choose them, but not how much memory they take."""
 
 _MINUTE: Final = 60_000_000
 _ATTRIBUTES: Final = ("org", "ip", "plan")
@@ -164,13 +164,14 @@ def _terms(policy: Policy, amount: Amount, share: float | None) -> Terms:
 class Made:
     """The charges that were made for callers who come again; whoever changes what they would be forgets them all.
 
-    `changing` says that they depend on the time, because an override ends.
+    `changing` says that they depend on the time, because an override ends; `forgotten` counts how often that was done.
     """
 
     def __init__(self) -> None:
         self._charges: dict[tuple[object, ...], Sequence[Charge]] = {}
         self.get = self._charges.get
         self.changing = False
+        self.forgotten = 0
 
     def keep(self, key: tuple[object, ...], charges: Sequence[Charge]) -> None:
         """Remember the charges of one caller at one endpoint."""
@@ -181,6 +182,7 @@ class Made:
     def forget(self, *, changing: bool) -> None:
         """Remember nothing that was made before."""
         self._charges.clear()
+        self.forgotten += 1
         self.changing = changing
 
 
@@ -224,8 +226,9 @@ class Rules:
         key = (self, *caller, *more.items()) if more else (self, *caller)
         made = self._made.get(key)
         if made is None:
+            forgotten = self._made.forgotten
             made = self._make(identity, cost, now, beside, {})
-            if token is None or len(token) <= _LONGEST:
+            if forgotten == self._made.forgotten and sum(map(len, map(str, key[1:]))) <= _LONGEST:
                 self._made.keep(key, made)
         return made
 

@@ -192,3 +192,77 @@ async def test_what_is_already_spent_is_counted_though_it_is_refused(clock: Manu
         await limiter.consume("q", who())
     await limiter.consume("q", who(), 5, force=True)
     assert (await limiter.usage(who()))[0].used == 7
+
+
+async def test_of_two_refusals_the_one_that_is_over_is_told_no_more(clock: ManualClock) -> None:
+    """Each is told as long as it holds, with the wait that is left, and never below zero."""
+    store = Far(clock)
+    short, long = {"name": "s", "rate": "1/second", "per": "org"}, {"name": "l", "rate": "1/minute", "per": "org"}
+    limiter = limiter_with(store, clock, limits=[short, long])
+    for _ in range(2):
+        await limiter.check(who())
+    clock.advance(ms=400)
+    await limiter.check(who("other"))
+    clock.advance(ms=700)
+    told = await limiter.check(who())
+    assert [limit.policy for limit in told.violated] == ["l"]
+    assert told.retry_after == pytest.approx(60.001 - 1.1)
+
+
+async def test_with_a_level_among_them_nothing_is_remembered(clock: ManualClock) -> None:
+    """It may come free at any moment, and then it would be missing or too much in the answer."""
+    store = Far(clock)
+    level = {"name": "level", "limit": 1, "per": "org"}
+    limiter = limiter_with(store, clock, limits=[{**ORG, "rate": "1/minute"}], quotas=[level])
+    assert [(await limiter.check(who())).status for _ in range(3)] == [200, 403, 403]
+    await limiter.release("level", who())
+    assert (await limiter.check(who())).status == 429
+
+
+async def test_a_full_shadow_never_answers_alone(clock: ManualClock) -> None:
+    """What it would refuse is asked for and counted all the same."""
+    store = Far(clock)
+    limits = [{**ORG, "shadow": True, "rate": "1/minute"}, {**TOKEN, "rate": "2/minute"}]
+    limiter = limiter_with(store, clock, limits=limits)
+    for _ in range(3):
+        await limiter.check(who())
+    assert [limit.policy for limit in (await limiter.check(who())).violated] == ["token"]
+    assert (await limiter.check(who("other"))).limits[1].remaining == 1
+
+
+async def test_a_refusal_noted_while_something_is_given_back_is_forgotten(clock: ManualClock) -> None:
+    """Once the giving back is done, the store is asked again."""
+
+    class Slow(Far):
+        gate: asyncio.Event | None = None
+
+        async def submit(self, request: Request) -> Answer:
+            if self.gate is not None and request.op == Op.RELEASE:
+                await self.gate.wait()
+            return await super().submit(request)
+
+    store = Slow(clock)
+    limiter = limiter_with(store, clock, limits=[{**ORG, "rate": "1/minute"}])
+    await limiter.check(who())
+    store.gate = asyncio.Event()
+    releasing = asyncio.create_task(limiter.release("org", who()))
+    await asyncio.sleep(0)
+    assert not (await limiter.check(who())).allowed
+    store.gate.set()
+    await releasing
+    assert (await limiter.check(who())).allowed
+
+
+@pytest.mark.parametrize("op", [Op.PEEK, Op.ADJUST])
+async def test_what_was_only_looked_at_or_already_spent_is_not_undone(clock: ManualClock, op: Op) -> None:
+    """Of those who are cancelled, only what a decision has charged is given back; and a refusal has charged nothing."""
+    store = Far(clock)
+    limiter = limiter_with(store, clock, quotas=[{"name": "q", "limit": 9, "period": "day", "per": "org"}])
+    await limiter.consume("q", who(), 5)
+    charges = [limiter.plan.charge("q", who(), 5, clock(), method="GET", endpoint="*")]
+    request = Request(charges, op)  # type: ignore[arg-type]
+    limiter._guard._undo(request, await store.submit(request))
+    refused = Request(charges, Op.CHARGE)  # type: ignore[arg-type]
+    limiter._guard._undo(refused, await store.submit(refused))
+    await limiter._guard._drain()
+    assert (await limiter.usage(who()))[0].used == (10 if op == Op.ADJUST else 5)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ratelimit import Concurrency, Hours, Identity, Limit, Limiter, Quota, RateLimitSettings
+from ratelimit import Concurrency, Hours, Identity, Limit, Limiter, MemoryStore, Quota, RateLimitSettings
 from ratelimit.schedule import DAYS
 from ratelimit.stores import Store
 from tests.support.clock import ManualClock
@@ -154,3 +154,15 @@ def test_hours_of_the_wrong_kind() -> None:
         Limit(name="x", rate="1/second", schedule=[Hours(start="22:00", end="06:00", limit=4)])
     with pytest.raises(ValidationError, match="0: a Quota needs hours with a limit, not with a rate"):
         Quota(name="x", limit=1, schedule=[NIGHT])
+
+
+async def test_hours_begin_on_their_minute(clock: ManualClock) -> None:
+    """Asked a moment before and a moment after, through the limiter that remembers what holds."""
+    hours = Hours(start="22:07", end="22:09", rate="30/minute")
+    limit = Limit(name="rate", rate="2/minute", per="org", schedule=[hours])
+    limiter = Limiter(RateLimitSettings(limits=[limit]), MemoryStore(clock=clock), clock)
+    told = []
+    for second in (-1, 0, 119, 120):
+        clock.now = at(2026, 11, 20, 22, 7) + second * 1_000_000
+        told.append((await limiter.peek(Identity(org="o"))).limits[0].limit)
+    assert told == [2, 30, 30, 2]

@@ -32,14 +32,14 @@ class Request(NamedTuple):
     """The charges of one request and what to do with them, all together in one step.
 
     `at` is the store's own instant of an earlier answer (0: now). `abandoned` is called with the answer where it could
-    no longer be given to who asked, because they were cancelled.
+    no longer be given to who asked, because they were cancelled, and with `None` where there is none.
     """
 
     charges: Sequence[Charge]
     op: Op = Op.CHARGE
     holder: int = 0
     at: int = 0
-    abandoned: Callable[[Any, "Answer"], None] | None = None
+    abandoned: Callable[[Any, "Answer | None"], None] | None = None
 
 
 class Answer(NamedTuple):

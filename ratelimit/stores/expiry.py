@@ -12,16 +12,16 @@ _SWEEP: Final = 8
 
 
 class Expiries:
-    """Knows when each key expires (ms), sorted into groups of keys that live about equally long.
+    """Knows when each key expires (ms), by policy.
 
-    Where there are more than `most` keys, the largest group gives up the one that would expire first, of several the
-    one that was used longest ago: so those of one policy do not push out those of another.
+    Where there are more than `most` keys, the policy that has most of them gives up the one that would expire first, of
+    several the one that was used longest ago: so those of one policy do not push out those of another.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._due: dict[str, tuple[int, int]] = {}
-        self._heaps: dict[int, list[tuple[tuple[int, int], str]]] = {}
+        self._heaps: dict[str, list[tuple[tuple[int, int], str]]] = {}
         self._eternal: dict[str, None] = {}
         self._uses = count()
         self.next = FOREVER
@@ -30,16 +30,17 @@ class Expiries:
     def __len__(self) -> int:
         return len(self._due) + len(self._eternal)
 
-    def note(self, key: str, at: int, group: int) -> str | None:
+    def note(self, key: str, at: int, policy: str) -> str | None:
         """Note that `key` was used and expires at `at`, and return another one that has to be forgotten, if any."""
         if at == FOREVER:
             new = key not in self._eternal
-            self._eternal[key] = None
+            self._eternal.pop(key, None)
+            self._eternal[key] = None  # At the end: the first is the one that was used longest ago.
         else:
             new = key not in self._due
             due = self._due[key] = at, next(self._uses)
             if new:
-                heapq.heappush(self._heaps.setdefault(group, []), (due, key))
+                heapq.heappush(self._heaps.setdefault(policy, []), (due, key))
                 self.next = min(self.next, at)
         return self._give_up() if new and len(self) > self._most else None
 

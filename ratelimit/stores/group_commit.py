@@ -108,12 +108,14 @@ class GroupCommit:
                     _abandon(request, answer)
 
     def _fail(self, batch: Batch, error: RateLimitError) -> None:
-        for _, future in batch:
+        for request, future in batch:
             if not future.done():
                 # Each waiter gets an error of its own: a shared one would collect everybody's traceback.
                 future.set_exception(type(error)(*error.args))
+            else:
+                _abandon(request, None)
 
 
-def _abandon(request: Request, answer: Answer) -> None:
+def _abandon(request: Request, answer: Answer | None) -> None:
     if request.abandoned is not None:
         request.abandoned(request, answer)

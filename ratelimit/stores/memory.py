@@ -29,8 +29,8 @@ class MemoryStore(Store):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
     `clock` returns integer microseconds (default: the system's). At most `max_keys` keys are held:
-    beyond that, of the windows or periods of which there are most, the one that was used longest ago is forgotten, with
-    one warning in the log.
+    beyond that, of the policy that has most of them, the one that expires first or was used longest ago is forgotten,
+    with one warning in the log.
     """
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
@@ -138,7 +138,7 @@ class MemoryStore(Store):
             return
         self._states[charge.key] = view.state
         terms = charge.terms
-        gone = self._expiries.note(charge.key, view.state.expires(terms), terms.lease or terms.window)
+        gone = self._expiries.note(charge.key, view.state.expires(terms), terms.policy)
         if gone is not None:
             self._states.pop(gone, None)
             if not self._overflowed:

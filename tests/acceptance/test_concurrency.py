@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from ratelimit import (
     Concurrency,
     ConfigurationError,
+    Decision,
     Identity,
     Limiter,
     LimitExceeded,
@@ -27,11 +28,13 @@ from ratelimit import (
     RedisStore,
     StoreError,
 )
+from ratelimit.decision import Charge, Terms
 from ratelimit.errors import StoreTimeout
 from ratelimit.stores import Answer, Op, Request, Store
 from tests.support.asgi import Checked, by_headers, twice
 from tests.support.clock import ManualClock
 from tests.support.raw import Call
+from tests.support.redis_server import RedisServer
 
 ACME = {"x-org": "acme"}
 WHO = Identity(org="acme")
@@ -124,6 +127,24 @@ async def test_a_slot_is_held_to_the_last_chunk(store: Store, clock: ManualClock
     stage.go.set()
     await task
     assert (await stage.call().run()).status == 200
+
+
+async def test_a_slot_is_free_only_when_the_last_chunk_was_sent(store: Store, clock: ManualClock) -> None:
+    """While the server still takes it, it is held."""
+    limiter = limiter_with(store, clock, limit=1)
+    stage = Stage(limiter)
+    stage.go.set()
+    call, seen = stage.call(), list[int]()
+    send = call._send
+
+    async def slow(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            seen.append(await held(limiter, store))
+        await send(message)
+
+    call._send = slow  # type: ignore[method-assign]
+    await call.run()
+    assert (seen, await held(limiter, store)) == ([1], 0)
 
 
 @pytest.mark.parametrize(("hold", "left"), [("response", 0), ("background", 1)])
@@ -311,17 +332,96 @@ async def test_slots_are_owed_to_a_store_that_did_not_answer(clock: ManualClock)
     assert await held(limiter, store) == 0
 
 
-async def test_a_limiter_that_is_closed_renews_no_more(clock: ManualClock) -> None:
-    """Its slots end with their leases, and no timer goes on; opened again, it renews again."""
-    limiter = limiter_with(MemoryStore(clock=clock), clock)
-    for _ in range(2):
-        async with limiter:
-            decision = await limiter.check(WHO)
-            decision.receipts[0].keep()
-            decision.receipts[0]._beat()  # type: ignore[attr-defined]
-            timer = decision.receipts[0]._timer  # type: ignore[attr-defined]
+async def test_a_limiter_that_is_closed_renews_no_more(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the event loop in which it was closed; opened again it goes on, and other loops never stopped."""
+    limiter, sent = limiter_with(MemoryStore(clock=clock), clock), list[Op]()
+    monkeypatch.setattr(limiter._guard._sender, "send", lambda request: sent.append(request.op))
+    async with limiter:
+        decision = await limiter.check(WHO)
+        decision.receipts[0].keep()
         decision.receipts[0]._beat()  # type: ignore[attr-defined]
-        assert decision.receipts[0]._timer is timer  # type: ignore[attr-defined]
+        assert sent == [Op.RENEW]
+    decision.receipts[0]._beat()  # type: ignore[attr-defined]
+    assert sent == [Op.RENEW]
+    await asyncio.to_thread(asyncio.run, _beat(decision))
+    assert sent == [Op.RENEW] * 2
+    async with limiter:
+        decision.receipts[0]._beat()  # type: ignore[attr-defined]
+        assert sent == [Op.RENEW] * 3
+
+
+async def _beat(decision: Decision) -> None:
+    decision.receipts[0]._beat()  # type: ignore[attr-defined]
+
+
+async def test_the_shortest_lease_sets_the_pace(store: Store, clock: ManualClock) -> None:
+    """Of two slots of one request, the one whose lease ends sooner is renewed in time."""
+    policies = [Concurrency(name=f"c{lease}", limit=1, per="org", lease=lease) for lease in (60, 3)]
+    limiter = Limiter(RateLimitSettings(concurrency=policies), store, clock)
+    decision = await limiter.check(WHO)
+    decision.receipts[0].keep()
+    timer = decision.receipts[0]._timer  # type: ignore[attr-defined]
+    assert timer.when() - asyncio.get_running_loop().time() <= 1
+    await limiter.finish(decision)
+
+
+async def test_a_shadow_without_room_has_nothing_to_give_back(store: Store, clock: ManualClock) -> None:
+    """Settling what a shadow did not count credits nobody."""
+    shadow = {"name": "s", "limit": 10, "period": "day", "per": "org", "shadow": True, "cost": 8, "refund_on": 500}
+    limiter = Limiter(RateLimitSettings.model_validate({"quotas": [shadow]}), store, clock)
+    await limiter.check(WHO)
+    over = await limiter.check(WHO)
+    assert over.limits[0].retry_after > 0
+    await over.settle({"s": 0})
+    await over.receipts[0].refund(500)
+    assert (await limiter.usage(WHO))[0].used == 8
+
+
+async def test_of_several_holders_of_the_fallback_each_counts(clock: ManualClock) -> None:
+    """While the store is away, this worker admits as many at once as the limit says, and no more."""
+    store = Wavering(clock=clock)
+    store.away = True
+    limiter = limiter_with(store, clock, limit=2)
+    assert [(await limiter.check(WHO)).allowed for _ in range(3)] == [True, True, False]
+
+
+async def test_a_renewal_that_was_lost_is_not_owed(clock: ManualClock) -> None:
+    """Only what is to be given back is; a finished slot does not come back to life."""
+    store = Late(clock=clock)
+    limiter = limiter_with(store, clock, limit=5)
+    limiter._guard._sender = limiter._guard
+    await limiter.check(WHO)
+    store.late = True
+    await limiter._guard.send(Request([Charge(decision_terms(limiter), "k")], Op.RENEW, 7))
+    assert not limiter._guard._owed
+
+
+def decision_terms(limiter: Limiter) -> Terms:
+    return limiter.plan.rules(limiter.plan.endpoint("GET", "/")).charges(WHO)[0].terms
+
+
+async def test_whoever_is_cancelled_before_the_call_fails_is_owed_for(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """A slot that a broken call may have taken for somebody who has gone is given back as well."""
+    store = RedisStore(redis_url, timeout=0.2)
+    async with limiter_with(store, ManualClock(), limit=1, lease=600) as limiter:
+        await limiter.finish(await limiter.check(WHO))
+        with redis_server.client() as client:
+            client.execute_command("CLIENT", "PAUSE", 400)
+            task = asyncio.create_task(limiter.check(WHO))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.timeout(20):
+                while not limiter._guard._owed:  # noqa: ASYNC110 - what it waits for is a timeout of the store
+                    await asyncio.sleep(0.01)
+            assert client.ping()  # The pause is over.
+        limiter._guard._failures = 1
+        limiter._guard._note_success()
+        await limiter._guard._drain()
+        assert (await limiter.check(WHO)).allowed
 
 
 async def test_a_key_that_holds_something_else(redis_url: str, clock: ManualClock) -> None:

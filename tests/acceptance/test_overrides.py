@@ -298,3 +298,47 @@ def _soon(condition: Callable[[], bool], began: float, within: float = 20) -> bo
             return True
         pause()
     return False
+
+
+async def test_all_first_requests_wait_for_the_overrides(redis_url: str, clock: ManualClock) -> None:
+    """However many come at once, none is decided before they are known."""
+    async with Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock) as other:
+        await other.overrides.set(policy="token", key={"token": "secret-token"}, rate="1/minute")
+    limiter = Limiter(SETTINGS, RedisStore(redis_url, clock=clock, timeout=10), clock)
+    decisions = await asyncio.gather(*(limiter.check(WHO) for _ in range(6)))
+    assert [decision.allowed for decision in decisions].count(True) == 1
+    await limiter.aclose()
+
+
+async def test_a_slow_look_does_not_undo_a_newer_one(clock: ManualClock) -> None:
+    """What was read before a change does not come back after it."""
+
+    class Slow(MemoryStore):
+        gate: asyncio.Event | None = None
+
+        async def notes(self, book: str, seen: int | None) -> Notes | None:
+            told, gate = await super().notes(book, seen), self.gate
+            self.gate = None
+            if gate is not None:
+                await gate.wait()
+            return told
+
+    store = Slow(clock=clock)
+    limiter = Limiter(SETTINGS, store, clock)
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="7/minute")
+    limiter.overrides._seen = None
+    gate = store.gate = asyncio.Event()
+    slow = asyncio.create_task(limiter.overrides.refresh())
+    await asyncio.sleep(0)
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute")
+    gate.set()
+    await slow
+    assert await limit_of(limiter) == 9
+
+
+def test_closed_event_loops_are_let_go(clock: ManualClock) -> None:
+    """A limiter that is used from one loop after the other holds on to the last alone."""
+    limiter = Limiter(SETTINGS, MemoryStore(clock=clock), clock)
+    for _ in range(5):
+        asyncio.run(limit_of(limiter))
+    assert len(limiter.overrides._timers) == 1

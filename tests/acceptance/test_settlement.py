@@ -306,6 +306,7 @@ async def test_what_is_given_back_stays_so(store: Store, clock: ManualClock) -> 
         "refund_on": 500,
     }
     limiter = limiter_with(store, clock, quotas=[quota])
+    await limiter.consume("q", WHO, 500)
     decision = await limiter.check(WHO)
     decision.spend({"tokens": 99})
     (receipt,) = decision.receipts
@@ -314,7 +315,7 @@ async def test_what_is_given_back_stays_so(store: Store, clock: ManualClock) -> 
         await receipt.refund(500)
     await decision.settle({"tokens": 5})
     await limiter.finish(decision)
-    assert await used(limiter, store) == {"q": 0}
+    assert await used(limiter, store) == {"q": 500}
 
 
 REFUNDED = {"name": "one", "rate": "1/minute", "per": "token", "refund_on": [401, 403, 500]}
@@ -336,6 +337,36 @@ def test_statuses_that_give_the_charge_back(limited: Callable[..., TestClient]) 
         client.get("/", headers={"x-status": "500"})
     assert client.get("/", headers={"x-status": "404"}).status_code == 404
     assert client.get("/").status_code == 429
+
+
+async def test_an_answer_that_has_begun_is_what_counts(clock: ManualClock) -> None:
+    """200 and then a failure is no 500, and a request that is cancelled is none either."""
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise RuntimeError
+        raise asyncio.CancelledError
+
+    for path, error in (("/begun", RuntimeError), ("/cancelled", asyncio.CancelledError)):
+        store = MemoryStore(clock=clock)
+        limiter = limiter_with(store, clock, limits=[REFUNDED])
+        with pytest.raises(error):
+            await Call(RateLimitMiddleware(half, limiter=limiter, identify=by_headers), path, headers=HEADERS).run()
+        assert await used(limiter, store) == {"one": 1}
+
+
+def test_an_accepted_websocket_is_no_403_when_it_closes(limited: Callable[..., TestClient]) -> None:
+    """Only a close before it was accepted is one."""
+
+    async def serve(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close(1008)
+
+    client = limited(limits=[REFUNDED], routes=[WebSocketRoute("/", serve), Route("/http", denied)])
+    with client.websocket_connect("/") as socket, pytest.raises(WebSocketDisconnect):
+        socket.receive_text()
+    assert client.get("/http").status_code == 429
 
 
 def test_a_websocket_that_the_app_turns_away(limited: Callable[..., TestClient]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ratelimit import ServiceLimit
 from ratelimit.decision import Charge
-from ratelimit.stores import Store
+from ratelimit.stores import Op, Request, Store
 from tests.support.clock import ManualClock
 from tests.support.engines import fresh_key, terms
 
@@ -95,3 +95,66 @@ async def test_closing_twice_is_allowed(store: Store) -> None:
     """`aclose` may be called again, also before anything was charged."""
     await store.aclose()
     await store.aclose()
+
+
+async def used(store: Store, one: Charge) -> int:
+    return (await store.submit(Request([one], Op.USAGE))).numbers[0][0]
+
+
+async def adjust(store: Store, one: Charge, delta: int, at: int) -> None:
+    await store.submit(Request([one._replace(cost=delta)], Op.ADJUST, 0, at))
+
+
+async def test_what_is_settled_upwards_is_taken_off_the_next_window(store: Store, clock: ManualClock) -> None:
+    """A charge that came to more than the limit was a burst, and one that came to less was none."""
+    for first, settled, then in ((5, 15, 5), (15, 0, 10)):
+        one = Charge(terms(10, 1, 5), fresh_key())
+        at = (await store.submit(Request([one._replace(cost=first)]))).at
+        await adjust(store, one, settled - first, at)
+        clock.advance(ms=1001)
+        (told,) = await charge(store, one._replace(cost=then + (0 if settled else 5)), peek=True)
+        assert told.retry_after == 0
+        (told,) = await charge(store, one._replace(cost=then + 6), peek=True)
+        assert told.retry_after > 0
+
+
+async def test_the_newest_is_given_back_first(store: Store, clock: ManualClock) -> None:
+    """What is released comes off the last entries, so that the window is empty when it would have been at best."""
+    one = Charge(terms(10, 60), fresh_key())
+    await charge(store, one._replace(cost=4))
+    clock.advance(seconds=30)
+    await charge(store, one._replace(cost=4))
+    await store.submit(Request([one._replace(cost=-5)], Op.RELEASE))
+    clock.advance(ms=30_001)
+    assert await used(store, one) == 0
+
+
+async def test_a_settlement_may_outgrow_four_bytes(store: Store, clock: ManualClock) -> None:
+    """A small limit that was settled to more than 2³² counts it exactly."""
+    one = Charge(terms(100, 60), fresh_key())
+    at = (await store.submit(Request([one]))).at
+    clock.advance(seconds=5)
+    await charge(store, one)
+    await adjust(store, one, 2**33, at)
+    assert await used(store, one) == 2**33 + 2
+
+
+async def test_a_burst_is_not_forgotten_at_a_glance(store: Store, clock: ManualClock) -> None:
+    """What is carried from the window before counts in every charge, however little is asked for."""
+    one = Charge(terms(5, 1, 5), fresh_key())
+    answers = []
+    for wait, cost in ((1000, 5), (1, 4), (984, 2), (984, 1), (0, 3), (984, 1), (500, 3), (0, 3)):
+        clock.advance(ms=wait)
+        await charge(store, one._replace(cost=cost))
+        answers.append((await charge(store, one._replace(cost=6), peek=True))[0].retry_after)
+    assert answers == [1.001, 1.0, 0.016, 0.034, 0.034, 0.017, 0.501, 2.002]
+
+
+async def test_what_has_left_is_not_counted_at_a_glance(store: Store, clock: ManualClock) -> None:
+    """Under another limit an open slot may lie beside entries that have left."""
+    key = fresh_key()
+    small, large = terms(50, 1), terms(300, 1)
+    for wait, one, cost in ((0, small, 8), (1008, large, 7), (4, large, 1)):
+        clock.advance(ms=wait)
+        (told,) = await charge(store, Charge(one, key, cost))
+    assert told.remaining == 300 - 8

@@ -120,7 +120,7 @@ def test_slots_that_come_and_go_leave_no_trail(clock: ManualClock) -> None:
     assert (len(store), len(store._expiries)) == (0, 1)
 
 
-@pytest.mark.parametrize("crowd", [quota(5, "month"), quota(5, None), slots(5, 90_000), terms(5, 3600)])
+@pytest.mark.parametrize("crowd", [quota(5, "month"), quota(5, None), slots(5, 90_000), terms(5, 60, policy="c")])
 def test_a_crowd_pushes_out_its_own_kind(clock: ManualClock, crowd: Terms) -> None:
     """However many keys of one policy there are, those of another stay."""
     store, window = MemoryStore(clock=clock, max_keys=50), terms(1)
@@ -133,3 +133,12 @@ def test_a_crowd_pushes_out_its_own_kind(clock: ManualClock, crowd: Terms) -> No
     assert not any(decide(store, [Charge(window, f"window{n}")], peek=True)[0].remaining for n in range(10))
     left = decide(store, [Charge(crowd, "crowd499"), Charge(crowd, "crowd0")], peek=True)
     assert [one.remaining for one in left] == [4, 5]
+
+
+def test_of_levels_the_one_longest_unused_is_forgotten(clock: ManualClock) -> None:
+    """The busiest is not, however early it was made."""
+    store, level = MemoryStore(clock=clock, max_keys=3), quota(100, None)
+    for n in range(10):
+        decide(store, [Charge(level, "busy")])
+        decide(store, [Charge(level, f"level{n}")])
+    assert decide(store, [Charge(level, "busy")], peek=True)[0].remaining == 90

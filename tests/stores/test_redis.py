@@ -11,9 +11,11 @@ from ratelimit import ConfigurationError, RedisStore, StoreError
 from ratelimit.clock import system_clock
 from ratelimit.decision import Charge
 from ratelimit.errors import StoreTimeout, StoreUnavailable
+from ratelimit.periods import end_of, start_of
+from ratelimit.stores import Op, Request
 from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA
 from tests.support.clock import ManualClock
-from tests.support.engines import fresh_key, terms
+from tests.support.engines import fresh_key, quota, slots, terms
 from tests.support.redis_server import RedisServer, free_port
 
 
@@ -204,3 +206,29 @@ def test_the_script_is_known_by_its_hash(redis_server: RedisServer) -> None:
         assert client.script_load(SCRIPT) == SCRIPT_SHA
         client.script_flush()
     assert isinstance(client, redis.Redis)
+
+
+async def test_how_long_each_kind_is_kept(redis_server: RedisServer, redis_url: str) -> None:
+    """By the server's clock: a month until a day after the next, slots a little, levels as long as they are not empty."""
+    store, day = RedisStore(redis_url, timeout=10), 86_400_000
+    month, level, runs = Charge(quota(5, "month"), "m"), Charge(quota(5, None), "l"), Charge(slots(5, 60_000), "s")
+    answer = await store.submit(Request([month, level, runs], Op.HOLD, 7))
+    with redis_server.client() as client:
+        ends = end_of("month", end_of("month", start_of("month", answer.at))) + day
+        assert abs(client.pttl("m") - (ends - answer.at)) < 60_000  # type: ignore[operator]
+        assert client.pttl("l") == -1
+        assert 60_000 < client.pttl("s") <= 60_000 + day  # type: ignore[operator]
+        await store.submit(Request([level._replace(cost=-1)], Op.RELEASE))
+        assert not client.exists("l")
+    await store.aclose()
+
+
+async def test_ended_leases_are_swept(redis_server: RedisServer, redis_url: str, clock: ManualClock) -> None:
+    """With the next slot that is taken."""
+    store, runs = RedisStore(redis_url, clock=clock, timeout=10), Charge(slots(5, 1000), "s")
+    for holder in range(1, 5):
+        await store.submit(Request([runs], Op.HOLD, holder))
+        clock.advance(ms=1001)
+    with redis_server.client() as client:
+        assert client.zrange("s", 0, -1) == [b"4"]
+    await store.aclose()
