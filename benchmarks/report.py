@@ -2,7 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_FAR: Final = 50
+"""From how many times the smallest bar on a picture is drawn by powers of ten."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ def draw(result: Result, path: Path) -> None:
     bars = axes.barh(names, values, xerr=[low, high], color=["#8a9ba8", *["#2a7ab9"] * (len(names) - 1)], capsize=3)
     labels = [f"{value:.1f} {result.unit}  ({result.ratios[name]:.2f}×)" for name, value in result.bars.items()]
     axes.bar_label(bars, labels, padding=8)
-    axes.set_xlim(0, max(v + h for v, h in zip(values, high, strict=True)) * 1.35)
+    most = max(v + h for v, h in zip(values, high, strict=True))
+    if most > _FAR * min(values):  # Else the small ones could not be told from nothing.
+        axes.set_xscale("log")
+        axes.set_xlim(min(values) / 2, most * 30)
+    else:
+        axes.set_xlim(0, most * 1.35)
     axes.invert_yaxis()
     axes.set_xlabel(f"{result.unit} (median, with the lowest and highest round)")
     axes.set_title(result.question, loc="left", fontsize=11)
