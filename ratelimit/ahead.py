@@ -87,8 +87,10 @@ class Ahead:
         return trip
 
     def arrive(self, trip: Trip, limits: Sequence[ServiceLimit], at: int) -> list[ServiceLimit]:
-        """Keep what was taken ahead, and return the limits of all charges as they stand."""
+        """Keep what was taken ahead, where it was, and return the limits of all charges as they stand."""
         told, asked = iter(limits), iter(trip.asked)
+        # What one limit refuses, none has charged: nothing was taken ahead either.
+        admitted = not any(limit.retry_after and not limit.shadow for limit in limits)
         found = []
         for place, charge in enumerate(trip.charges):
             if place in trip.spent:
@@ -97,7 +99,7 @@ class Ahead:
             else:
                 limit = next(told)._replace(cost=charge.cost)
                 extra = next(asked).cost - charge.cost
-                if charge.terms.ahead and not limit.retry_after:
+                if charge.terms.ahead and admitted:
                     self._keep(charge, limit, extra, trip.now, at)
                 found.append(limit)
         return found

@@ -1,6 +1,7 @@
 """The core: who asks for what, charged in one step."""
 
 import logging
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -192,7 +193,8 @@ class Limiter:
         charge = await self._charge(policy, identity, 1, method, endpoint)
         decision = await self.decide([] if charge is None else [charge], op=Op.HOLD)
         if not decision.allowed:
-            raise LimitExceeded(f"no slot of {policy!r} is free; try again in {decision.retry_after:g} s", decision)
+            again = f"; try again in {decision.retry_after:g} s" if math.isfinite(decision.retry_after) else ""
+            raise LimitExceeded(f"no slot of {policy!r} is free{again}", decision)
         try:
             for receipt in decision.receipts:
                 receipt.keep()

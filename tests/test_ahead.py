@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit import Identity, Limit, Limiter, RateLimitSettings, RedisStore, StoreError
+from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings, RedisStore, StoreError
 from ratelimit.stores import Answer, Request
 from tests.acceptance.test_theorem import most_in_windows
 from tests.support.clock import ManualClock
@@ -162,3 +162,14 @@ async def test_whoever_is_cancelled_leaves_nothing_locked(redis_url: str, clock:
         (held,) = one._guard._ahead._held.values()  # type: ignore[union-attr]
         assert not held.asking
         assert (await one.peek(WHO)).limits[0].remaining == 1000 - kept - held.units
+
+
+async def test_what_was_not_granted_is_not_held(clock: ManualClock) -> None:
+    """Where another limit refuses, the units that were asked for with it were not taken, and nobody spends them."""
+    level = Quota(name="level", limit=1, per="org", paths="/level")
+    store = Far(clock)
+    one = Limiter(RateLimitSettings(limits=[hot("200/minute")], quotas=[level]), store, clock)
+    for _ in range(40):  # A full level is not remembered: each of these asks the store again.
+        await one.check(WHO, endpoint="/level")
+    free = [(await one.check(WHO, endpoint="/free")).allowed for _ in range(400)]
+    assert sum(free) == 200 - 1

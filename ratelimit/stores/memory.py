@@ -59,9 +59,10 @@ class MemoryStore(Store):
 
     async def note(self, book: str, name: str, value: bytes | None) -> None:
         """Write or remove one note."""
-        version, values = self._notes.get(book, _NO_NOTES)
-        changed = {**values, name: value}
-        self._notes[book] = Notes(version + 1, {each: told for each, told in changed.items() if told is not None})
+        with self._lock:
+            version, values = self._notes.get(book, _NO_NOTES)
+            changed = {**values, name: value}
+            self._notes[book] = Notes(version + 1, {each: told for each, told in changed.items() if told is not None})
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to give back."""
