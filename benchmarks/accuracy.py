@@ -11,7 +11,7 @@ from collections.abc import Callable
 from benchmarks.harness import result
 from benchmarks.report import Result
 from ratelimit import MemoryStore
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Request
 
 LIMIT, WINDOW, STEP = 100, 1000, 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from benchmarks.harness import redis, result
 from benchmarks.report import Result
 from ratelimit import RedisStore
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Request
 
 SEEN = [1, 2, 10, 64, 100, 1000, 10_000]

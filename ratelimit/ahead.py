@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.decision import Charge, ServiceLimit, Terms
+from ratelimit.charge import Charge, Terms
+from ratelimit.decision import ServiceLimit
 
 _PART: Final = 16
 """At most this part of what remains is taken ahead, so that near the limit every unit is asked for by itself."""

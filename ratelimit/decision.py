@@ -1,94 +1,22 @@
-"""What is asked of a store, and what comes back."""
+"""What comes back from a store: what each policy has left, and the decision that they make together."""
 
 import math
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
+from ratelimit.charge import GLOBAL, NEVER, Charge, Kind
 from ratelimit.errors import ConfigurationError
 from ratelimit.periods import Period
 from ratelimit.rate import MAX_LIMIT
 
-Kind = Literal["limit", "quota", "concurrency"]
+Triple = tuple[int, int, int]
+"""What a store tells of one charge: remaining units, and in milliseconds reset and wait."""
 
-NEVER: Final = 2**53 - 1
-"""The wait, in milliseconds, of a cost that can never be admitted: the largest integer that Lua holds exactly."""
+Told = tuple[Sequence[Charge], Sequence[Triple], int]
+"""What a store was asked and what it told, and when (epoch microseconds)."""
 
 DRAINING: Final = 1000
 """The wait, in milliseconds, for a level that others bring down, at a moment that nobody knows."""
-
-GLOBAL: Final = "global"
-"""The scope of a policy that has one counter for everybody."""
-
-MAX_SLOTS: Final = 64
-"""Into how many slots a window is cut."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Terms:
-    """The numbers and words of one policy for one kind of caller: made once, shared by every charge under them.
-
-    `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `cap` is how far this caller may fill the
-    policy, `usable` what it is told as its limit. `window` is in seconds (0: levels and slots). `slot` and `span` are
-    milliseconds, `span` being the whole slots that cover the window; `lease` is how many of them a slot is held
-    without renewal, and `ahead` how many units a worker may take at once. Compared by identity, so that a batch names each only once.
-    """
-
-    kind: Kind
-    policy: str
-    scope: str
-    limit: int
-    window: int = 0
-    allowance: int = 0
-    share: int | None = None
-    shadow: bool = False
-    on_store_failure: str = "local"
-    code: str | None = None
-    detail: str | None = None
-    status: int = 429
-    unit: str = "requests"
-    period: Period | None = None
-    lease: int = 0
-    ahead: int = 0
-    hold: str = "response"
-    refund_on: tuple[int, ...] = ()
-    ceiling: int = field(init=False)
-    cap: int = field(init=False)
-    usable: int = field(init=False)
-    slot: int = field(init=False)
-    span: int = field(init=False)
-    head: tuple[str, Kind, str, int] = field(init=False, repr=False)
-    tail: tuple[str | None, str | None, int, str, Period | None] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        window, ceiling = self.window * 1000, self.limit + self.allowance
-        slot = 1 if ceiling <= MAX_SLOTS else max(1, -(-window // MAX_SLOTS))
-        cap = ceiling if self.share is None else min(self.share, ceiling)
-        for name, value in (
-            ("ceiling", ceiling),
-            ("cap", cap),
-            ("usable", min(self.limit, cap)),
-            ("slot", slot),
-            ("span", -(-window // slot) * slot),
-            # What a service limit under these terms begins and ends with.
-            ("head", (self.policy, self.kind, self.scope, min(self.limit, cap))),
-            ("tail", (self.code, self.detail, self.status, self.unit, self.period)),
-        ):
-            object.__setattr__(self, name, value)
-
-
-class Charge(NamedTuple):
-    """One debit of `cost` units asked of one policy at one partition key: all that a store knows.
-
-    Below zero it is a credit, where one is asked for. A holder takes one slot of a concurrency limit, whatever it costs.
-    """
-
-    # A tuple like the service limit that answers it: several of both are made for each request, and a frozen
-    # dataclass takes four times as long to make.
-
-    terms: Terms
-    key: str
-    cost: int = 1
 
 
 class ServiceLimit(NamedTuple):
@@ -161,6 +89,11 @@ def service_limit(charge: Charge, remaining: int, reset: int, wait: int, now: in
     return tuple.__new__(ServiceLimit, fields)
 
 
+def service_limits(charges: Sequence[Charge], numbers: Sequence[Triple], now: int) -> list[ServiceLimit]:
+    """Render what a store told of each charge at `now` (epoch microseconds)."""
+    return [service_limit(charge, *told, now) for charge, told in zip(charges, numbers, strict=True)]
+
+
 class Receipt(Protocol):
     """What a decision has taken from a store, and how it is kept, settled and given back.
 
@@ -191,34 +124,94 @@ class Receipt(Protocol):
         """Give back the slots (only those of `hold`), and settle what was noted, in one step."""
 
 
-@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """Says that something was not worked out yet."""
+
+
+_UNKNOWN: Final = _Unknown()
+
+
 class Decision:
     """Say whether a request goes on, and by which service limits.
 
     `status` is 200, 429, 403 or 503; `retry_after` is in seconds, 0.0 when allowed and infinite where waiting cannot
-    help. `violated` are the limits that refused, `binding` the one that speaks in the headers (`None`: no limit
-    applies). `degraded` says that the store did not answer and the policies' failure modes decided. `receipts` are
-    what it took from the stores.
+    help. `limits` are what all policies have left, `violated` those that refused, `binding` the one that speaks in the
+    headers (`None`: no limit applies). `degraded` says that the store did not answer and the policies' failure modes
+    decided. `receipts` are what it took from the stores. A value: nobody changes one.
     """
 
-    allowed: bool
-    status: int = 200
-    retry_after: float = 0.0
-    limits: tuple[ServiceLimit, ...] = ()
-    violated: tuple[ServiceLimit, ...] = ()
-    binding: ServiceLimit | None = None
-    degraded: bool = False
-    receipts: tuple[Receipt, ...] = field(default=(), repr=False, compare=False)
+    # Most requests are admitted, and of them nobody asks for more than the binding limit: the others are rendered
+    # when they are asked for.
+    __slots__ = ("_binding", "_limits", "_told", "allowed", "degraded", "receipts", "retry_after", "status", "violated")
+
+    def __init__(  # noqa: PLR0917
+        self,
+        allowed: bool,  # noqa: FBT001 - `Decision(True)` reads as what it is
+        status: int = 200,
+        retry_after: float = 0.0,
+        limits: Sequence[ServiceLimit] = (),
+        violated: tuple[ServiceLimit, ...] = (),
+        binding: ServiceLimit | None = None,
+        degraded: bool = False,  # noqa: FBT001, FBT002
+        receipts: tuple[Receipt, ...] = (),
+    ) -> None:
+        self.allowed, self.status, self.retry_after = allowed, status, retry_after
+        self.violated, self.degraded, self.receipts = violated, degraded, receipts
+        self._told: Told | None = None
+        self._limits: tuple[ServiceLimit, ...] | None = tuple(limits)
+        self._binding: ServiceLimit | _Unknown | None = binding
 
     @classmethod
     def of(cls, limits: Sequence[ServiceLimit], *, degraded: bool = False, receipts: tuple[Receipt, ...] = ()) -> Self:
         """Fold service limits, in the order in which their policies were declared, into the decision."""
         violated = tuple([limit for limit in limits if limit.retry_after and not limit.shadow])
         if not violated:
-            return cls(True, 200, 0.0, tuple(limits), (), _tightest(limits), degraded, receipts)
+            return cls(True, 200, 0.0, limits, (), _tightest(limits), degraded, receipts)
         binding = violated[0] if len(violated) == 1 else max(violated, key=lambda limit: limit.retry_after)
         # What is refused has taken nothing, and there is nothing to settle.
-        return cls(False, binding.status, binding.retry_after, tuple(limits), violated, binding, degraded)
+        return cls(False, binding.status, binding.retry_after, limits, violated, binding, degraded)
+
+    @classmethod
+    def told(cls, charges: Sequence[Charge], numbers: Sequence[Triple], now: int, *, degraded: bool = False) -> Self:
+        """Return the decision of a store that told `numbers` of `charges` at `now`, as `service_limit` reads them."""
+        for _, _, wait in numbers:
+            if wait > 0:
+                return cls.of(service_limits(charges, numbers, now), degraded=degraded)
+        decision = cls(True, degraded=degraded)
+        decision._told, decision._limits, decision._binding = (charges, numbers, now), None, _UNKNOWN
+        return decision
+
+    @property
+    def limits(self) -> tuple[ServiceLimit, ...]:
+        """What every policy that applies has left, in the order in which they were declared."""
+        if self._limits is None:
+            self._limits = tuple(service_limits(*self._told)) if self._told else ()
+        return self._limits
+
+    @property
+    def binding(self) -> ServiceLimit | None:
+        """The limit that speaks in the headers: of those that refused the longest, else the tightest."""
+        if isinstance(self._binding, _Unknown):
+            self._binding = _tightest_told(*self._told) if self._told else None
+        return self._binding
+
+    @property
+    def refused_in_shadow(self) -> Sequence[ServiceLimit]:
+        """The limits that would have refused, if they were not shadows."""
+        return () if self._told else [limit for limit in self.limits if limit.shadow and limit.retry_after]
+
+    def __eq__(self, other: object) -> bool:
+        return self._said == other._said if isinstance(other, Decision) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._said)
+
+    def __repr__(self) -> str:
+        return f"Decision(allowed={self.allowed}, status={self.status}, retry_after={self.retry_after}, limits={self.limits})"
+
+    @property
+    def _said(self) -> tuple[object, ...]:
+        return self.allowed, self.status, self.retry_after, self.limits, self.violated, self.binding, self.degraded
 
     def spend(self, costs: Mapping[str, int]) -> None:
         """Note units that the request has really used, by unit or policy (`{"tokens": 12}`), adding up.
@@ -263,15 +256,27 @@ def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:
 
     The capacity of the service, whose numbers are nobody's business, speaks only where there is no other.
     """
-    tightest, fewest = None, _PLENTY
+    tightest, fewest = None, 0
     for limit in limits:
         if limit.kind == "limit" and not limit.shadow:
             left = limit.remaining // (limit.cost or 1) + (_PLENTY if limit.scope == GLOBAL else 0)
             # A tie goes to the first, unless only a later one is exhausted.
-            closer = left < fewest or (left == fewest and limit.exhausted and not (tightest and tightest.exhausted))
-            if closer or tightest is None:
+            if tightest is None or left < fewest or (left == fewest and limit.exhausted and not tightest.exhausted):
                 tightest, fewest = limit, left
     return tightest
+
+
+def _tightest_told(charges: Sequence[Charge], numbers: Sequence[Triple], now: int) -> ServiceLimit | None:
+    """Do as `_tightest`, and render none but that: most requests end here."""
+    tightest, fewest, spent = None, 0, False
+    for pair in zip(charges, numbers, strict=True):
+        (terms, _, cost), (remaining, _, wait) = pair
+        if terms.speaks:
+            left = remaining // (cost or 1) + (_PLENTY if terms.scope == GLOBAL else 0)
+            exhausted = not remaining and wait != 0
+            if tightest is None or left < fewest or (left == fewest and exhausted and not spent):
+                tightest, fewest, spent = pair, left, exhausted
+    return None if tightest is None else service_limit(tightest[0], *tightest[1], now)
 
 
 _PLENTY: Final = 2**54

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ratelimit.charge import NEVER, Charge
 from ratelimit.clock import Clock, system_clock
-from ratelimit.decision import NEVER, Charge, Decision
+from ratelimit.decision import Decision
 from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken
 from ratelimit.identity import Identity
 from ratelimit.overrides import Overrides
@@ -163,9 +164,8 @@ class Limiter:
         if not charges:
             return Decision(True)
         decision = await self._guard.decide(charges, op)
-        for limit in decision.limits:
-            if limit.shadow and limit.retry_after > 0:
-                logger.info("shadow policy %s would have refused for %.3f s", limit.policy, limit.retry_after)
+        for limit in decision.refused_in_shadow:
+            logger.info("shadow policy %s would have refused for %.3f s", limit.policy, limit.retry_after)
         return decision
 
     async def start(self) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain, count
 from typing import Final
 
-from ratelimit.decision import Charge
+from ratelimit.charge import Charge
 from ratelimit.decorators import Declared
 from ratelimit.errors import ConfigurationError
 from ratelimit.identity import Identity

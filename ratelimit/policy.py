@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ratelimit.decision import GLOBAL, Kind
+from ratelimit.charge import GLOBAL, Kind
 from ratelimit.fields import (
     PRINTABLE,
     Amount,

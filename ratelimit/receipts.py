@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Generator, Mapping, Sequence
 from threading import Lock
 from typing import Final, Protocol
 
-from ratelimit.decision import Charge, ServiceLimit
+from ratelimit.charge import Charge
 from ratelimit.stores import Op, Request
 
 _LOCK: Final = Lock()
@@ -47,12 +47,11 @@ class Receipt:
     asked: however often and by whomever something is settled or given back, it is done once.
     """
 
-    __slots__ = ("_at", "_charges", "_costs", "_holder", "_limits", "_noted", "_sender", "_slots", "_timer")
+    __slots__ = ("_at", "_charges", "_costs", "_holder", "_noted", "_sender", "_slots", "_timer")
 
-    def __init__(self, sender: Sender, request: Request, limits: Sequence[ServiceLimit], at: int) -> None:
-        self._sender = sender
-        self._charges, self._limits = request.charges, limits
-        self._holder, self._at = request.holder, at
+    def __init__(self, sender: Sender, charges: Sequence[Charge], holder: int, at: int) -> None:
+        self._sender, self._charges = sender, charges
+        self._holder, self._at = holder, at
         self._costs: dict[Charge, int] | None = None
         self._slots: list[Charge] | None = None
         self._noted: dict[str, int] | None = None
@@ -112,13 +111,9 @@ class Receipt:
                 self._sender.send(Request(slots, Op.RENEW, self._holder))
             self.keep()
 
-    def _made(self) -> list[Charge]:
-        # A shadow that had no room has taken nothing.
-        return [charge for charge, limit in zip(self._charges, self._limits, strict=True) if not limit.retry_after]
-
     def _held(self) -> list[Charge]:
         if self._slots is None:
-            self._slots = [charge for charge in self._made() if charge.terms.kind == "concurrency"]
+            self._slots = [charge for charge in self._charges if charge.terms.kind == "concurrency"]
         return self._slots
 
     def _taken_slots(self, hold: str | None) -> list[Charge]:
@@ -134,7 +129,7 @@ class Receipt:
     def _charged(self) -> dict[Charge, int]:
         """Return what is known to be charged for each, beside the slots."""
         if self._costs is None:
-            self._costs = {charge: charge.cost for charge in self._made() if charge.terms.kind != "concurrency"}
+            self._costs = {charge: charge.cost for charge in self._charges if charge.terms.kind != "concurrency"}
         return self._costs
 
     def _differences(self, costs: Mapping[str, int]) -> list[Charge]:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from ratelimit.decision import Charge, ServiceLimit
+from ratelimit.charge import Charge
+from ratelimit.decision import ServiceLimit
 
 LONGEST: Final = 1_000_000
 """Microseconds that a refusal is remembered at most: so soon is an override, a refund or a settlement felt."""

@@ -9,8 +9,9 @@ from typing import Final
 from weakref import WeakSet
 
 from ratelimit.ahead import Ahead, Trip
+from ratelimit.charge import Charge
 from ratelimit.clock import Clock
-from ratelimit.decision import Charge, Decision
+from ratelimit.decision import Decision
 from ratelimit.errors import StoreError
 from ratelimit.receipts import DONE, Receipt, Sender
 from ratelimit.refusals import Refusals
@@ -21,6 +22,9 @@ logger = logging.getLogger("ratelimit")
 
 _PATIENCE: Final = 5
 """Failures in a row after which requests no longer wait for the store."""
+
+_CHARGING: Final = (Op.CHARGE, Op.HOLD)
+"""What a refusal is remembered for, and what may be done with units that were taken ahead."""
 
 _PAUSE: Final = 1_000_000
 """Microseconds after which one request tries the store again."""
@@ -59,20 +63,22 @@ class Guard:
         self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def decide(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision:
-        """Decide the charges of one request; never raises `StoreError`."""
+    def at_once(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision | None:
+        """Decide where nobody has to be waited for: in memory, by what is remembered, or with the store away."""
         if self._near is not None:  # It neither fails nor waits.
             request = Request(charges, op, secrets.randbits(52) + 1 if op == Op.HOLD else 0)
             return self._decision(request, self._near.run(request), self._sender)
         if self._failures >= _PATIENCE and not self._may_try():
             return self._degraded(charges, op)
-        now = self._clock()
-        if op not in (Op.CHARGE, Op.HOLD):
-            return await self._ask_store(charges, op, now)
-        if (refused := self._refusals.known(charges, now)) is not None:
-            return Decision.of(refused)
-        deciding = self._ask_store if self._ahead is None else self._spend_ahead
-        return await deciding(charges, op, now)
+        refused = self._refusals.known(charges, self._clock()) if op in _CHARGING else None
+        return None if refused is None else Decision.of(refused)
+
+    async def decide(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision:
+        """Decide the charges of one request; never raises `StoreError`."""
+        if (decision := self.at_once(charges, op)) is not None:
+            return decision
+        deciding = self._ask_store if self._ahead is None or op not in _CHARGING else self._spend_ahead
+        return await deciding(charges, op, self._clock())
 
     async def _ask_store(self, charges: Sequence[Charge], op: Op, now: int) -> Decision:
         try:
@@ -113,8 +119,8 @@ class Guard:
         else:
             request, answer = await self._submit(trip.asked, op)
             limits, at = ahead.arrive(trip, answer.limits(trip.asked), answer.at), answer.at
-        receipt = Receipt(self, request._replace(charges=trip.charges), limits, at)
-        return Decision.of(limits, receipts=(receipt,))
+        made = [charge for charge, limit in zip(trip.charges, limits, strict=True) if not limit.retry_after]
+        return Decision.of(limits, receipts=(Receipt(self, made, request.holder, at),))
 
     async def _submit(self, charges: Sequence[Charge], op: Op) -> tuple[Request, Answer]:
         holder = secrets.randbits(52) + 1 if op == Op.HOLD else 0
@@ -180,11 +186,10 @@ class Guard:
                 self._note_success()
 
     def _decision(self, request: Request, answer: Answer, sender: Sender, *, degraded: bool = False) -> Decision:
-        limits = answer.limits(request.charges)
-        if request.op == Op.PEEK:
-            return Decision.of(limits, degraded=degraded)
-        receipt = Receipt(sender, request, limits, answer.at)
-        return Decision.of(limits, degraded=degraded, receipts=(receipt,))
+        decision = Decision.told(request.charges, answer.numbers, answer.now, degraded=degraded)
+        if decision.allowed and request.op != Op.PEEK:
+            decision.receipts = (Receipt(sender, _made(request, answer), request.holder, answer.at),)
+        return decision
 
     def _undo(self, request: Request, answer: Answer | None) -> None:
         """Give back what was charged for somebody who was cancelled before the answer came.
@@ -193,10 +198,8 @@ class Guard:
         """
         if answer is None:
             self._owe([charge._replace(cost=-1) for charge in request.charges], request.holder)
-        elif request.op in (Op.CHARGE, Op.HOLD):
-            limits = answer.limits(request.charges)
-            if Decision.of(limits).allowed:
-                Receipt(self._sender, request, limits, answer.at).undo()
+        elif request.op in _CHARGING and Decision.told(request.charges, answer.numbers, answer.now).allowed:
+            Receipt(self._sender, _made(request, answer), request.holder, answer.at).undo()
 
     def _may_try(self) -> bool:
         now = self._clock()
@@ -240,6 +243,14 @@ class Guard:
         owed, self._owed = self._owed, deque(maxlen=_MOST_OWED)
         for request in owed:
             self.send(request)
+
+
+def _made(request: Request, answer: Answer) -> Sequence[Charge]:
+    """Return the charges of an admitted request that were made: a shadow that had no room has taken nothing."""
+    for _, _, wait in answer.numbers:
+        if wait > 0:
+            return [charge for charge, told in zip(request.charges, answer.numbers, strict=True) if told[2] <= 0]
+    return request.charges
 
 
 class _AtOnce:

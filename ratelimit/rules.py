@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from ratelimit.decision import GLOBAL, NEVER, Charge, Terms
+from ratelimit.charge import GLOBAL, NEVER, Charge, Terms
 from ratelimit.fields import share_of
 from ratelimit.identity import Identity
 from ratelimit.keys import Keys, escape

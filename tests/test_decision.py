@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ratelimit import Decision, ServiceLimit
-from ratelimit.decision import Terms
+from ratelimit.charge import Terms
 
 
 def one(policy: str, remaining: int = 5, wait: float = 0.0, **more: Any) -> ServiceLimit:

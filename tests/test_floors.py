@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "ratelimit"
 FLOORS = [
     ["errors", "clock", "rate", "identity", "periods"],
-    ["fields", "schedule", "policy", "decision"],
+    ["fields", "schedule", "policy", "charge", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
     ["rules", "plan", "refusals", "ahead", "stores"],
     ["receipts", "resilience", "overrides"],

@@ -80,7 +80,7 @@ async def test_shadow_counts_reports_and_refuses_nobody(
     assert [decision.allowed for decision in told] == [True] * 4
     assert [decision.limits[0].remaining for decision in told] == [1, 0, 0, 0]
     assert [decision.limits[0].retry_after > 0 for decision in told] == [False, False, True, True]
-    assert all(decision.binding is decision.limits[1] for decision in told)
+    assert all(decision.binding == decision.limits[1] for decision in told)
     assert len(caplog.messages) == 2
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.decision import Charge
+from ratelimit.charge import Charge
 from ratelimit.periods import NOMINAL, Period, end_of, start_of
 from ratelimit.stores import Op, Request
 from tests.support.engines import RedisEngine, fresh_key, quota

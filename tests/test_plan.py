@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Identity, Limiter, MemoryStore, RateLimitSettings, limit
-from ratelimit.decision import NEVER
+from ratelimit.charge import NEVER
 from ratelimit.decorators import Declared, declared_on
 from ratelimit.plan import Plan
 from tests.support.clock import ManualClock

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Identity, Limiter, MemoryStore, RateLimitSettings
-from ratelimit.decision import Charge, Decision, Terms
+from ratelimit.charge import Charge, Terms
+from ratelimit.decision import Decision
 from ratelimit.refusals import LONGEST, MOST, Refusals
 from ratelimit.stores import Answer, Op, Request
 from ratelimit.stores.base import Store

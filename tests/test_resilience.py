@@ -3,7 +3,7 @@
 import asyncio
 
 from ratelimit import MemoryStore, StoreError
-from ratelimit.decision import Charge
+from ratelimit.charge import Charge
 from ratelimit.resilience import Guard
 from ratelimit.stores import Answer, Request
 from tests.support.clock import ManualClock

@@ -7,7 +7,7 @@ written there.
 from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.decision import NEVER, Terms
+from ratelimit.charge import NEVER, Terms
 
 SOON: Final = 1000
 """The longest wait, in milliseconds, that a refusal names: a slot may come free at any moment."""

@@ -7,7 +7,7 @@ in it: until then the state is that of an earlier one, and is read as such.
 from dataclasses import dataclass
 from typing import Final
 
-from ratelimit.decision import NEVER, Terms
+from ratelimit.charge import NEVER, Terms
 from ratelimit.periods import DAY, end_of, start_of
 
 FOREVER: Final = 2**62

@@ -12,7 +12,7 @@ Any k consecutive windows admit at most k·limit + allowance; the proof stands i
 from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.decision import MAX_SLOTS, NEVER, Terms
+from ratelimit.charge import MAX_SLOTS, NEVER, Terms
 
 Entry = tuple[int, int, int]
 """Stamp (milliseconds since the epoch), count and x (units)."""

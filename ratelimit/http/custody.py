@@ -50,8 +50,8 @@ class Trail:
         async def wrapped(message: Message) -> None:
             if message["type"] in _STARTS and not self.refused:
                 present = list(message.get("headers", ()))
-                more = admitted(self.decision, self.style, message.get("status", 101), present)
-                message = {**message, "headers": [*present, *more]}
+                present += admitted(self.decision, self.style, message.get("status", 101), present)
+                message = {**message, "headers": present}
             await send(message)
 
         return wrapped

@@ -22,6 +22,9 @@ RATE_LIMIT_EXPOSE_HEADERS: Final = (
 )
 """What a browser's script may read only if the app names it in `Access-Control-Expose-Headers` (CORS)."""
 
+_INITIALS: Final = frozenset((b"x", b"X", b"r", b"R"))
+"""What the names of all these fields begin with."""
+
 _AWAY: Final = 60
 """Seconds that `X-RateLimit-Reset` is away where waiting does not help and no window says more."""
 
@@ -38,13 +41,13 @@ def admitted(decision: Decision, style: ResponseStyle, status: int, present: Ite
     if binding is None:
         return []
     # The app's own fields of a family keep the rest of the family away: half of each would tell nothing.
-    own = {name[:11].lower() for name, _ in present}
+    own = [name[:11].lower() for name, _ in present if name[:1] in _INITIALS]
     redirect = 300 <= status < 400
     last = style.retry_after == "exhausted" and binding.exhausted and status >= 200 and not redirect
     headers: Headers = []
     if "x-ratelimit" in style.headers and b"x-ratelimit" not in own:
         headers += _x_ratelimit(binding, style, binding.remaining)
-    if "ietf" in style.headers and own.isdisjoint((b"ratelimit", b"ratelimit-p")):
+    if "ietf" in style.headers and b"ratelimit" not in own and b"ratelimit-p" not in own:
         headers += _ietf_admitted(decision, redirect=redirect)
     if last and b"retry-after" not in own:
         headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
@@ -74,13 +77,14 @@ def whole_seconds(wait: float) -> int:
 
 
 def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int | None) -> Headers:
-    headers: Headers = [(b"x-ratelimit-limit", _integer(binding.limit))]
+    headers: Headers = [(b"x-ratelimit-limit", b"%d" % binding.limit)]
     # Clients come back where they read that nothing remains: not so where that does not help.
     if remaining is not None:
         headers.append((b"x-ratelimit-remaining", _integer(remaining)))
     if remaining is not None or binding.period is not None:
         headers.append((b"x-ratelimit-reset", _integer(_reset_second(binding))))
-    return headers + _scope(binding, style)
+    headers += _scope(binding, style)
+    return headers
 
 
 def _reset_second(binding: ServiceLimit) -> int:

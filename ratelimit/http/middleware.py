@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ratelimit.decision import Decision, Receipt
+from ratelimit.decision import Decision
 from ratelimit.errors import ConfigurationError
 from ratelimit.http.advice import log_advice
 from ratelimit.http.costs import ask
@@ -97,19 +97,15 @@ class RateLimitMiddleware:
         if outer is None:
             scope[_TRAIL] = trail
             send = trail.wrap(send)
-        if not decision.receipts:
-            await self.app(scope, receive, send)
-        elif rules.kept:
+        if decision.receipts and rules.kept:
             await serve_kept(self.app, decision.receipts[0], trail, (scope, receive, send))
-        else:
-            await self._serve_noting(decision.receipts[0], scope, receive, send)
-
-    async def _serve_noting(self, receipt: Receipt, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         try:
             await self.app(scope, receive, send)
         finally:
-            if receipt.unsettled:
-                await receipt.finish()
+            for receipt in decision.receipts:
+                if receipt.unsettled:
+                    await receipt.finish()
 
     async def _identity(self, scope: Scope) -> Identity:
         connection = HTTPConnection(scope)

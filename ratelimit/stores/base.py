@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ratelimit.decision import Charge, ServiceLimit, service_limit
+from ratelimit.charge import Charge
+from ratelimit.decision import ServiceLimit, Triple, service_limits
 
 
 class Op(IntEnum):
@@ -49,14 +50,13 @@ class Answer(NamedTuple):
     which means something to nobody but the store.
     """
 
-    numbers: Sequence[tuple[int, int, int]]
+    numbers: Sequence[Triple]
     now: int
     at: int
 
     def limits(self, charges: Sequence[Charge]) -> list[ServiceLimit]:
         """Return the service limits of the charges that were asked for."""
-        now = self.now
-        return [service_limit(charge, *told, now) for charge, told in zip(charges, self.numbers, strict=True)]
+        return service_limits(charges, self.numbers, self.now)
 
 
 class Notes(NamedTuple):

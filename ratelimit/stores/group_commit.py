@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from ratelimit.errors import RateLimitError, StoreError
@@ -11,7 +12,12 @@ from ratelimit.stores.base import Answer, Request
 
 logger = logging.getLogger("ratelimit")
 
-Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
+Told = Sequence[Answer] | Exception
+"""The answers to a call, one for each request, or why there are none."""
+
+Send = Callable[[Sequence[Request], Callable[[Told], None]], None]
+"""Begins a call, and tells what came of it, once."""
+
 Batch = list[tuple[Request, asyncio.Future[Answer]]]
 
 MAX_BATCH: Final = 128
@@ -21,32 +27,36 @@ MAX_CHARGES: Final = 2000
 """Charges in one call: Lua cannot pass on more keys than some 8,000, and each takes its time."""
 
 MAX_UNDER_WAY: Final = 2
-"""Calls at a time: a second one only starts when a full batch waits."""
+"""Calls at a time: while the server works on one, this process reads and writes the other."""
+
+WORTH_A_CALL: Final = 4
+"""Requests that wait, from which a second call starts before the first has returned."""
 
 
 class GroupCommit:
     """Collects requests of one event loop and sends them together.
 
-    If no call is under way, what arrives in this turn of the loop goes at its end; else all that waits goes along when
-    the call under way returns, first come first served (of two calls under way, either may arrive first). A caller
-    that is cancelled leaves the others of its batch alone; what was already sent for it is answered to the request's
-    `abandoned`, which may undo it.
+    If no call is under way, what arrives in this turn of the loop goes at its end; else what waits goes along when
+    enough do, or when the call under way returns: always first come first served. A caller that is cancelled leaves
+    the others of its batch alone; what was already sent for it is answered to the request's `abandoned`, which may
+    undo it.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] | None = None
 
     async def submit(self, request: Request) -> Answer:
         """Return what the store answers to `request`; raises what the call raised."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append((request, future))
-        if self._may_send() and not self._scheduled:
+        if not self._scheduled and self._may_send():
             self._scheduled = True
-            loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         try:
             return await future
         except asyncio.CancelledError:
@@ -59,24 +69,30 @@ class GroupCommit:
         """Send what waits, and wait for the calls under way."""
         self._flush()
         while self._under_way:
-            await asyncio.wait(self._under_way)
-            await asyncio.sleep(0)  # Lets the callbacks of finished calls run; waiting for what is done does not.
+            self._done = self._done or self._loop.create_future()
+            await asyncio.shield(self._done)
 
     def _may_send(self) -> bool:
-        return not self._under_way or (len(self._under_way) < MAX_UNDER_WAY and len(self._waiting) >= MAX_BATCH)
+        return not self._under_way or (self._under_way < MAX_UNDER_WAY and len(self._waiting) >= WORTH_A_CALL)
 
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and self._may_send():
             if batch := self._next_batch():
-                task = asyncio.create_task(self._run(batch))
-                self._under_way.add(task)
-                task.add_done_callback(self._landed)
+                self._under_way += 1
+                landed = partial(self._landed, batch)
+                try:
+                    self._send([request for request, _ in batch], landed)
+                except Exception as error:  # noqa: BLE001 - told to who waits, and logged
+                    landed(error)
 
     def _next_batch(self) -> Batch:
         batch: Batch = []
         charges = 0
-        while self._waiting and len(batch) < MAX_BATCH:
+        # Of many, half: so that there are two calls, and the server and this process work at the same time.
+        half = max(WORTH_A_CALL, -(-len(self._waiting) // 2))
+        most = MAX_BATCH if self._under_way else min(MAX_BATCH, half)
+        while self._waiting and len(batch) < most:
             charges += len(self._waiting[0][0].charges)
             if batch and charges > MAX_CHARGES:
                 break
@@ -85,35 +101,33 @@ class GroupCommit:
                 batch.append((request, future))
         return batch
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._flush()
-
-    async def _run(self, batch: Batch) -> None:
-        try:
-            answers = await self._send([request for request, _ in batch])
-        except RateLimitError as error:
-            self._fail(batch, error)
-        except Exception as error:
-            logger.exception("a call to the store failed in a way that is not foreseen")
-            self._fail(batch, StoreError(f"unforeseen: {type(error).__name__}"))
-        except BaseException:
-            self._fail(batch, StoreError("the call to the store was cut off"))
-            raise
+    def _landed(self, batch: Batch, told: Told) -> None:
+        self._under_way -= 1
+        if isinstance(told, Exception):
+            _fail(batch, told)
         else:
-            for (request, future), answer in zip(batch, answers, strict=True):
+            for (request, future), answer in zip(batch, told, strict=True):
                 if not future.done():
                     future.set_result(answer)
                 else:
                     _abandon(request, answer)
+        if self._waiting:
+            self._flush()
+        elif self._done is not None and not self._under_way:
+            self._done.set_result(None)
+            self._done = None
 
-    def _fail(self, batch: Batch, error: RateLimitError) -> None:
-        for request, future in batch:
-            if not future.done():
-                # Each waiter gets an error of its own: a shared one would collect everybody's traceback.
-                future.set_exception(type(error)(*error.args))
-            else:
-                _abandon(request, None)
+
+def _fail(batch: Batch, error: Exception) -> None:
+    if not isinstance(error, RateLimitError):
+        logger.error("a call to the store failed in a way that is not foreseen", exc_info=error)
+        error = StoreError(f"unforeseen: {type(error).__name__}")
+    for request, future in batch:
+        if not future.done():
+            # Each waiter gets an error of its own: a shared one would collect everybody's traceback.
+            future.set_exception(type(error)(*error.args))
+        else:
+            _abandon(request, None)
 
 
 def _abandon(request: Request, answer: Answer | None) -> None:

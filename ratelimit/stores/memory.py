@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from ratelimit.algorithms import concurrency, quota, sliding_window
 from ratelimit.algorithms.sliding_window import Window
+from ratelimit.charge import NEVER, Charge
 from ratelimit.clock import Clock, system_clock
-from ratelimit.decision import NEVER, Charge
 from ratelimit.stores.base import Answer, Notes, Op, Request, Store
 from ratelimit.stores.expiry import Expiries
 

@@ -1,7 +1,7 @@
 """The Redis store: counters that all workers share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -9,15 +9,16 @@ from urllib.parse import urlsplit
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.clock import Clock, system_clock
 from ratelimit.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.base import Answer, Notes, Request, Store
-from ratelimit.stores.group_commit import GroupCommit
-from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode
+from ratelimit.stores.group_commit import GroupCommit, Told
+from ratelimit.stores.line import Line, Refused
+from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode, pack
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -82,8 +83,7 @@ class RedisStore(Store):
         """Wait for the calls under way in this event loop and close its connections."""
         lane = self._lanes.pop(asyncio.get_running_loop(), None)
         if lane is not None:
-            await lane.commit.aclose()
-            await lane.client.aclose()
+            await lane.aclose()
 
     def _lane(self) -> "_Lane":
         loop = asyncio.get_running_loop()
@@ -124,13 +124,17 @@ return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 
 
 class _Lane:
-    """What one event loop holds open."""
+    """What one event loop holds open: a line for the calls that charge, and redis-py's connections for the rest."""
 
     def __init__(self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float) -> None:
         self.client = client
         self.commit = GroupCommit(self._send)
+        make: Any = client.connection_pool.make_connection
+        self._line = Line(make())
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._timeout = timeout
+        self._connecting: set[asyncio.Task[None]] = set()
 
     async def run(self, *command: Any) -> Any:
         """Run one command within the timeout; raises nothing but `StoreError`."""
@@ -138,20 +142,57 @@ class _Lane:
         async with _mapped(self._timeout):
             return await execute(*command)
 
-    async def _send(self, requests: Sequence[Request]) -> Sequence[Answer]:
+    async def aclose(self) -> None:
+        """Wait for the calls under way and close the connections."""
+        await self.commit.aclose()
+        await self._line.aclose()
+        await self.client.aclose()
+
+    def _send(self, requests: Sequence[Request], then: Callable[[Told], None]) -> None:
+        deadline = self._loop.time() + self._timeout
+        if self._line.open:
+            self._write(requests, then, deadline)
+            return
+        task = self._loop.create_task(self._connect_and_write(requests, then, deadline))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect_and_write(
+        self, requests: Sequence[Request], then: Callable[[Told], None], deadline: float
+    ) -> None:
+        try:
+            async with _mapped(deadline - self._loop.time()):
+                await self._line.connect()
+            self._write(requests, then, deadline)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
+            then(error)
+        except BaseException:
+            then(StoreError("the call to the store was cut off"))
+            raise
+
+    def _write(self, requests: Sequence[Request], then: Callable[[Told], None], deadline: float) -> None:
         now = None if self._clock is None else self._clock()
-        keys, packed = encode(
+        arguments = encode(
             requests,
             now=None if now is None else now // 1000,
             ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
         )
-        execute: Any = self.client.execute_command
-        async with _mapped(self._timeout):
-            try:
-                reply = await execute("EVALSHA", SCRIPT_SHA, len(keys), *keys, packed)
-            except NoScriptError:  # Nothing was charged: the server does not know the script (any more).
-                reply = await execute("EVAL", SCRIPT, len(keys), *keys, packed)
+
+        def told(reply: bytes | StoreError) -> None:
+            if isinstance(reply, Refused) and reply.code == "NOSCRIPT":
+                # Nothing was charged: the server does not know the script (any more).
+                self._line.call(pack(b"EVAL", SCRIPT.encode(), *arguments), told, deadline)
+                return
+            then(reply if isinstance(reply, StoreError) else _answers(reply, requests, now))
+
+        self._line.call(pack(b"EVALSHA", SCRIPT_SHA.encode(), *arguments), told, deadline)
+
+
+def _answers(reply: bytes, requests: Sequence[Request], now: int | None) -> Told:
+    try:
         return list(decode(reply, requests, system_clock() if now is None else now))
+    except Exception as error:  # noqa: BLE001 - told to who waits
+        return error
 
 
 @asynccontextmanager

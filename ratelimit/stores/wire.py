@@ -7,7 +7,7 @@ from typing import Final
 
 import msgpack
 
-from ratelimit.decision import Terms
+from ratelimit.charge import Terms
 from ratelimit.errors import StoreError
 from ratelimit.stores.base import Answer, Op, Request
 
@@ -30,8 +30,15 @@ SCRIPT: Final = _script()
 SCRIPT_SHA: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> tuple[list[str], bytes]:
-    """Return KEYS and ARGV[1] of the call that decides `requests`; `now` and `ttl_floor` in milliseconds.
+def pack(*arguments: bytes) -> bytes:
+    """Return a command as the server reads it (RESP)."""
+    return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
+
+
+def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> list[bytes]:
+    """Return the arguments of the call that decides `requests`: how many keys there are, these, and ARGV[1].
+
+    `now` and `ttl_floor` are milliseconds.
 
     `now=None` lets the server read its own clock. The layout stands in `charge.lua`.
     """
@@ -47,7 +54,7 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> t
                 charge.cost,
             )
     head = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in terms], flat)
-    return list(keys), msgpack.packb(head)
+    return [b"%d" % len(keys), *[key.encode() for key in keys], msgpack.packb(head)]
 
 
 def _numbers(terms: Terms) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from ratelimit import (
     RedisStore,
     StoreError,
 )
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.errors import StoreTimeout
 from ratelimit.stores import Answer, Op, Request, Store
 from tests.support.asgi import Checked, by_headers, twice

@@ -5,7 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Op, Request
 from tests.acceptance.test_theorem import histories
 from tests.support.engines import Engine, admitted, fresh_key, terms

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Answer, Op, Request
 from tests.support.engines import MemoryEngine, RedisEngine, fresh_key, quota, slots, terms
 

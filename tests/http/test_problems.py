@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, ResponseStyle, ServiceLimit
-from ratelimit.decision import Kind
+from ratelimit.charge import Kind
 from ratelimit.http import problems
 
 STYLES = [

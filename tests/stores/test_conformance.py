@@ -6,7 +6,7 @@ import math
 import pytest
 
 from ratelimit import ServiceLimit
-from ratelimit.decision import Charge
+from ratelimit.charge import Charge
 from ratelimit.stores import Op, Request, Store
 from tests.support.clock import ManualClock
 from tests.support.engines import fresh_key, terms

@@ -1,14 +1,14 @@
 """Group commit: who waits at the same moment travels together, first come first served."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.stores import Request
-from ratelimit.stores.group_commit import MAX_BATCH, MAX_CHARGES, GroupCommit
+from ratelimit.stores.group_commit import MAX_BATCH, MAX_CHARGES, WORTH_A_CALL, GroupCommit
 
 
 class Line:
@@ -16,21 +16,15 @@ class Line:
 
     def __init__(self) -> None:
         self.sent: list[list[Any]] = []
-        self._gates: list[asyncio.Future[None]] = []
+        self._waiting: list[Callable[[Any], None]] = []
 
-    async def send(self, requests: Sequence[Request]) -> Any:
+    def send(self, requests: Sequence[Request], then: Callable[[Any], None]) -> None:
         self.sent.append([request.charges[0] for request in requests])
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gates.append(gate)
-        await gate
-        return [request.charges[0] for request in requests]
+        self._waiting.append(then)
 
     def answer(self, error: Exception | None = None) -> None:
-        gate = self._gates.pop(0)
-        if error is None:
-            gate.set_result(None)
-        else:
-            gate.set_exception(error)
+        answered = self.sent[len(self.sent) - len(self._waiting)]
+        self._waiting.pop(0)(error or answered)
 
     @property
     def sizes(self) -> list[int]:
@@ -79,7 +73,7 @@ async def test_what_arrives_meanwhile_goes_together_in_order() -> None:
 
 
 async def test_batches_and_calls_under_way_are_bounded() -> None:
-    """No call carries more than the bound, and a second one starts only with a full batch."""
+    """No call carries more than the bound, and there are two at a time."""
     line = Line()
     tasks = submit(GroupCommit(line.send), range(3 * MAX_BATCH))
     await turns()
@@ -90,6 +84,41 @@ async def test_batches_and_calls_under_way_are_bounded() -> None:
     line.answer()
     line.answer()
     assert await asyncio.gather(*tasks) == list(range(3 * MAX_BATCH))
+
+
+@pytest.mark.parametrize("waiting", [1, WORTH_A_CALL, WORTH_A_CALL + 1, 2 * WORTH_A_CALL, 64, 2 * MAX_BATCH])
+async def test_what_is_worth_it_goes_in_two_halves(waiting: int) -> None:
+    """So that this process works while the server does; what is less goes alone, and as soon as it may."""
+    line = Line()
+    tasks = submit(GroupCommit(line.send), range(waiting))
+    await turns()
+    first = min(waiting, max(WORTH_A_CALL, -(-waiting // 2)))
+    second = waiting - first
+    assert line.sizes == ([first, second] if second >= WORTH_A_CALL else [first])
+    line.answer()
+    if second:
+        line.answer()
+    assert await asyncio.gather(*tasks) == list(range(waiting))
+
+
+async def test_a_second_call_waits_until_it_is_worth_it() -> None:
+    """With one under way, a few wait for it, and enough go at once."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    submit(commit, [0])
+    await turns()
+    submit(commit, range(1, WORTH_A_CALL))
+    await turns()
+    assert line.sizes == [1]
+    submit(commit, [WORTH_A_CALL])
+    await turns()
+    assert line.sizes == [1, WORTH_A_CALL]
+    submit(commit, range(100))
+    await turns()
+    assert line.sizes == [1, WORTH_A_CALL]
+    line.answer()
+    await turns()
+    assert line.sizes == [1, WORTH_A_CALL, 100]
 
 
 async def test_a_cancelled_request_is_not_sent_and_hurts_nobody() -> None:
@@ -140,15 +169,12 @@ async def test_closing_waits_for_what_is_under_way() -> None:
 async def test_an_unforeseen_error_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     """A bug in the call is in the log, and those who wait get an error of ours."""
     line = Line()
-    loop, seen = asyncio.get_running_loop(), list[Any]()
-    loop.set_exception_handler(lambda loop, context: seen.append(context))
     tasks = submit(GroupCommit(line.send), [1])
     await turns()
     line.answer(ZeroDivisionError())
     with pytest.raises(StoreError, match="ZeroDivisionError"):
         await tasks[0]
     assert "not foreseen" in caplog.text
-    assert seen == []
 
 
 async def test_the_charges_of_a_call_are_bounded_too() -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ratelimit import MemoryStore, ServiceLimit
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Op, Request
 from tests.support.clock import ManualClock
 from tests.support.engines import quota, slots, terms

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Protocol
 
 from ratelimit import MemoryStore, RedisStore, ServiceLimit
-from ratelimit.decision import Charge, Terms
+from ratelimit.charge import Charge, Terms
 from ratelimit.periods import NOMINAL, Period
 from ratelimit.stores import Answer, Op, Request
 from tests.support.clock import ManualClock
