@@ -38,8 +38,9 @@ async def cases() -> dict[str, Case]:
     limiter = Limiter(RateLimitSettings(limits=LIMITS), clock=lambda: NOW)
     await limiter.start()
     who, numbers = Identity(token="secret", org="acme"), count()
-    served, refusing, bare = app(LIMITS), app(NOTHING_LEFT), app()
-    for each in (served, refusing, bare):
+    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app()]
+    served, refusing, bare = apps
+    for each in apps:
         await each(dict(SCOPE), receive, send)
     rules = limiter.plan.rules(limiter.plan.endpoint("GET", "/x"))
     charges, refusals, spent = rules.charges(who), *await _refused()

@@ -62,9 +62,9 @@ class ServiceLimit(NamedTuple):
         """Return this as it stands so many seconds later, if nobody spends."""
         wait = self.retry_after - seconds if self.retry_after else 0.0
         # As in `service_limit`, several times faster than naming the fields.
-        return tuple.__new__(
-            ServiceLimit, (*self[:7], wait, *self[8:11], max(0.0, self.reset_after - seconds), *self[12:])
-        )
+        reset = self.reset_after - seconds
+        reset = reset if reset > 0 else 0.0
+        return tuple.__new__(ServiceLimit, (*self[:7], wait, *self[8:11], reset, *self[12:]))
 
     @property
     def is_capacity(self) -> bool:

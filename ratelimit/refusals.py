@@ -34,17 +34,24 @@ class Refusals:
         """
         if not self._known:
             return None
-        found, before = dict[int, ServiceLimit](), None
+        found, before = dict[int, _Known](), None
         for place, charge in enumerate(charges):
             entry = self._known.get((charge.terms.policy, charge.key))
             if entry is not None and entry.told <= now < entry.until and entry.charge == charge:
-                found[place] = entry.limit.later((now - entry.told) / 1e6)
-                before = entry if entry.charges == charges else before
+                found[place] = entry
+                if entry.charges is charges or entry.charges == charges:
+                    before = entry
+        if not found:
+            return None
         if before is None:
-            return list(found.values()) or None
-        passed = (now - before.told) / 1e6
-        with_room = {i: limit.later(passed) for i, limit in enumerate(before.limits) if not limit.retry_after}
-        return [limit for _, limit in sorted({**with_room, **found}.items())]
+            return [entry.limit.later((now - entry.told) / 1e6) for entry in found.values()]
+        limits, passed = [], (now - before.told) / 1e6
+        for place, limit in enumerate(before.limits):
+            if place in found:
+                limits.append(found[place].limit.later((now - found[place].told) / 1e6))
+            elif not limit.retry_after:
+                limits.append(limit.later(passed))
+        return limits
 
     def note(self, charges: Sequence[Charge], limits: Sequence[ServiceLimit], now: int) -> None:
         """Remember which of these limits have refused; `now` is before the store was asked, so never too long.

@@ -38,11 +38,6 @@ local values = redis.call('MGET', unpack(KEYS))
 local states, kinds = {}, {}
 local reply, n = { now }, 1
 
-local function say(remaining, reset, wait)
-  reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-  n = n + 3
-end
-
 -- The terms, the state as it stands under them, and the cost of the charge at `i`.
 local function seen(i)
   local t, k = all_terms[requests[i]], requests[i + 1]
@@ -62,59 +57,73 @@ local function charge(first, last, op, holder)
     if not t.shadow and t.kind.room(s, t) < cost then admitted = false end
   end
   for i = first, last, 3 do
-    local t, s, cost = seen(i)
-    if admitted and t.kind.room(s, t) >= cost then
-      t.kind.charge(s, t, now, cost, holder)
-      local remaining, reset, wait = t.kind.answer(s, t, now, 1)
-      say(remaining, reset, -wait)
+    local t, s, cost = all_terms[requests[i]], states[requests[i + 1]], requests[i + 2]
+    local kind, remaining, reset, wait = t.kind
+    if s.seen ~= t then kind.look(s, t, now) end
+    if admitted and kind.room(s, t) >= cost then
+      kind.charge(s, t, now, cost, holder)
+      remaining, reset, wait = kind.answer(s, t, now, 1)
+      wait = -wait
     else
-      say(t.kind.answer(s, t, now, cost))
+      remaining, reset, wait = kind.answer(s, t, now, cost)
     end
+    reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+    n = n + 3
   end
 end
 
-local function amending(kind)
-  kind.amended = kind.amended or kind.amending()
-  return kind.amended
-end
-
-local function amend(first, last, op, holder, at)
-  for i = first, last, 3 do
-    local t, s, cost = seen(i)
-    local does = amending(t.kind)
-    if op == ADJUST then
-      does.adjust(s, t, now, cost, at == 0 and now or at, holder)
-    elseif op == RELEASE then
-      does.give_back(s, t, now, -cost, holder)
-    elseif op == RENEW then
-      does.renew(s, t, now, holder)
-    end
-    if op == USAGE then
-      say(does.usage(s, t, now))
-    else
-      local remaining, reset, wait = t.kind.answer(s, t, now, 1)
-      say(remaining, reset, -wait)
-    end
+-- Functions cost time to make, in every call: what is rarer than a charge is made where it is asked for.
+local function make_amending()
+  local function say(remaining, reset, wait)
+    reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+    n = n + 3
   end
-end
 
--- Whether all that is to be released was taken; says so where it was not.
-local function has_taken(first, last)
-  for i = first, last, 3 do
-    local t, s, cost = seen(i)
-    if amending(t.kind).taken(s) < -cost then
-      for j = first, last, 3 do
-        local other, state = seen(j)
-        local remaining, reset = other.kind.answer(state, other, now, 1)
-        say(remaining, reset, NEVER)
+  local function rarely(kind)
+    kind.rare = kind.rare or kind.make_rare()
+    return kind.rare
+  end
+
+  local function amend(first, last, op, holder, at)
+    for i = first, last, 3 do
+      local t, s, cost = seen(i)
+      local does = rarely(t.kind)
+      if op == ADJUST then
+        does.adjust(s, t, now, cost, at == 0 and now or at, holder)
+      elseif op == RELEASE then
+        does.give_back(s, t, now, -cost, holder)
+      elseif op == RENEW then
+        does.renew(s, t, now, holder)
       end
-      return false
+      if op == USAGE then
+        say(does.usage(s, t, now))
+      else
+        local remaining, reset, wait = t.kind.answer(s, t, now, 1)
+        say(remaining, reset, -wait)
+      end
     end
   end
-  return true
+
+  -- Whether all that is to be released was taken; says so where it was not.
+  local function has_taken(first, last)
+    for i = first, last, 3 do
+      local t, s, cost = seen(i)
+      if rarely(t.kind).taken(s) < -cost then
+        for j = first, last, 3 do
+          local other, state = seen(j)
+          local remaining, reset = other.kind.answer(state, other, now, 1)
+          say(remaining, reset, NEVER)
+        end
+        return false
+      end
+    end
+    return true
+  end
+
+  return { amend = amend, has_taken = has_taken }
 end
 
-local at, size = 1, #requests
+local at, size, amending = 1, #requests, nil
 while at <= size do
   local op, count, holder, instant = requests[at], requests[at + 1], 0, 0
   local first = at + 2
@@ -124,8 +133,11 @@ while at <= size do
   at = first + 3 * count
   if op <= PEEK or op == HOLD then
     charge(first, at - 1, op, holder)
-  elseif op ~= RELEASE or has_taken(first, at - 1) then
-    amend(first, at - 1, op, holder, instant)
+  else
+    amending = amending or make_amending()
+    if op ~= RELEASE or amending.has_taken(first, at - 1) then
+      amending.amend(first, at - 1, op, holder, instant)
+    end
   end
 end
 

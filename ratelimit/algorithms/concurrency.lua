@@ -103,7 +103,7 @@ end
 
 return {
   terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  amending = function()
+  make_rare = function()
     return { adjust = adjust, give_back = give_back, renew = renew, taken = taken, usage = usage }
   end,
 }

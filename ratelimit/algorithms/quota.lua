@@ -136,5 +136,5 @@ end
 
 return {
   terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  amending = function() return { adjust = adjust, give_back = give_back, taken = taken, usage = usage } end,
+  make_rare = function() return { adjust = adjust, give_back = give_back, taken = taken, usage = usage } end,
 }

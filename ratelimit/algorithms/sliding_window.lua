@@ -6,13 +6,8 @@
 --   then        the older entries in the order in which they leave: stamp, count, x
 -- Stamps take 6 bytes (milliseconds since the epoch). While the last slot is open, only the header is written.
 
--- By that first byte, the form of a state.
-local NARROW_HEAD, WIDE_HEAD = '<I4I4I6I6I4I4', '<I7I7I6I6I7I7'
+local NARROW_HEAD, WIDE_HEAD = '<BI4I4I6I6I4I4', '<BI7I7I6I6I7I7'
 local NARROW_ENTRY, WIDE_ENTRY = '<I6I4I4', '<I6I7I7'
-local HEAD = { [4] = NARROW_HEAD, [7] = WIDE_HEAD, [20] = NARROW_HEAD, [23] = WIDE_HEAD }
-local ENTRY = { [4] = NARROW_ENTRY, [7] = WIDE_ENTRY, [20] = NARROW_ENTRY, [23] = WIDE_ENTRY }
-local HEAD_SIZE = { [4] = 29, [7] = 41, [20] = 29, [23] = 41 }
-local ENTRY_SIZE = { [4] = 14, [7] = 20, [20] = 14, [23] = 20 }
 local WIDE = 4294967296
 local LONG = 16
 local NEVER = 9007199254740991
@@ -36,25 +31,23 @@ local function is_wide(s)
   return s.form % LONG == 7
 end
 
-local function widen(s)
-  local parts, format, size = {}, ENTRY[s.form], ENTRY_SIZE[s.form]
-  s.form = s.form + 3
-  for at = 1, #s.older, size do
-    parts[#parts + 1] = pack(ENTRY[s.form], unpack_(format, s.older, at))
-  end
-  s.older, s.pos, s.rewrite = table.concat(parts), 1, true
+-- How entries are written in a state, and how many bytes one takes.
+local function entry_of(s)
+  if s.form % LONG == 7 then return WIDE_ENTRY, 20 end
+  return NARROW_ENTRY, 14
 end
 
 -- The state in `value`, or that of a key that is not there; without a last entry, its stamp is 0. There are just 16 fields,
 -- all named at once: a table that grows, or is larger, costs time.
 local function open(_, value)
   local form = value and byte(value, 1) or 0
-  local size = HEAD_SIZE[form]
-  local total, excess, excess_stamp, stamp, count, x, older = 0, 0, 0, 0, 0, 0, ''
+  local wide = form == 7 or form == 23
+  local size = wide and 41 or 29
+  local _, total, excess, excess_stamp, stamp, count, x, older = 0, 0, 0, 0, 0, 0, 0, ''
   -- What something else has written under our key means nothing, and is written over.
-  local good = size and #value >= size and (#value - size) % ENTRY_SIZE[form] == 0
+  local good = (wide or form == 4 or form == 20) and #value >= size and (#value - size) % (wide and 20 or 14) == 0
   if good then
-    total, excess, excess_stamp, stamp, count, x = unpack_(HEAD[form], value, 2)
+    _, total, excess, excess_stamp, stamp, count, x = unpack_(wide and WIDE_HEAD or NARROW_HEAD, value)
     older = #value > size and sub(value, size + 1) or ''
   end
   return {
@@ -62,6 +55,13 @@ local function open(_, value)
     stamp = stamp, count = count, x = x, older = older, pos = 1, rewrite = not good, dirty = false, seen = false,
     v_total = 0, v_excess = 0, v_excess_stamp = 0, v_alive = false,
   }
+end
+
+-- What is rarer than a charge: functions cost time to make, in every call, so these are made where they are asked for.
+local function rarely(t)
+  local kind = t.kind
+  kind.rare = kind.rare or kind.make_rare()
+  return kind.rare
 end
 
 local function lapse(t, stamp)
@@ -75,7 +75,8 @@ local function look(s, t, now)
   local total, excess, excess_stamp, alive, pos = s.total, s.excess, s.excess_stamp, s.stamp > 0, 1
   if alive then
     local horizon = now - t.span
-    local format, size, older = ENTRY[s.form], ENTRY_SIZE[s.form], s.older
+    local format, size = entry_of(s)
+    local older = s.older
     local bytes = #older
     while pos <= bytes do
       local stamp, count, x = unpack_(format, older, pos)
@@ -90,17 +91,22 @@ local function look(s, t, now)
   s.v_total, s.v_excess, s.v_excess_stamp, s.v_alive, s.pos = total, excess, excess_stamp, alive, pos
 end
 
+-- A comparison takes a fraction of the time of a call of math.min.
 local function room(s, t)
-  return min(t.cap, t.ceiling - min(s.v_excess, t.allowance)) - s.v_total
+  local most, excess = t.ceiling, s.v_excess
+  if excess > 0 then most = most - (excess < t.allowance and excess or t.allowance) end
+  return (most < t.cap and most or t.cap) - s.v_total
 end
 
 local function charge(s, t, now, cost)
   if (t.wide or s.v_total + cost >= WIDE) and not is_wide(s) then
-    widen(s)
+    rarely(t).widen(s)
     s.seen = false
     look(s, t, now)
   end
-  local x = max(0, s.v_total + cost - t.limit + min(s.v_excess, t.allowance))
+  local total, excess = s.v_total + cost, s.v_excess
+  local x = total - t.limit + (excess < t.allowance and excess or t.allowance)
+  if x < 0 then x = 0 end
   if s.pos > 1 then
     s.older, s.pos, s.rewrite = sub(s.older, s.pos), 1, true
   end
@@ -108,67 +114,28 @@ local function charge(s, t, now, cost)
     s.count, s.x = s.count + cost, x
   else
     if s.v_alive then
-      s.older = s.older .. pack(ENTRY[s.form], s.stamp, s.count, s.x)
+      s.older = s.older .. pack(entry_of(s), s.stamp, s.count, s.x)
     end
     s.stamp, s.count, s.x = floor(now / t.slot) * t.slot + t.slot - 1, cost, x
     s.rewrite = true
   end
   if t.long and s.form < LONG then s.form, s.rewrite = s.form + LONG, true end
-  s.total = s.v_total + cost
-  s.excess, s.excess_stamp = s.v_excess, s.v_excess_stamp
-  s.v_total, s.v_alive = s.total, true
+  s.total, s.v_total, s.v_alive = total, total, true
+  s.excess, s.excess_stamp = excess, s.v_excess_stamp
   s.dirty = t
-end
-
-local function wait(s, t, now, cost)
-  if cost > t.cap then return NEVER end
-  local total, excess, lapses = s.v_total, s.v_excess, lapse(t, s.v_excess_stamp)
-  local format, size, older = ENTRY[s.form], ENTRY_SIZE[s.form], s.older
-  local bytes, pos = #older, s.pos
-  while pos <= bytes or (s.v_alive and pos <= bytes + 1) do
-    local stamp, count, x
-    if pos <= bytes then
-      stamp, count, x = unpack_(format, older, pos)
-      pos = pos + size
-    else
-      stamp, count, x = s.stamp, s.count, s.x
-      pos = bytes + 2
-    end
-    local leave = stamp + 1 + t.span
-    if excess > 0 and lapses <= leave then
-      excess = 0
-      if total + cost <= t.cap then return lapses - now end
-    end
-    total, excess, lapses = total - count, x, lapse(t, stamp)
-    if total + cost <= min(t.cap, t.ceiling - min(excess, t.allowance)) then return leave - now end
-  end
-  return lapses - now
-end
-
-local function free_again(s, t, now)
-  if room(s, t) < 1 then
-    local ms = wait(s, t, now, 1)
-    return ms < NEVER and ms or 0
-  end
-  local total, format, size = s.v_total, ENTRY[s.form], ENTRY_SIZE[s.form]
-  for at = s.pos, #s.older, size do
-    local stamp, count = unpack_(format, s.older, at)
-    total = total - count
-    if total < t.usable then return stamp + 1 + t.span - now end
-  end
-  return s.v_alive and s.stamp + 1 + t.span - now or 0
 end
 
 -- remaining, reset (ms) and the wait (ms) of a further `cost`, as the view stands.
 local function answer(s, t, now, cost)
-  local remaining, reset = max(0, t.usable - s.v_total), 0
-  local ms = room(s, t) >= cost and 0 or wait(s, t, now, cost)
+  local remaining, reset = t.usable - s.v_total, 0
+  if remaining < 0 then remaining = 0 end
+  local ms = room(s, t) >= cost and 0 or rarely(t).wait(s, t, now, cost)
   if ms > 0 and ms < NEVER then
     reset = ms
   elseif remaining > 0 then
     reset = s.v_alive and s.stamp + 1 + t.span - now or 0
   else
-    reset = free_again(s, t, now)
+    reset = rarely(t).free_again(s, t, now)
   end
   return remaining, reset, ms
 end
@@ -176,8 +143,7 @@ end
 -- Write the state back: the header alone while its slot and its expiry stand, else all of it, always with an expiry.
 local function save(key, s, now, ttl_floor)
   local t = s.dirty
-  local head = string.char(s.form)
-    .. pack(HEAD[s.form], s.total, s.excess, s.excess_stamp, s.stamp, s.count, s.x)
+  local head = pack(is_wide(s) and WIDE_HEAD or NARROW_HEAD, s.form, s.total, s.excess, s.excess_stamp, s.stamp, s.count, s.x)
   if not s.rewrite then
     redis.call('SETRANGE', key, 0, head)
     return
@@ -188,11 +154,59 @@ local function save(key, s, now, ttl_floor)
   redis.call('SET', key, head .. s.older, 'PX', max(ttl, ttl_floor))
 end
 
--- What is rarer than a charge, made only where it is asked for: functions cost time to make, in every call.
-local function amending()
+local function make_rare()
+  local function widen(s)
+    local parts, format, size = {}, entry_of(s)
+    s.form = s.form + 3
+    for at = 1, #s.older, size do
+      parts[#parts + 1] = pack(WIDE_ENTRY, unpack_(format, s.older, at))
+    end
+    s.older, s.pos, s.rewrite = table.concat(parts), 1, true
+  end
+
+  local function wait(s, t, now, cost)
+    if cost > t.cap then return NEVER end
+    local total, excess, lapses = s.v_total, s.v_excess, lapse(t, s.v_excess_stamp)
+    local format, size = entry_of(s)
+    local older, pos = s.older, s.pos
+    local bytes = #older
+    while pos <= bytes or (s.v_alive and pos <= bytes + 1) do
+      local stamp, count, x
+      if pos <= bytes then
+        stamp, count, x = unpack_(format, older, pos)
+        pos = pos + size
+      else
+        stamp, count, x = s.stamp, s.count, s.x
+        pos = bytes + 2
+      end
+      local leave = stamp + 1 + t.span
+      if excess > 0 and lapses <= leave then
+        excess = 0
+        if total + cost <= t.cap then return lapses - now end
+      end
+      total, excess, lapses = total - count, x, lapse(t, stamp)
+      if total + cost <= min(t.cap, t.ceiling - min(excess, t.allowance)) then return leave - now end
+    end
+    return lapses - now
+  end
+
+  local function free_again(s, t, now)
+    if room(s, t) < 1 then
+      local ms = wait(s, t, now, 1)
+      return ms < NEVER and ms or 0
+    end
+    local total, format, size = s.v_total, entry_of(s)
+    for at = s.pos, #s.older, size do
+      local stamp, count = unpack_(format, s.older, at)
+      total = total - count
+      if total < t.usable then return stamp + 1 + t.span - now end
+    end
+    return s.v_alive and s.stamp + 1 + t.span - now or 0
+  end
+
   -- The entries that have not left, and back into the state.
   local function entries(s)
-    local list, format, size = {}, ENTRY[s.form], ENTRY_SIZE[s.form]
+    local list, format, size = {}, entry_of(s)
     for at = s.pos, #s.older, size do
       list[#list + 1] = { unpack_(format, s.older, at) }
     end
@@ -203,7 +217,7 @@ local function amending()
   local function put_back(s, t, list)
     local parts = {}
     for i = 1, #list - 1 do
-      parts[i] = pack(ENTRY[s.form], list[i][1], list[i][2], list[i][3])
+      parts[i] = pack(entry_of(s), list[i][1], list[i][2], list[i][3])
     end
     s.stamp, s.count, s.x = list[#list][1], list[#list][2], list[#list][3]
     s.older, s.pos, s.rewrite, s.dirty = table.concat(parts), 1, true, t
@@ -258,10 +272,13 @@ local function amending()
     return s.v_total, s.v_alive and s.stamp + 1 + t.span - now or 0, 0
   end
 
-  return { adjust = adjust, give_back = give_back, taken = taken, usage = usage }
+  return {
+    widen = widen, wait = wait, free_again = free_again,
+    adjust = adjust, give_back = give_back, taken = taken, usage = usage,
+  }
 end
 
 return {
   terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  amending = amending,
+  make_rare = make_rare,
 }
