@@ -1,7 +1,7 @@
 # make demo    the main job, shown: needs only python3, git and make        make demo STORE=redis://localhost
 # make serve   the same server, left running (PORT=8000)
 # make test    all tests, with a real Redis                                make check   lint and types
-# make bench   the benchmarks
+# make bench   the benchmarks, against other libraries                      make bench-core   the hot path alone
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve test check format bench clean
+.PHONY: demo serve test check format bench bench-core clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,6 +34,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+bench-core: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks/test_core.py --benchmark-columns=min,median,rounds --benchmark-sort=name
+	$(BIN)/python -m benchmarks.instructions
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

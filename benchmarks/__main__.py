@@ -7,9 +7,11 @@ from pathlib import Path
 
 from benchmarks import (
     accuracy,
+    full_stack,
     hot_keys,
     middleware_memory,
     middleware_redis,
+    redis_concurrency,
     redis_cpu,
     redis_latency,
     redis_throughput,
@@ -21,6 +23,8 @@ from benchmarks.report import draw
 HERE = Path(__file__).parent
 BENCHMARKS = [
     redis_throughput,
+    redis_concurrency,
+    full_stack,
     redis_latency,
     redis_cpu,
     middleware_memory,

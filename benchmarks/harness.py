@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from benchmarks.report import Result
 from tests.support.redis_server import RedisServer
+
+Step = TypeVar("Step")
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
@@ -30,13 +33,13 @@ def redis() -> Iterator[RedisServer]:
 
 def peers_python() -> str:
     """Return the interpreter of the peers' environment, which is made when it is first asked for."""
-    python = PEERS / "bin" / "python"
-    if not (PEERS / ".done").exists():
+    python, wanted, done = PEERS / "bin" / "python", Path(__file__).parent / "peers.txt", PEERS / ".done"
+    if not done.exists() or done.read_text() != wanted.read_text():
         print("  installing the peers into .venv-peers (once)", flush=True)
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-        wanted = ["-r", str(Path(__file__).parent / "peers.txt")]
-        subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "-q", "install", *wanted], check=True)
-        (PEERS / ".done").touch()
+        install: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", "-r", wanted]
+        subprocess.run(install, check=True)
+        done.write_text(wanted.read_text())
     return str(python)
 
 
@@ -48,6 +51,14 @@ def child(python: str, module: str, *arguments: object) -> dict[str, float]:
         raise RuntimeError(f"{module} {arguments}: {done.stderr[-500:]}")
     told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return told
+
+
+def progress(steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield each step, and show which it is."""
+    for number, step in enumerate(steps):
+        print(f"\r  {number + 1} of {len(steps)}: {step!s:60.60}", end="", flush=True)
+        yield step
+    print(f"\r{'':80}\r", end="")
 
 
 def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

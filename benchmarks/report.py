@@ -1,6 +1,6 @@
 """What a benchmark leaves behind: figures, and a picture of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ class Result:
     """Figures of one question.
 
     `bars` are medians in `unit`, `spread` their (lowest, highest) over all rounds, and `ratios` the medians of what
-    each round measured against the first bar.
+    each round measured against the first bar. `lines` are drawn instead of bars: by name, what was measured `across`.
     """
 
     name: str
@@ -24,6 +24,8 @@ class Result:
     bars: dict[str, float]
     spread: dict[str, tuple[float, float]]
     ratios: dict[str, float]
+    lines: dict[str, dict[int, float]] = field(default_factory=dict)
+    across: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for a file."""
@@ -31,16 +33,43 @@ class Result:
 
 
 def draw(result: Result, path: Path) -> None:
-    """Draw the bars with their spread into a PNG."""
+    """Draw the figures into a PNG."""
     import matplotlib as mpl  # noqa: PLC0415 - slow to import, and only needed at the end
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
+    rows = 7 if result.lines else len(result.bars)
+    figure, axes = plt.subplots(figsize=(8, 0.7 * rows + 1.4), layout="constrained")
+    (_draw_lines if result.lines else _draw_bars)(result, axes)
+    axes.set_title(result.question, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_lines(result: Result, axes: Any) -> None:
+    for name, points in result.lines.items():
+        axes.plot(list(points), list(points.values()), marker="o", linewidth=2.5 if name == "ours" else 1.2, label=name)
+        last = max(points)
+        axes.annotate(
+            f"{points[last]:,.0f}", (last, points[last]), xytext=(6, -3), textcoords="offset points", fontsize=8
+        )
+    ticks = sorted({across for points in result.lines.values() for across in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_yscale("log")
+    axes.set_xlabel(result.across)
+    axes.set_ylabel(result.unit)
+    axes.grid(visible=True, which="major", color="#e4e8eb")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_bars(result: Result, axes: Any) -> None:
     names, values = list(result.bars), list(result.bars.values())
     low = [value - result.spread[name][0] for name, value in result.bars.items()]
     high = [result.spread[name][1] - value for name, value in result.bars.items()]
-    figure, axes = plt.subplots(figsize=(8, 0.7 * len(names) + 1.4), layout="constrained")
     bars = axes.barh(names, values, xerr=[low, high], color=["#8a9ba8", *["#2a7ab9"] * (len(names) - 1)], capsize=3)
     labels = [f"{value:.1f} {result.unit}  ({result.ratios[name]:.2f}×)" for name, value in result.bars.items()]
     axes.bar_label(bars, labels, padding=8)
@@ -52,8 +81,3 @@ def draw(result: Result, path: Path) -> None:
         axes.set_xlim(0, most * 1.35)
     axes.invert_yaxis()
     axes.set_xlabel(f"{result.unit} (median, with the lowest and highest round)")
-    axes.set_title(result.question, loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

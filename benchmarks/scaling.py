@@ -1,4 +1,4 @@
-"""Measure what a check costs as policies, routes and keys grow: in memory, in turns, as ratios to the smallest."""
+"""Measure what a check costs as policies, routes and keys grow, in turns, as ratios to the smallest."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,28 +9,39 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from benchmarks.harness import compared, in_turns, result
+from benchmarks.harness import compared, in_turns, redis, result
 from benchmarks.middleware_memory import SCOPE, identify, item, receive
 from benchmarks.report import Result
-from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings
+from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings, RedisStore
+from ratelimit.plan import Plan
+from tests.support.redis_server import RedisServer
 
 ROUNDS, REQUESTS, PLENTY = 9, 1500, 10**9
+KEYS, AT_ONCE = (1000, 30_000, 1_000_000), 64
+
+FIRST = Identity(ip="0000000")
 
 
 def run() -> Result:
     """Measure and return microseconds a request."""
     measures: dict[str, Callable[[], float]] = {f"{n} routes": partial(by_routes(n)) for n in (5, 50, 500)}
     measures |= {f"{n} policies": by_policies(n) for n in (1, 4, 16)}
-    measures |= {f"{n} keys": by_keys(n) for n in (1000, 100_000)}
-    times = in_turns(measures, ROUNDS)
+    with redis() as server:
+        for n in KEYS:
+            print(f"  making {n:,} keys", flush=True)
+            measures[f"{n} keys"] = by_keys(n)
+            measures[f"{n} keys on Redis"] = partial(on_redis, server, n)
+        times = in_turns(measures, ROUNDS)
     routes = compared(times, "5 routes")["500 routes"]
     policies = compared(times, "1 policies")["16 policies"]
-    keys = compared(times, "1000 keys")["100000 keys"]
+    keys = compared(times, f"{KEYS[0]} keys")[f"{KEYS[-1]} keys"]
+    shared = compared(times, f"{KEYS[0]} keys on Redis")[f"{KEYS[-1]} keys on Redis"]
     return result(
         "scaling",
-        "Cost in memory as routes, policies and keys grow",
+        "Cost as routes, policies and keys grow",
         goal="500 routes ≤ 1.15× of 5",
-        measured=f"500 routes {routes:.2f}× of 5, 16 policies {policies:.1f}× of 1, 100,000 keys {keys:.2f}× of 1,000",
+        measured=f"500 routes {routes:.2f}× of 5, 16 policies {policies:.1f}× of 1, 1,000,000 keys {keys:.2f}× of 1,000 "
+        f"in memory and {shared:.2f}× on Redis",
         unit="µs a request",
         times=times,
         first="5 routes",
@@ -72,6 +83,37 @@ def by_keys(count: int) -> Callable[[], float]:
     limiter = Limiter(RateLimitSettings(limits=[Limit(name="p", rate=f"{PLENTY}/minute", per="token")]))
     _checked(limiter, count, count)
     return partial(_checked, limiter, count)
+
+
+def on_redis(server: RedisServer, count: int) -> float:
+    """Return the microseconds of a check among so many keys on a server, 64 at a time."""
+    limit = Limit(name=f"p{count}", rate=f"{PLENTY}/minute", per="ip")
+
+    async def checks() -> float:
+        async with Limiter(RateLimitSettings(limits=[limit]), RedisStore(server.url, timeout=30)) as limiter:
+            await limiter.check(FIRST)
+            _fill(server, limit.name, count)
+            who = [Identity(ip=f"{n * 7919 % count:07d}") for n in range(REQUESTS)]
+            began = perf_counter()
+            for start in range(0, REQUESTS, AT_ONCE):
+                await asyncio.gather(*(limiter.check(each) for each in who[start : start + AT_ONCE]))
+            return (perf_counter() - began) / REQUESTS * 1e6
+
+    return asyncio.run(checks())
+
+
+def _fill(server: RedisServer, name: str, count: int) -> None:
+    """Make the keys, where they are not there yet, as one that was charged stands on the server."""
+    plan = Plan(RateLimitSettings(limits=[Limit(name=name, rate=f"{PLENTY}/minute", per="ip")]))
+    charge = plan.charge(name, FIRST, 1, 0, method="GET", endpoint="*")
+    assert charge is not None
+    with server.client() as client:
+        if not client.exists(f"made:{name}"):
+            state = client.get(charge.key)
+            for start in range(0, count, 10_000):
+                keys = (charge.key.replace("0000000", f"{n:07d}") for n in range(start, min(count, start + 10_000)))
+                client.mset(dict.fromkeys(keys, state))
+            client.set(f"made:{name}", 1)
 
 
 def _checked(limiter: Limiter, keys: int, times: int = REQUESTS) -> float:

@@ -29,14 +29,14 @@ def uvicorn_process(
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *options]
     process = subprocess.Popen(command, env={**os.environ, "RATELIMIT": json.dumps(settings)})
     try:
-        _wait_for(process, f"http://127.0.0.1:{port}")
+        wait_for(process, f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
+def wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
     for _ in range(1500):
         assert process.poll() is None, "uvicorn ended at once"
         try:
