@@ -4,9 +4,12 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratelimit import Decision, ServiceLimit
-from ratelimit.charge import Terms
+from ratelimit.charge import NEVER, Charge, Terms
+from ratelimit.decision import service_limits
 
 
 def one(policy: str, remaining: int = 5, wait: float = 0.0, **more: Any) -> ServiceLimit:
@@ -41,6 +44,33 @@ def test_refused_binds_the_longest_wait() -> None:
     assert (decision.allowed, decision.status, decision.retry_after) == (False, 429, 9.25)
     assert (decision.violated, decision.binding) == ((short, long), long)
     assert Decision.of([shadow]).allowed
+
+
+charged = st.tuples(
+    st.sampled_from([("limit", 429), ("quota", 403), ("quota", 429), ("concurrency", 429)]),
+    st.sampled_from(["token", "org", "global"]),
+    st.booleans(),
+    st.integers(1, 3),
+    st.tuples(st.integers(0, 9), st.integers(0, 9000), st.sampled_from([-5000, -1, 0, 0, 0, 1, 5000, NEVER])),
+)
+
+
+@given(told=st.lists(charged, max_size=5))
+def test_what_a_store_told_is_folded_as_its_limits_are(told: list[Any]) -> None:
+    """Whether the limits are rendered at once or when they are asked for: the same decision, the same to bind."""
+    charges = [
+        Charge(
+            Terms(kind=kind, policy=f"p{n}", scope=scope, limit=9, window=60, shadow=shadow, status=status), "k", cost
+        )
+        for n, ((kind, status), scope, shadow, cost, _) in enumerate(told)
+    ]
+    numbers = [each[-1] for each in told]
+    decision, folded = Decision.told(charges, numbers, 10**15), Decision.of(service_limits(charges, numbers, 10**15))
+    assert decision.binding == folded.binding
+    assert decision == folded
+    assert hash(decision) == hash(folded)
+    assert repr(decision) == repr(folded)
+    assert list(decision.refused_in_shadow) == [limit for limit in folded.limits if limit.shadow and limit.retry_after]
 
 
 def test_a_quota_is_a_403_and_waits_for_ever_stay_so() -> None:
