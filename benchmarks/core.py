@@ -57,7 +57,7 @@ async def cases() -> dict[str, Case]:
         "a decision of three limits": lambda: Decision.told(charges, told, NOW).binding,
         "headers": lambda: admitted(Decision.told(charges, told, NOW), IETF, 200, PRESENT),
         "a refusal that is remembered": lambda: refusals.known(spent, NOW + 1000),
-        f"a batch of {BATCH}, packed": lambda: wire.pack(*wire.encode(batch, now=None, ttl_floor=0)),
+        f"a batch of {BATCH}, packed": lambda: wire.pack(*wire.encode(batch, now=None, ttl_floor=0, name="name")),
         f"a batch of {BATCH}, read": lambda: list(wire.decode(reply, batch, NOW)),
     }
 

@@ -1,6 +1,6 @@
 -- Decides a batch of requests: each is charged at all of its policies or at none.
 --
--- KEYS      the keys of all charges, each once
+-- KEYS      the keys of all charges, each once, and last the one under which the reply is kept
 -- ARGV[1]   msgpack {now, ttl_floor, terms, requests}
 --   now        ms since the epoch, or -1: the server's TIME, read once
 --   ttl_floor  ms below which no expiry is set (a clock that was handed in does not run with the server's)
@@ -11,10 +11,13 @@
 --           admitted, and the next unit is free after -wait; above: refused); for USAGE used, reset, used before.
 --           Durations only; the instant means something to this script alone, when it comes back.
 --
+-- A call that is sent again, because nobody knows whether it was done, gets the reply that is kept, and does nothing.
+-- With an ARGV[2] it only gets that, or '' where there is none.
 -- A shadow policy is charged where the request is and it has room itself; it refuses nobody.
 
 local PEEK, USAGE, HOLD, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
 local NEVER = 9007199254740991
+local KEPT = 10000
 
 local now, ttl_floor, all_terms, requests = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then
@@ -35,6 +38,8 @@ for i = 1, #all_terms do
 end
 
 local values = redis.call('MGET', unpack(KEYS))
+local known = values[#KEYS]
+if known or ARGV[2] then return known or '' end
 local states, kinds = {}, {}
 local reply, n = { now }, 1
 
@@ -141,7 +146,12 @@ while at <= size do
   end
 end
 
+local told, changed = cmsgpack.pack(reply), false
 for k, s in pairs(states) do
-  if s.dirty then kinds[k].save(KEYS[k], s, now, ttl_floor) end
+  if s.dirty then
+    kinds[k].save(KEYS[k], s, now, ttl_floor)
+    changed = true
+  end
 end
-return cmsgpack.pack(reply)
+if changed then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
+return told

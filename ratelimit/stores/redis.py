@@ -1,30 +1,20 @@
 """The Redis store: counters that all workers share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
-from ratelimit.clock import Clock, system_clock
-from ratelimit.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.clock import Clock
+from ratelimit.errors import ConfigurationError
 from ratelimit.stores.base import Answer, Notes, Request, Store
-from ratelimit.stores.group_commit import GroupCommit, Told
-from ratelimit.stores.line import Line, Refused
-from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode, pack
+from ratelimit.stores.node import Node, mapped
 
 SCHEMES: Final = ("redis", "rediss", "unix")
-
-_HAND_CLOCK_TTL: Final = 86_400_000
-"""Milliseconds that keys live at least where the clock was handed in: it does not run with the server's."""
-
 
 _VERSION: Final = "#version"
 """The field of a book of notes that tells when it was changed; no name begins with `#`."""
@@ -57,7 +47,7 @@ class RedisStore(Store):
 
     async def submit(self, request: Request) -> Answer:
         """Do what is asked with the charges of one request, in one call together with whatever else waits."""
-        return await self._lane().commit.submit(request)
+        return await self._lane().submit(request)
 
     async def notes(self, book: str, seen: int | None) -> Notes | None:
         """Return what is noted in the hash `book`: one small call where nothing has changed, else page by page."""
@@ -124,88 +114,24 @@ return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 
 
 class _Lane:
-    """What one event loop holds open: a line for the calls that charge, and redis-py's connections for the rest."""
+    """What one event loop holds open: a node for the calls that charge, and redis-py's connections for the rest."""
 
     def __init__(self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float) -> None:
         self.client = client
-        self.commit = GroupCommit(self._send)
-        make: Any = client.connection_pool.make_connection
-        self._line = Line(make())
-        self._loop = asyncio.get_running_loop()
-        self._clock = clock
+        self.node = Node(client.connection_pool.make_connection, clock, timeout)
         self._timeout = timeout
-        self._connecting: set[asyncio.Task[None]] = set()
+
+    async def submit(self, request: Request) -> Answer:
+        """Do what is asked, together with whatever else waits."""
+        return await self.node.commit.submit(request)
 
     async def run(self, *command: Any) -> Any:
         """Run one command within the timeout; raises nothing but `StoreError`."""
         execute: Any = self.client.execute_command
-        async with _mapped(self._timeout):
+        async with mapped(self._timeout):
             return await execute(*command)
 
     async def aclose(self) -> None:
         """Wait for the calls under way and close the connections."""
-        await self.commit.aclose()
-        await self._line.aclose()
+        await self.node.aclose()
         await self.client.aclose()
-
-    def _send(self, requests: Sequence[Request], then: Callable[[Told], None]) -> None:
-        deadline = self._loop.time() + self._timeout
-        if self._line.open:
-            self._write(requests, then, deadline)
-            return
-        task = self._loop.create_task(self._connect_and_write(requests, then, deadline))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connect_and_write(
-        self, requests: Sequence[Request], then: Callable[[Told], None], deadline: float
-    ) -> None:
-        try:
-            async with _mapped(deadline - self._loop.time()):
-                await self._line.connect()
-            self._write(requests, then, deadline)
-        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
-            then(error)
-        except BaseException:
-            then(StoreError("the call to the store was cut off"))
-            raise
-
-    def _write(self, requests: Sequence[Request], then: Callable[[Told], None], deadline: float) -> None:
-        now = None if self._clock is None else self._clock()
-        arguments = encode(
-            requests,
-            now=None if now is None else now // 1000,
-            ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
-        )
-
-        def told(reply: bytes | StoreError) -> None:
-            if isinstance(reply, Refused) and reply.code == "NOSCRIPT":
-                # Nothing was charged: the server does not know the script (any more).
-                self._line.call(pack(b"EVAL", SCRIPT.encode(), *arguments), told, deadline)
-                return
-            then(reply if isinstance(reply, StoreError) else _answers(reply, requests, now))
-
-        self._line.call(pack(b"EVALSHA", SCRIPT_SHA.encode(), *arguments), told, deadline)
-
-
-def _answers(reply: bytes, requests: Sequence[Request], now: int | None) -> Told:
-    try:
-        return list(decode(reply, requests, system_clock() if now is None else now))
-    except Exception as error:  # noqa: BLE001 - told to who waits
-        return error
-
-
-@asynccontextmanager
-async def _mapped(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - it is what the block may take
-    """Raise our own errors for whatever goes wrong within, and `StoreTimeout` after `timeout` seconds."""
-    try:
-        async with asyncio.timeout(timeout):
-            yield
-    except (RedisTimeoutError, TimeoutError):
-        raise StoreTimeout("the store did not answer in time") from None
-    except (AuthenticationError, AuthorizationError) as error:
-        raise StoreError(f"the store refused the login: {error!s:.100}") from None
-    except (RedisConnectionError, OSError) as error:
-        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
-    except RedisError as error:
-        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None

@@ -35,10 +35,11 @@ def pack(*arguments: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
 
 
-def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> list[bytes]:
+def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int, name: str) -> list[bytes]:
     """Return the arguments of the call that decides `requests`: how many keys there are, these, and ARGV[1].
 
-    `now` and `ttl_floor` are milliseconds.
+    `now` and `ttl_floor` are milliseconds. The reply is kept for some seconds under the last key, which the call's
+    `name` makes its own: the same call again gets the same reply, and does nothing.
 
     `now=None` lets the server read its own clock. The layout stands in `charge.lua`.
     """
@@ -54,7 +55,14 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int) -> l
                 charge.cost,
             )
     head = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in terms], flat)
-    return [b"%d" % len(keys), *[key.encode() for key in keys], msgpack.packb(head)]
+    kept = beside(next(iter(keys), ""), name)
+    return [b"%d" % (len(keys) + 1), *[key.encode() for key in keys], kept.encode(), msgpack.packb(head)]
+
+
+def beside(key: str, name: str) -> str:
+    """Return a key of that name in the same slot of a Cluster as `key`."""
+    tagged, brace, _ = key.partition("}")
+    return f"{tagged}}}:#call:{name}" if brace and "{" in tagged else f"{{{key}}}:#call:{name}"
 
 
 def _numbers(terms: Terms) -> tuple[int, ...]:

@@ -1,0 +1,239 @@
+"""A server, and the calls to it: each is done once, however often it has to be sent."""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import count
+from typing import Any, Final
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit.clock import Clock, system_clock
+from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.stores.base import Op, Request
+from ratelimit.stores.group_commit import GroupCommit, Told
+from ratelimit.stores.line import Line, Refused
+from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode, pack
+
+_HAND_CLOCK_TTL: Final = 86_400_000
+"""Milliseconds that keys live at least where the clock was handed in: it does not run with the server's."""
+
+_MOST_DOUBTFUL: Final = 1000
+"""Calls of which nobody knows whether they were done; beyond that the oldest stay as they are."""
+
+_CORRECTIONS: Final = (Op.ADJUST, Op.RENEW)
+"""What nobody waits for, and is done in any case; who asks for anything else goes on without it."""
+
+
+class Call:
+    """One batch on its way: its reply is expected on `lines` lines, and it may be sent once more."""
+
+    __slots__ = (
+        "arguments",
+        "deadline",
+        "done",
+        "lines",
+        "now",
+        "recall",
+        "requests",
+        "sent",
+        "then",
+        "timer",
+        "tried_again",
+    )
+
+    def __init__(self, requests: Sequence[Request], then: Callable[[Told], None], now: int | None) -> None:
+        self.requests, self.then, self.now = requests, then, now
+        self.arguments: list[bytes] = []
+        self.deadline = 0.0
+        self.lines = 0
+        self.sent = self.tried_again = self.done = self.recall = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Node:
+    """Sends batches to one server, in the order in which they come, on one connection.
+
+    The server keeps the reply to each call for some seconds, under a name that the call brings with it. So a call
+    whose reply is lost, or half of whose time has passed without one, is sent once more on a new connection, and is
+    still done once. Where both fail, who asked goes on without it; when the server is back it is asked whether the call
+    was done: what it did for them is handed to `Request.abandoned`, and corrections that were not done are sent again.
+    """
+
+    def __init__(self, make: Callable[[], AbstractConnection], clock: Clock | None, timeout: float) -> None:
+        self._make, self._clock, self._timeout = make, clock, timeout
+        self._loop = asyncio.get_running_loop()
+        self._line = Line(make())
+        self._spare: Line | None = None
+        self._name, self._numbers = secrets.token_hex(6), count()
+        self._doubtful: deque[Call] = deque(maxlen=_MOST_DOUBTFUL)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.commit = GroupCommit(self.send)
+
+    def send(self, requests: Sequence[Request], then: Callable[[Told], None]) -> None:
+        """Begin the call for a batch; `then` gets the answers, or an error after `timeout` seconds at the latest."""
+        now = None if self._clock is None else self._clock()
+        call = Call(requests, then, now)
+        call.arguments = encode(
+            requests,
+            now=None if now is None else now // 1000,
+            ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
+            name=f"{self._name}{next(self._numbers)}",
+        )
+        self._start(call)
+
+    async def aclose(self) -> None:
+        """Wait for the calls under way and hang up."""
+        await self.commit.aclose()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for line in (self._line, self._spare):
+            if line is not None:
+                await line.aclose()
+
+    def _start(self, call: Call) -> None:
+        call.deadline = self._loop.time() + self._timeout
+        call.timer = self._loop.call_at(call.deadline - self._timeout / 2, self._again, call)
+        self._put_on(self._line, call)
+
+    def _put_on(self, line: Line, call: Call) -> None:
+        call.lines += 1
+        if line.open:
+            self._write(line, call)
+        else:
+            self._spawn(self._connect_and_write(line, call))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect_and_write(self, line: Line, call: Call) -> None:
+        try:
+            async with mapped(call.deadline - self._loop.time()):
+                await line.connect()
+        except StoreError as error:
+            self._told(call, line, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
+            self._finish(call, error)
+        except BaseException:
+            self._told(call, line, StoreError("the call to the store was cut off"))
+            raise
+        else:
+            self._write(line, call)
+
+    def _write(self, line: Line, call: Call) -> None:
+        call.sent = True
+
+        def told(reply: bytes | StoreError) -> None:
+            if isinstance(reply, Refused) and reply.code == "NOSCRIPT":
+                # Nothing was charged: the server does not know the script (any more).
+                line.call(pack(b"EVAL", SCRIPT.encode(), *call.arguments), told, call.deadline)
+            else:
+                self._told(call, line, reply)
+
+        line.call(pack(b"EVALSHA", SCRIPT_SHA.encode(), *call.arguments), told, call.deadline)
+
+    def _told(self, call: Call, line: Line, reply: bytes | StoreError) -> None:
+        call.lines -= 1
+        if call.done:
+            return
+        if isinstance(reply, bytes):
+            self._keep(line)
+            self._finish(call, _answers(reply, call))
+        elif isinstance(reply, Refused):
+            self._finish(call, reply)
+        elif not call.tried_again and self._loop.time() < call.deadline:
+            self._again(call)
+        elif not call.lines:
+            self._finish(call, reply)
+
+    def _again(self, call: Call) -> None:
+        """Send a call once more, on a new connection: the one that it went on is broken, or says nothing."""
+        if call.done or call.tried_again:
+            return
+        call.tried_again = True
+        if not self._line.open:
+            self._put_on(self._line, call)
+            return
+        if self._spare is None:
+            self._spare = Line(self._make())
+        self._put_on(self._spare, call)
+
+    def _keep(self, line: Line) -> None:
+        """Go on with the line that answers."""
+        other = self._spare
+        if other is None:
+            return
+        if line is other:
+            self._line, other = other, self._line
+        self._spare = None
+        self._spawn(other.aclose())
+
+    def _finish(self, call: Call, told: Told) -> None:
+        call.done = True
+        if call.timer is not None:
+            call.timer.cancel()
+        failed = isinstance(told, Exception) and not isinstance(told, Refused)
+        if failed and call.sent and not call.recall:
+            self._doubtful.append(call)
+        elif not failed and self._doubtful:
+            self._clear_up()
+        call.then(told)
+
+    def _clear_up(self) -> None:
+        """Find out what became of the calls that nobody knows of: their replies are kept where they were done."""
+        doubtful, self._doubtful = self._doubtful, deque(maxlen=_MOST_DOUBTFUL)
+        for old in doubtful:
+            call = Call(old.requests, partial(self._recalled, old), old.now)
+            call.arguments, call.recall = [*old.arguments, b"recall"], True
+            self._start(call)
+
+    def _recalled(self, old: Call, told: Told) -> None:
+        if isinstance(told, Exception):
+            self._doubtful.append(old)
+        elif told:
+            for request, answer in zip(old.requests, told, strict=True):
+                if request.abandoned is not None:
+                    request.abandoned(request, answer)
+        else:  # It was not done, and what nobody decided otherwise meanwhile is done now.
+            for request in old.requests:
+                if request.op in _CORRECTIONS:
+                    self._spawn(self._redo(request))
+
+    async def _redo(self, request: Request) -> None:
+        # Where that fails too, it is doubtful again.
+        with suppress(StoreError):
+            await self.commit.submit(request)
+
+
+def _answers(reply: bytes, call: Call) -> Told:
+    if call.recall and not reply:
+        return []
+    try:
+        return list(decode(reply, call.requests, system_clock() if call.now is None else call.now))
+    except Exception as error:  # noqa: BLE001 - told to who waits
+        return error
+
+
+@asynccontextmanager
+async def mapped(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - it is what the block may take
+    """Raise our own errors for whatever goes wrong within, and `StoreTimeout` after `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except (RedisTimeoutError, TimeoutError):
+        raise StoreTimeout("the store did not answer in time") from None
+    except (AuthenticationError, AuthorizationError) as error:
+        raise StoreError(f"the store refused the login: {error!s:.100}") from None
+    except (RedisConnectionError, OSError) as error:
+        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
+    except RedisError as error:
+        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None
