@@ -236,13 +236,33 @@ local function make_rare()
     end
   end
 
+  -- The entry of a moment that is over, for what was charged elsewhere then.
+  local function insert(s, t, now, list, at, before)
+    local stamp = floor(at / t.slot) * t.slot + t.slot - 1
+    if stamp >= now then return nil end
+    local place = before or #list + 1
+    local x = place > 1 and list[place - 1][3] or min(s.v_excess, t.allowance)
+    table.insert(list, place, { stamp, 0, x })
+    if t.wide and not is_wide(s) then s.form = s.form + 3 end
+    if t.long and s.form < LONG then s.form = s.form + LONG end
+    s.v_alive = true
+    return place
+  end
+
   local function adjust(s, t, now, delta, at)
     if delta > 0 then delta = min(delta, NEVER - s.v_total) end
     local list, found = entries(s), nil
     for i, entry in ipairs(list) do
       if entry[1] >= at then
-        if at >= now - t.span or entry[1] - at < t.slot then found = i end
+        found = i
         break
+      end
+    end
+    if not found or list[found][1] - at >= t.slot then
+      if at < now - t.span then
+        found = nil
+      elseif delta > 0 then
+        found = insert(s, t, now, list, at, found)
       end
     end
     if not found then

@@ -131,19 +131,37 @@ class View:
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
         """Change what was charged at `at` (ms) by `delta` units, wherever that leaves the total.
 
-        It is done in the entry of that moment. Where that has left, units are counted now, and credits are void.
+        It is done in the entry of that moment, which is made for units that were charged elsewhere then. Where it has
+        left, units are counted now, and credits are void.
         """
         if delta > 0:
             delta = min(delta, NEVER - self.total)
-        entries = self._alive()
+        entries, later = self._alive(), False
         found = next((i for i, entry in enumerate(entries) if entry[0] >= at), None)
-        if found is not None and at < self.now - self.terms.span and entries[found][0] - at >= self.terms.slot:
-            found = None  # A later one: that of `at` has left.
+        if found is None or entries[found][0] - at >= self.terms.slot:
+            if at < self.now - self.terms.span:
+                found = None  # That of `at` has left.
+            elif delta > 0:
+                found, later = self._insert(entries, at, found)
         if found is None:
             return delta > 0 and self.charge(delta)
         self._change(entries, found, max(delta, -entries[found][1]))
         self._put_back(entries)
-        return False
+        return later
+
+    def _insert(self, entries: list[Entry], at: int, before: int | None) -> tuple[int | None, bool]:
+        """Make the entry of a moment that is over; return its place, and whether the window expires later with it."""
+        slot = self.terms.slot
+        stamp = at // slot * slot + slot - 1
+        if stamp >= self.now:
+            return None, False
+        place = len(entries) if before is None else before
+        # With no admission since the entry before, later spans held no more above the limit than it carries.
+        entries.insert(place, (stamp, 0, entries[place - 1][2] if place else self._carried()))
+        if not self.terms.allowance or self.state.carries:
+            return place, before is None
+        self.state.carries = True
+        return place, True
 
     def give_back(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
         """Take `amount` units off the total, the newest first; the caller has made sure that so many were taken."""

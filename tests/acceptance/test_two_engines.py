@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Answer, Op, Request
+from tests.support.clock import ManualClock
 from tests.support.engines import MemoryEngine, RedisEngine, fresh_key, quota, slots, terms
 
 # The same keys under several numbers: plans, grants, shares and reloads change L, C and with them the slots.
@@ -41,6 +42,7 @@ class Step(NamedTuple):
     op: Op
     chosen: list[tuple[int, int, int]]
     earlier: int
+    ago: int | None = None
 
 
 @st.composite
@@ -50,13 +52,21 @@ def requests(draw: st.DrawFn) -> list[tuple[int, int, int]]:
     return [(p, draw(st.integers(0, len(POLICIES[p]) - 1)), draw(costs)) for p in sorted(chosen)]
 
 
-steps = st.builds(Step, st.sampled_from(LONG_WAITS), st.sampled_from(OPS), requests(), st.integers(0, 3))
+steps = st.builds(
+    Step,
+    st.sampled_from(LONG_WAITS),
+    st.sampled_from(OPS),
+    requests(),
+    st.integers(0, 3),
+    st.sampled_from([None, None, *sorted({abs(wait) for wait in LONG_WAITS})]),
+)
 
 
 class History:
     """Turns steps into requests, some of which correct what an earlier one has charged."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
         self.keys = [fresh_key() for _ in POLICIES]
         self.made: list[tuple[Request, int]] = []
         self.holders = 0
@@ -66,6 +76,9 @@ class History:
         if step.op == Op.RELEASE:
             plain = [one for one in charges if one.terms.kind != "concurrency"] or [self._charge(5, 0, 1)]
             return Request([one._replace(cost=-one.cost) for one in plain], Op.RELEASE)
+        if step.op == Op.ADJUST and step.ago is not None:
+            plain = [one for one in charges if one.terms.kind != "concurrency"]
+            return Request(plain, Op.ADJUST, 0, max(1, self.clock() // 1000 - step.ago))
         if step.op in (Op.ADJUST, Op.RENEW) and self.made:
             earlier, at = self.made[-1 - step.earlier % len(self.made)]
             return self._correction(step, earlier, at)
@@ -96,7 +109,8 @@ class History:
 @given(history=st.lists(steps, min_size=5, max_size=50))
 def test_memory_and_redis_answer_alike(redis_engine: RedisEngine, history: list[Step]) -> None:
     """Decision, remaining, reset, wait and usage are equal at every step, for policies that change."""
-    memory, told = MemoryEngine(), History()
+    memory = MemoryEngine()
+    told = History(memory.clock)
     memory.clock.now = redis_engine.clock.now
     for step in history:
         for engine in (memory, redis_engine):
@@ -111,7 +125,8 @@ def test_memory_and_redis_answer_alike(redis_engine: RedisEngine, history: list[
 @given(history=st.lists(st.tuples(st.sampled_from(WAITS), st.lists(steps, min_size=1, max_size=8)), max_size=20))
 def test_a_batch_decides_as_one_by_one(redis_engine: RedisEngine, history: list[tuple[int, list[Step]]]) -> None:
     """Requests that travel in one call get what they would get one after the other."""
-    memory, told = MemoryEngine(), History()
+    memory = MemoryEngine()
+    told = History(memory.clock)
     memory.clock.now = redis_engine.clock.now
     for wait, batch in history:
         for engine in (memory, redis_engine):
