@@ -3,44 +3,35 @@
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Final
-from weakref import WeakSet
 
+from ratelimit.absence import Absence
 from ratelimit.ahead import Ahead, Trip
 from ratelimit.charge import Charge
 from ratelimit.clock import Clock
 from ratelimit.decision import Decision
 from ratelimit.errors import StoreError
-from ratelimit.receipts import DONE, Receipt, Sender
+from ratelimit.receipts import Receipt, Sender
 from ratelimit.refusals import Refusals
+from ratelimit.senders import AtOnce, Beside
 from ratelimit.stores import Answer, MemoryStore, Op, Request, Store
 
 logger = logging.getLogger("ratelimit")
 
 
-_PATIENCE: Final = 5
-"""Failures in a row after which requests no longer wait for the store."""
-
 _CHARGING: Final = (Op.CHARGE, Op.HOLD)
 """What a refusal is remembered for, and what may be done with units that were taken ahead."""
-
-_PAUSE: Final = 1_000_000
-"""Microseconds after which one request tries the store again."""
-
-
-_MOST_OWED: Final = 10_000
-"""Requests whose slots are owed to the store; beyond that the oldest end with their leases."""
 
 
 class Guard:
     """Asks the store, and decides by the policies' failure modes where it does not answer.
 
-    `local` counts on this worker's memory, `allow` does not count, `deny` refuses with 503. After five failures in a
-    row no request waits for the store, but one a second, which tries it. Each change between away and back is one
-    line in the log. What the store has refused is remembered for up to a second and not asked again. Slots that could
-    not be given back, or may have been taken by a call that broke off, are owed to the store until it is back.
+    `local` counts on this worker's memory, its share of each limit, `allow` does not count, `deny` refuses with 503.
+    After five failures in a row no request waits for the store; it is looked for twice a second in the background.
+    Each change between away and back is one line in the log. What was admitted meanwhile, and what was to be
+    corrected, is kept and written once when it is back. What the store has refused is remembered for up to a second
+    and not asked again.
 
     `countable` are the policies and units that may be settled. With `ahead`, units of hot keys are taken ahead.
     """
@@ -49,26 +40,20 @@ class Guard:
         self._store = store
         self._clock = clock
         self.countable = countable
-        self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-        memory = MemoryStore(clock=clock)
-        self._local, self._at_once = memory, _AtOnce(memory, self)
-        self._sender: Sender = _AtOnce(store, self) if isinstance(store, MemoryStore) else self
+        self.absence = Absence(store, clock)
+        self._sender: Sender = AtOnce(store, self) if isinstance(store, MemoryStore) else self
         self._near = store if type(store) is MemoryStore else None
         # A store in this process answers as fast as any memory of what it said.
         self._refusals = Refusals()
         self._ahead = Ahead() if ahead and self._sender is self else None
-        self._failures = 0
-        self._next_try = 0
-        self._lost = 0
-        self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
-        self._sending: set[asyncio.Task[None]] = set()
 
     def at_once(self, charges: Sequence[Charge], op: Op = Op.CHARGE) -> Decision | None:
         """Decide where nobody has to be waited for: in memory, by what is remembered, or with the store away."""
         if self._near is not None:  # It neither fails nor waits.
             request = Request(charges, op, secrets.randbits(52) + 1 if op == Op.HOLD else 0)
             return self._decision(request, self._near.run(request), self._sender)
-        if self._failures >= _PATIENCE and not self._may_try():
+        if self.absence.away:
+            self.absence.watch()
             return self._degraded(charges, op)
         refused = self._refusals.known(charges, self._clock()) if op in _CHARGING else None
         return None if refused is None else Decision.of(refused)
@@ -128,11 +113,10 @@ class Guard:
         try:
             answer = await self._store.submit(request)
         except StoreError as error:
-            self._note_failure(error)
-            self._owe([charge._replace(cost=-1) for charge in charges], holder)
+            self.absence.failed(error)
+            self.absence.owe([charge._replace(cost=-1) for charge in charges], holder)
             raise
-        if self._failures:
-            self._note_success()
+        self.absence.answered(charges, answer)
         return request, answer
 
     async def ask(self, request: Request) -> Answer:
@@ -144,46 +128,36 @@ class Guard:
     def send(self, request: Request) -> Awaitable[None]:
         """Write a correction, which goes on if who waits for it is cancelled; what cannot be written is logged."""
         self._refusals.forget(request.charges)
-        task = asyncio.get_running_loop().create_task(self._send(request))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-        return asyncio.shield(task)
+        return asyncio.shield(self.absence.spawn(self._send(request)))
 
     @property
     def closed(self) -> bool:
         """Whether this is closed in the event loop that runs, and renews nothing there."""
-        return asyncio.get_running_loop() in self._closed
+        return self.absence.closed
 
     def open(self) -> None:
         """Renew in this event loop again."""
-        self._closed.discard(asyncio.get_running_loop())
+        self.absence.open()
 
     async def aclose(self) -> None:
-        """Wait for corrections under way and close the store."""
-        self._closed.add(asyncio.get_running_loop())
-        await self._drain()
+        """Wait for corrections under way, try once more to write what is kept, and close the store."""
+        await self.absence.aclose()
         await self._store.aclose()
 
-    async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
-        while mine := [task for task in self._sending if task.get_loop() is loop]:
-            await asyncio.wait(mine)
-            await asyncio.sleep(0)  # Lets the callbacks of finished tasks run; waiting for what is done does not.
-
     async def _send(self, request: Request) -> None:
-        if self._failures >= _PATIENCE and not self._may_try():
-            self._note_lost(request)
+        if self.absence.away:
+            self.absence.keep(request)
             return
         try:
-            await self._store.submit(request)
+            answer = await self._store.submit(request)
         except StoreError as error:
-            self._note_failure(error)
-            self._note_lost(request)
+            # Corrections that have set out the store finishes itself; a slot may be given back twice.
+            self.absence.failed(error)
+            self.absence.owe(request.charges, request.holder)
         else:
             # Whoever asked before this was written may have noted a refusal since.
             self._refusals.forget(request.charges)
-            if self._failures:
-                self._note_success()
+            self.absence.answered(request.charges, answer)
 
     def _decision(self, request: Request, answer: Answer, sender: Sender, *, degraded: bool = False) -> Decision:
         decision = Decision.told(request.charges, answer.numbers, answer.now, degraded=degraded)
@@ -197,52 +171,23 @@ class Guard:
         What was already spent, and is only counted, stays so; where no answer came, slots are owed.
         """
         if answer is None:
-            self._owe([charge._replace(cost=-1) for charge in request.charges], request.holder)
+            self.absence.owe([charge._replace(cost=-1) for charge in request.charges], request.holder)
         elif request.op in _CHARGING and Decision.told(request.charges, answer.numbers, answer.now).allowed:
             Receipt(self._sender, _made(request, answer), request.holder, answer.at).undo()
-
-    def _may_try(self) -> bool:
-        now = self._clock()
-        # A wall clock that was set back must not keep the store away.
-        if self._next_try - _PAUSE <= now < self._next_try:
-            return False
-        self._next_try = now + _PAUSE
-        return True
 
     def _degraded(self, charges: Sequence[Charge], op: Op) -> Decision:
         if any(charge.terms.on_store_failure == "deny" and not charge.terms.shadow for charge in charges):
             return Decision.unavailable()
         local = [charge for charge in charges if charge.terms.on_store_failure == "local"]
-        request = Request(local, op, secrets.randbits(52) + 1)
-        return self._decision(request, self._local.run(request), self._at_once, degraded=True)
-
-    def _note_failure(self, error: StoreError) -> None:
-        if not self._failures:
-            logger.error("store away: %s %r; limits go by on_store_failure", error, self._store)
-        self._failures += 1
-        self._next_try = self._clock() + _PAUSE
-
-    def _note_lost(self, request: Request) -> None:
-        """Owe the slots to the store; anything else, of which nobody knows whether it was done, is lost."""
-        self._owe(request.charges, request.holder)
-        if request.op == Op.ADJUST and any(charge.terms.kind != "concurrency" for charge in request.charges):
-            if not self._lost:
-                logger.error("the store is away: settlements and refunds are not written")
-            self._lost += 1
-
-    def _owe(self, charges: Sequence[Charge], holder: int) -> None:
-        slots = [charge for charge in charges if charge.terms.kind == "concurrency" and charge.cost < 0]
-        if slots and holder:
-            self._owed.append(Request(slots, Op.ADJUST, holder))
-
-    def _note_success(self) -> None:
-        logger.warning("store back: %r; limits are shared again", self._store)
-        if self._lost:
-            logger.error("%d settlements or refunds were not written while the store was away", self._lost)
-        self._failures = self._lost = 0
-        owed, self._owed = self._owed, deque(maxlen=_MOST_OWED)
-        for request in owed:
-            self.send(request)
+        request, answer = self.absence.fallback.run(
+            Request(local, op, secrets.randbits(52) + 1 if op == Op.HOLD else 0)
+        )
+        decision = self._decision(request, answer, Beside(self, self.absence.fallback), degraded=True)
+        if decision.allowed and op in _CHARGING:
+            # What is not limited meanwhile is still used.
+            let = [charge for charge in charges if charge not in local and charge.terms.kind == "quota"]
+            self.absence.fallback.keep(let, answer.at)
+        return decision
 
 
 def _made(request: Request, answer: Answer) -> Sequence[Charge]:
@@ -251,24 +196,3 @@ def _made(request: Request, answer: Answer) -> Sequence[Charge]:
         if wait > 0:
             return [charge for charge, told in zip(request.charges, answer.numbers, strict=True) if told[2] <= 0]
     return request.charges
-
-
-class _AtOnce:
-    """Takes corrections to a store that never waits."""
-
-    def __init__(self, store: MemoryStore, guard: "Guard") -> None:
-        self._store = store
-        self._guard = guard
-
-    @property
-    def countable(self) -> set[str]:
-        return self._guard.countable
-
-    @property
-    def closed(self) -> bool:
-        return self._guard.closed
-
-    def send(self, request: Request) -> Awaitable[None]:
-        """Write a correction."""
-        self._store.run(request)
-        return DONE

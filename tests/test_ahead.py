@@ -107,7 +107,7 @@ async def test_what_is_held_is_settled_where_it_was_taken(clock: ManualClock) ->
     await decisions[-1].settle({"hot": 30})
     assert (await one.peek(WHO)).limits[0].remaining == before - 29
     await decisions[-1].receipts[0].refund(500)
-    await one._guard._drain()
+    await one._guard.absence.drain()
     assert (await one.peek(WHO)).limits[0].remaining == before + 1
 
 
@@ -157,7 +157,7 @@ async def test_whoever_is_cancelled_leaves_nothing_locked(redis_url: str, clock:
             task.cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         await one.peek(WHO)  # Behind all that was sent.
-        await one._guard._drain()
+        await one._guard.absence.drain()
         kept = 5 + sum(not isinstance(each, BaseException) for each in done)
         (held,) = one._guard._ahead._held.values()  # type: ignore[union-attr]
         assert not held.asking

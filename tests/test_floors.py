@@ -13,7 +13,7 @@ FLOORS = [
     ["fields", "schedule", "policy", "charge", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
     ["rules", "plan", "refusals", "ahead", "stores"],
-    ["receipts", "resilience", "overrides"],
+    ["receipts", "fallback", "senders", "absence", "resilience", "overrides"],
     ["limiter"],
     ["http"],
     ["__init__"],

@@ -265,5 +265,5 @@ async def test_what_was_only_looked_at_or_already_spent_is_not_undone(clock: Man
     limiter._guard._undo(request, await store.submit(request))
     refused = Request(charges, Op.CHARGE)  # type: ignore[arg-type]
     limiter._guard._undo(refused, await store.submit(refused))
-    await limiter._guard._drain()
+    await limiter._guard.absence.drain()
     assert (await limiter.usage(who()))[0].used == (10 if op == Op.ADJUST else 5)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from ratelimit import MemoryStore, StoreError
 from ratelimit.charge import Charge
 from ratelimit.resilience import Guard
@@ -26,40 +28,49 @@ class Fragile(MemoryStore):
 CHARGE = [Charge(terms(1000), "k")]
 
 
-async def test_after_five_failures_only_one_request_a_second_asks(clock: ManualClock) -> None:
-    """Twenty requests while the store is away: five wait for it, and one more after each second."""
+async def test_after_five_failures_nobody_asks(clock: ManualClock) -> None:
+    """Twenty requests while the store is away: five wait for it, the others are decided at once."""
     store = Fragile(clock)
     guard, store.away = Guard(store, clock, set()), True
     decisions = [await guard.decide(CHARGE) for _ in range(20)]
     assert store.asked == 5
     assert all(decision.allowed and decision.degraded for decision in decisions)
-    for _ in range(3):
-        clock.advance(seconds=1)
-        for _ in range(10):
-            await guard.decide(CHARGE)
-    assert store.asked == 8
+    assert guard.at_once(CHARGE) is not None
 
 
-async def test_of_many_at_once_only_one_tries(clock: ManualClock) -> None:
-    """When the pause is over, a crowd does not wait for the store together."""
+async def test_the_store_is_looked_for_in_the_background(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again and again without anybody asking, by one task, until it is there."""
+    monkeypatch.setattr("ratelimit.absence.PAUSE", 0)
     store = Fragile(clock)
     guard, store.away = Guard(store, clock, set()), True
     for _ in range(5):
         await guard.decide(CHARGE)
-    clock.advance(seconds=1)
-    await asyncio.gather(*(guard.decide(CHARGE) for _ in range(10)))
-    assert store.asked == 6
+    asked = store.asked
+    async with asyncio.timeout(20):
+        while store.asked < asked + 3:
+            assert guard.at_once(CHARGE) is not None
+            await asyncio.sleep(0)
+        store.away = False
+        while guard.absence.away:  # noqa: ASYNC110 - what it waits for is a timer
+            await asyncio.sleep(0)
+    asked = store.asked
+    await guard.absence.drain()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert store.asked - asked <= 1
+    await guard.aclose()
 
 
 async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
-    """The first answer ends the pause for everybody, and failures are counted anew."""
+    """The first look that finds it ends the absence for everybody, and failures are counted anew."""
     store = Fragile(clock)
     guard, store.away = Guard(store, clock, set()), True
     for _ in range(9):
         await guard.decide(CHARGE)
-    store.away = False
+    await guard.absence.look()
     assert (await guard.decide(CHARGE)).degraded
-    clock.advance(seconds=1)
+    store.away = False
+    await guard.absence.look()
     assert [(await guard.decide(CHARGE)).degraded for _ in range(3)] == [False] * 3
     store.away = True
     asked = store.asked
@@ -68,12 +79,12 @@ async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
     assert store.asked == asked + 5
 
 
-async def test_a_clock_that_is_set_back_does_not_keep_the_store_away(clock: ManualClock) -> None:
-    """The pause is a second, whatever the wall clock does meanwhile."""
+async def test_one_that_was_closed_looks_no_more(clock: ManualClock) -> None:
+    """Closing looks once more, and then nothing runs on."""
     store = Fragile(clock)
     guard, store.away = Guard(store, clock, set()), True
-    for _ in range(5):
+    for _ in range(6):
         await guard.decide(CHARGE)
-    store.away = False
-    clock.advance(seconds=-3600)
-    assert not (await guard.decide(CHARGE)).degraded
+    await guard.aclose()
+    assert store.asked == 6
+    assert guard.absence._looking is None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from ratelimit.errors import RateLimitError, StoreError
+from ratelimit.errors import RateLimitError, StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.base import Answer, Request
 
 logger = logging.getLogger("ratelimit")
@@ -105,6 +105,10 @@ class GroupCommit:
         self._under_way -= 1
         if isinstance(told, Exception):
             _fail(batch, told)
+            if isinstance(told, (StoreTimeout, StoreUnavailable)):
+                # Those who have waited behind it would wait as long again.
+                waiting, self._waiting = self._waiting, deque()
+                _fail(list(waiting), told)
         else:
             for (request, future), answer in zip(batch, told, strict=True):
                 if not future.done():

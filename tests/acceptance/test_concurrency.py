@@ -183,7 +183,7 @@ async def test_cancelled_on_the_way_to_the_store(store: Store, clock: ManualCloc
     results = await asyncio.gather(*tasks, return_exceptions=True)
     kept = [result for result in results if not isinstance(result, BaseException)]
     assert len(kept) >= 20
-    await limiter._guard._drain()
+    await limiter._guard.absence.drain()
     charges = limiter.plan.rules(limiter.plan.endpoint("GET", "/")).charges(WHO)
     usage = await store.submit(Request(charges, Op.USAGE))
     assert [used for used, _, _ in usage.numbers] == [len(kept), len(kept)]
@@ -199,7 +199,7 @@ async def test_a_slot_that_runs_for_ten_leases_is_kept(store: Store, clock: Manu
             timer = receipt._timer  # type: ignore[attr-defined]
             assert 0 < timer.when() - asyncio.get_running_loop().time() <= 10
             receipt._beat()  # type: ignore[attr-defined]
-            await limiter._guard._drain()
+            await limiter._guard.absence.drain()
             assert await held(limiter, store) == 1
         clock.advance(ms=29_999)
         assert await held(limiter, store) == 1
@@ -323,12 +323,12 @@ async def test_slots_are_owed_to_a_store_that_did_not_answer(clock: ManualClock)
         await limiter.finish(decision)
     store.late = False
     assert await held(limiter, store) == 6  # Of the three, one was given back before nobody asked any more.
-    clock.advance(seconds=2)
+    await limiter._guard.absence.look()
     last = await limiter.check(WHO)
-    await limiter._guard._drain()
+    await limiter._guard.absence.drain()
     assert await held(limiter, store) == 1
     await limiter.finish(last)
-    await limiter._guard._drain()
+    await limiter._guard.absence.drain()
     assert await held(limiter, store) == 0
 
 
@@ -393,7 +393,7 @@ async def test_a_renewal_that_was_lost_is_not_owed(clock: ManualClock) -> None:
     await limiter.check(WHO)
     store.late = True
     await limiter._guard.send(Request([Charge(decision_terms(limiter), "k")], Op.RENEW, 7))
-    assert not limiter._guard._owed
+    assert not limiter._guard.absence._owed
 
 
 def decision_terms(limiter: Limiter) -> Terms:
@@ -415,12 +415,12 @@ async def test_whoever_is_cancelled_before_the_call_fails_is_owed_for(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             async with asyncio.timeout(20):
-                while not limiter._guard._owed:  # noqa: ASYNC110 - what it waits for is a timeout of the store
+                while not limiter._guard.absence._owed:  # noqa: ASYNC110 - what it waits for is a timeout of the store
                     await asyncio.sleep(0.01)
             assert client.ping()  # The pause is over.
-        limiter._guard._failures = 1
-        limiter._guard._note_success()
-        await limiter._guard._drain()
+        limiter._guard.absence._failures = 1
+        limiter._guard.absence.found()
+        await limiter._guard.absence.drain()
         assert (await limiter.check(WHO)).allowed
 
 

@@ -324,7 +324,7 @@ async def test_a_store_whose_clock_is_off(redis_url: str, monkeypatch: pytest.Mo
     def shifted() -> int:
         return system_clock() + 30_000_000
 
-    monkeypatch.setattr("ratelimit.stores.redis.system_clock", shifted)
+    monkeypatch.setattr("ratelimit.stores.node.system_clock", shifted)
     settings = RateLimitSettings.model_validate({"limits": [TOKEN], "store": redis_url, "store_timeout": 10})
     async with Limiter(settings) as limiter:
         decision = await limiter.check(Identity(token="t"))

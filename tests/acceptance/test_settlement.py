@@ -285,7 +285,7 @@ async def test_ten_thousand_requests_of_which_a_fifth_do_not_end(
         gc.collect()  # A stream that nobody reads to its end is closed when it is collected.
         for _ in range(10):
             await asyncio.sleep(0)
-        await limiter._guard._drain()
+        await limiter._guard.absence.drain()
         counted = await used(limiter, store)
     assert sum(call.status == 200 for call in calls) >= 8_000
     assert len(chat.spent) <= counted["rate"] <= 10_000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratelimit.errors import StoreError, StoreTimeout
+from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores import Request
 from ratelimit.stores.group_commit import MAX_BATCH, MAX_CHARGES, WORTH_A_CALL, GroupCommit
 
@@ -143,13 +143,31 @@ async def test_a_failure_reaches_all_of_the_batch_and_no_more() -> None:
     await turns()
     later = submit(commit, [3])
     await turns()
-    line.answer(StoreTimeout("late"))
+    line.answer(StoreError("BUSY"))
     errors = await asyncio.gather(*first, return_exceptions=True)
-    assert [type(error) for error in errors] == [StoreTimeout] * 2
+    assert [type(error) for error in errors] == [StoreError] * 2
     assert errors[0] is not errors[1]
     await turns()
     line.answer()
     assert await asyncio.gather(*later) == [3]
+
+
+@pytest.mark.parametrize("error", [StoreTimeout("late"), StoreUnavailable("gone")])
+async def test_nobody_waits_twice_for_a_store_that_is_away(error: StoreError) -> None:
+    """Whoever has waited behind a call that got no answer is told with it; who comes later asks anew."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    tasks = submit(commit, [1])
+    await turns()
+    tasks += submit(commit, [2, 3])
+    await turns()
+    line.answer(error)
+    assert [type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)] == [type(error)] * 3
+    assert line.sent == [[1]]
+    later = submit(commit, [4])
+    await turns()
+    line.answer()
+    assert await asyncio.gather(*later) == [4]
 
 
 async def test_closing_waits_for_what_is_under_way() -> None:

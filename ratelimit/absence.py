@@ -1,0 +1,147 @@
+"""A store that is away: when it is given up, how it is found again, and what it has to hear of then."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+from weakref import WeakSet
+
+from ratelimit.charge import Charge
+from ratelimit.clock import Clock
+from ratelimit.errors import StoreError
+from ratelimit.fallback import Fallback
+from ratelimit.stores import Answer, Op, Request, Store
+
+logger = logging.getLogger("ratelimit")
+
+_PATIENCE: Final = 5
+"""Failures in a row after which requests no longer wait for the store."""
+
+PAUSE: Final = 0.5
+"""Seconds between two looks for a store that is away."""
+
+_MOST_OWED: Final = 10_000
+"""Corrections that are kept while the store is away; beyond that the oldest are given up."""
+
+_AT_ONCE: Final = 1000
+"""Corrections that are sent together when it is back."""
+
+
+class Absence:
+    """Counts failures in a row, looks for the store in the background, and keeps what it has to hear of.
+
+    Each change between away and back is one line in the log.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self.fallback = Fallback(clock)
+        self._failures = 0
+        self._looking: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody waits for the store any more."""
+        return self._failures >= _PATIENCE
+
+    @property
+    def closed(self) -> bool:
+        """Whether this is closed in the event loop that runs."""
+        return asyncio.get_running_loop() in self._closed
+
+    def open(self) -> None:
+        """Look for the store in this event loop again."""
+        self._closed.discard(asyncio.get_running_loop())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something in the background, which closing waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait for what is done in the background of this event loop."""
+        loop = asyncio.get_running_loop()
+        while mine := [task for task in self._tasks if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+            await asyncio.sleep(0)  # Lets the callbacks of finished tasks run; waiting for what is done does not.
+
+    def watch(self) -> None:
+        """Look for the store from this event loop on, until it is back."""
+        if (self._looking is None or self._looking[0].is_closed()) and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._looking = loop, loop.call_later(PAUSE, lambda: self.spawn(self.look()))
+
+    async def look(self) -> None:
+        """Ask the store for nothing, to see whether it is back."""
+        self._looking = None
+        try:
+            await self._store.submit(Request((), Op.PEEK))
+        except StoreError:
+            self.watch()
+        else:
+            self.found()
+
+    def failed(self, error: StoreError) -> None:
+        """Take note of a failure; with enough of them in a row the store is given up."""
+        if not self._failures:
+            logger.error("store away: %s %r; limits go by on_store_failure", error, self._store)
+        self._failures += 1
+        if self._failures >= _PATIENCE:
+            self.watch()
+
+    def keep(self, request: Request) -> None:
+        """Keep a correction until the store is back."""
+        if request.op == Op.ADJUST:
+            if len(self._owed) == _MOST_OWED:
+                logger.error("the store is away for too long: the oldest of %d corrections is given up", _MOST_OWED)
+            self._owed.append(request)
+
+    def owe(self, charges: Sequence[Charge], holder: int) -> None:
+        """Keep the slots of a call that may or may not have been done."""
+        slots = [charge for charge in charges if charge.terms.kind == "concurrency" and charge.cost < 0]
+        if slots and holder:
+            self.keep(Request(slots, Op.ADJUST, holder))
+
+    def answered(self, charges: Sequence[Charge], answer: Answer) -> None:
+        """Take note of an answer."""
+        self.fallback.heard(charges, answer)
+        if self._failures or self._owed or self.fallback.used:
+            self.found()
+
+    def found(self) -> None:
+        """Take note that the store is there, and write what was kept for it."""
+        if self._failures:
+            logger.warning("store back: %r; limits are shared again", self._store)
+        self._failures = 0
+        kept, self._owed = [*self.fallback.hand_over(), *self._owed], deque(maxlen=_MOST_OWED)
+        if kept:
+            self.spawn(self._write(kept))
+
+    async def _write(self, corrections: Sequence[Request]) -> None:
+        for start in range(0, len(corrections), _AT_ONCE):
+            some = corrections[start : start + _AT_ONCE]
+            for told in await asyncio.gather(*map(self._store.submit, some), return_exceptions=True):
+                if isinstance(told, StoreError):
+                    self.failed(told)
+                elif isinstance(told, BaseException):
+                    raise told
+
+    async def aclose(self) -> None:
+        """Wait for corrections under way, and try once more to write what is kept."""
+        loop = asyncio.get_running_loop()
+        if self._looking is not None and self._looking[0] is loop:
+            self._looking[1].cancel()
+            self._looking = None
+        self._closed.add(loop)
+        await self.drain()
+        if self._owed or self.fallback.used:
+            await self.look()
+            await self.drain()
+        if self._owed or self.fallback.used:
+            logger.error("closed while the store is away: what was charged and corrected meanwhile is not written")
