@@ -2,15 +2,17 @@
 
 import logging
 import math
+import os
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from ratelimit.charge import NEVER, Charge
 from ratelimit.clock import Clock, system_clock
 from ratelimit.decision import Decision
-from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken
+from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken, StoreError
 from ratelimit.identity import Identity
 from ratelimit.overrides import Overrides
 from ratelimit.periods import Period
@@ -23,6 +25,10 @@ from ratelimit.settings import RateLimitSettings
 from ratelimit.stores import Op, Request, Store, open_store
 
 logger = logging.getLogger("ratelimit")
+
+
+_KNOWN: Final = 5.0
+"""Seconds for which a worker is known, which says so once a second."""
 
 
 class Usage(NamedTuple):
@@ -57,7 +63,8 @@ class Limiter:
         if store is None:
             store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
         self._guard = Guard(store, self.clock, self.plan.countable, ahead=any(limit.lease for limit in settings.limits))
-        self.overrides = Overrides(self.plan, store, self.clock)
+        self._store, self._worker = store, secrets.token_hex(6)
+        self.overrides = Overrides(self.plan, store, self.clock, beside=self._greet)
 
     async def check(
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNKNOWN, cost: int = 1
@@ -177,7 +184,15 @@ class Limiter:
     async def aclose(self) -> None:
         """Wait for what is being written and close the store; may be called twice."""
         self.overrides.stop()
+        if self._guard.absence.fallback.workers > 1:
+            with suppress(StoreError):
+                await self._greet(0.0)
         await self._guard.aclose()
+
+    async def _greet(self, seconds: float = _KNOWN) -> None:
+        """Make this worker known to the others, each of which takes its share of the limits while the store is away."""
+        book, worker = f"{self.settings.key_prefix}:{{workers}}", f"{self._worker}-{os.getpid()}"
+        self._guard.absence.fallback.workers = max(1, await self._store.present(book, worker, seconds))
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -43,12 +43,15 @@ class Override:
 class Overrides:
     """Keeps, for single callers, other rates than the settings say: in the store, so that all workers feel them.
 
-    A worker looks for changes once a second in the background; requests never wait for that. What an identity was
+    A worker looks for changes once a second in the background, and does what is to be done `beside` that; requests
+    never wait for it. What an identity was
     granted itself (`Identity.rates`) wins over an override, and an override over schedules, plans and rates.
     """
 
-    def __init__(self, plan: Plan, store: Store, clock: Clock) -> None:
-        self._plan, self._store, self._clock = plan, store, clock
+    def __init__(
+        self, plan: Plan, store: Store, clock: Clock, *, beside: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self._plan, self._store, self._clock, self._beside = plan, store, clock, beside
         self._book = f"{plan.settings.key_prefix}:{{overrides}}"
         self._seen: int | None = None
         self._known: dict[str, Override] = {}
@@ -143,6 +146,8 @@ class Overrides:
     async def _look(self) -> None:
         try:
             await self.refresh()
+            if self._beside is not None:
+                await self._beside()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
             if not self._deaf:
                 logger.warning("overrides cannot be read (%s): those that are known go on", error)

@@ -1,5 +1,6 @@
 """The fallback: while the store is away, the workers of a fleet together admit what it would have, and tell it later."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit import MemoryStore, StoreError
+from ratelimit import Limiter, MemoryStore, RateLimitSettings, RedisStore, StoreError
 from ratelimit.charge import Charge, Terms
 from ratelimit.resilience import Guard
 from ratelimit.stores import Answer, Op, Request
 from tests.support.clock import ManualClock
-from tests.support.engines import quota, slots, terms
+from tests.support.engines import fresh_key, quota, slots, terms
 
 
 class Fleet:
@@ -206,3 +207,23 @@ async def test_what_is_kept_is_bounded(caplog: pytest.LogCaptureFixture, monkeyp
     assert caplog.text.count("not all can be kept") == 1
     await fleet.find()
     assert [await fleet.used(Charge(quota(100, "day"), f"q{n}")) for n in range(3)] == [10] * 3
+
+
+async def test_workers_know_of_each_other(redis_url: str) -> None:
+    """Each takes its share: of those that are there, not of those that have left or were killed."""
+    settings = RateLimitSettings(limits=[{"name": "t", "rate": "9/minute"}], key_prefix=fresh_key())
+    one, two, three = (Limiter(settings, RedisStore(redis_url, timeout=10)) for _ in range(3))
+
+    async def known(*limiters: Limiter) -> list[int]:
+        for limiter in limiters:
+            await limiter._greet()
+        return [limiter._guard.absence.fallback.workers for limiter in limiters]
+
+    assert await known(one, two, three) == [1, 2, 3]
+    await two.aclose()
+    assert await known(one, three) == [2, 2]
+    await three._greet(0.001)
+    await asyncio.sleep(0.01)  # By the server's clock.
+    assert await known(one) == [1]
+    await one.aclose()
+    await three.aclose()

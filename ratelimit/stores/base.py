@@ -70,6 +70,8 @@ class Store(ABC):
     """Keeps counters and decides the charges of a request in one atomic step, and keeps a few notes beside them.
 
     Every method raises `StoreError` when the store does not do its work, and never anything of the store's own library.
+    Corrections (`ADJUST`, `RENEW`) that have set out are the store's to finish, once, also where it raised; whoever asked
+    for anything else goes on without it, and `Request.abandoned` hears of what was done for them all the same.
     """
 
     @abstractmethod
@@ -83,6 +85,14 @@ class Store(ABC):
     @abstractmethod
     async def note(self, book: str, name: str, value: bytes | None) -> None:
         """Write a note, or remove it with `None`, and with it change the book's version."""
+
+    async def present(self, book: str, worker: str, seconds: float) -> int:
+        """Make `worker` known in `book` for so many seconds (0: no more), and return how many are known there now.
+
+        A store that nobody shares knows of one.
+        """
+        del book, worker, seconds
+        return 1
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -69,6 +69,10 @@ class RedisStore(Store):
         """Write or remove one field, and count the change, in one step."""
         await self._lane().run("EVAL", _NOTE, 1, book, name, b"" if value is None else value)
 
+    async def present(self, book: str, worker: str, seconds: float) -> int:
+        """Keep the workers in a sorted set, by when they are forgotten."""
+        return int(await self._lane().run("EVAL", _PRESENT, 1, book, worker, round(seconds * 1000)))
+
     async def aclose(self) -> None:
         """Wait for the calls under way in this event loop and close its connections."""
         lane = self._lanes.pop(asyncio.get_running_loop(), None)
@@ -110,6 +114,16 @@ local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], '{_VERSION}', time[1] .. string.format('%06d', time[2]))
 if ARGV[2] == '' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+
+_PRESENT: Final = """-- KEYS the book; ARGV a worker and the milliseconds for which it is known.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('PEXPIRE', KEYS[1], 60000)
+return redis.call('ZCARD', KEYS[1])
 """
 
 
