@@ -24,7 +24,7 @@ from ratelimit.fields import Checked, OneOrMore, check_path
 from ratelimit.policy import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
 from ratelimit.style import PathPattern, PathResponse, ResponseStyle
 
-STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix")
+STORE_SCHEMES: Final = ("memory", "redis", "rediss", "unix", "redis+cluster", "redis+sentinel")
 
 _ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
 
@@ -64,7 +64,8 @@ def _check_address(value: str) -> None:
     """Raise `ValueError` where a port or the number of a database is none."""
     parts = urlsplit(value)
     try:
-        _ = parts.port
+        for server in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{server}").port
     except ValueError:
         raise ValueError("the port is not a number between 0 and 65535") from None
     database = parts.path.strip("/")

@@ -180,10 +180,13 @@ def test_unlimited_in_toml_is_none() -> None:
 def test_every_scheme_that_settings_know_can_be_opened(scheme: str) -> None:
     """The settings' list of stores is the stores' own."""
     kind = MemoryStore if scheme == "memory" else RedisStore
-    assert isinstance(open_store(f"{scheme}://"), kind)
+    assert isinstance(
+        open_store(f"{scheme}://" + ("host/name" * scheme.endswith("sentinel") or "host" * scheme.endswith("cluster"))),
+        kind,
+    )
 
 
-@pytest.mark.parametrize("url", ["redis+cluster://a", "redis+sentinel://a", "file://x", ""])
+@pytest.mark.parametrize("url", ["redis+clusters://a", "sentinel://a", "file://x", ""])
 def test_other_schemes_are_refused(url: str) -> None:
     """What cannot be opened says what can."""
     with pytest.raises(ConfigurationError, match="memory, redis, rediss, unix"):

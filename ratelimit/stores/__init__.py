@@ -1,21 +1,19 @@
 """Where counters are kept."""
 
-from typing import Final
-
 from ratelimit.clock import Clock
 from ratelimit.errors import ConfigurationError
 from ratelimit.stores.base import Answer, Notes, Op, Request, Store
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.redis import SCHEMES, RedisStore
+from ratelimit.stores.redis import RedisStore
+from ratelimit.stores.topology import SCHEMES
 
 __all__ = ["Answer", "MemoryStore", "Notes", "Op", "RedisStore", "Request", "Store", "open_store"]
 
-_PLANNED: Final = ("redis+cluster", "redis+sentinel")
-
 
 def open_store(url: str, *, clock: Clock | None = None, timeout: float = 0.1) -> MemoryStore | RedisStore:
-    """Return the store that `url` names: `memory://`, `redis://`, `rediss://` or `unix://`.
+    """Return the store that `url` names.
 
+    `memory://`, `redis://`, `rediss://`, `unix://`, `redis+cluster://host,host` or `redis+sentinel://host,host/name`.
     Connects to nothing. `timeout` is in seconds and bounds each call to a store outside this process. An address of
     another kind raises `ConfigurationError`.
     """
@@ -24,5 +22,4 @@ def open_store(url: str, *, clock: Clock | None = None, timeout: float = 0.1) ->
         return MemoryStore(clock=clock)
     if scheme in SCHEMES:
         return RedisStore(url, clock=clock, timeout=timeout)
-    planned = " (not yet)" if scheme in _PLANNED else ""
-    raise ConfigurationError(f"store: {scheme!r} is not one of memory, {', '.join(SCHEMES)}{planned}")
+    raise ConfigurationError(f"store: {scheme!r} is not one of memory, {', '.join(SCHEMES)}")

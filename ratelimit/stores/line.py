@@ -1,6 +1,7 @@
 """A connection on which calls follow each other without waiting for one another's replies."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,19 +15,23 @@ Then = Callable[[bytes | StoreError], None]
 
 _LOGIN: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 _END: Final = b"\r\n"
+_WITHIN: Final = re.compile(r": -([A-Z]+) ")
 
 
 class Refused(StoreError):
     """The server answered with an error; `code` is its first word."""
 
     def __init__(self, text: str) -> None:
-        self.code = text.partition(" ")[0]
+        self.text = text
+        # What stops a script is told within the script's own error.
+        within = _WITHIN.search(text) if text.startswith("ERR Error running script") else None
+        self.code = within[1] if within else text.partition(" ")[0]
         answered = "refused the login:" if self.code in _LOGIN else "answered"
         super().__init__(f"the store {answered} {text:.100}")
 
 
 class Line(asyncio.Protocol):
-    """Sends packed commands whose reply is one bulk string, and hands each reply to who made that call.
+    """Sends packed commands whose reply is one string, and hands each reply to who made that call.
 
     redis-py connects and logs in; from then on its streams, with a task and several turns of the event loop for each
     call, are left aside. What is overdue breaks the line, and with it every call that waits for a reply.
@@ -74,8 +79,12 @@ class Line(asyncio.Protocol):
         if self._watch is None:
             self._watch = self._loop.call_at(deadline, self._look)
 
+    def hang_up(self) -> None:
+        """Break the line: who waits for a reply hears of it, and who calls next connects anew."""
+        self._break(self._error)
+
     async def aclose(self) -> None:
-        """Hang up."""
+        """Hang up and wait until that is done."""
         await self._connection.disconnect()
 
     def data_received(self, data: bytes) -> None:
@@ -89,6 +98,8 @@ class Line(asyncio.Protocol):
                     break
                 reply: bytes | StoreError = heard[end + 2 : end + 2 + size]
                 heard = heard[end + size + 4 :]
+            elif kind == b"+":
+                reply, heard = heard[1:end], heard[end + 2 :]
             elif kind == b"-":
                 reply, heard = Refused(heard[1:end].decode("utf-8", "replace")), heard[end + 2 :]
             else:

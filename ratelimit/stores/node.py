@@ -27,6 +27,9 @@ _HAND_CLOCK_TTL: Final = 86_400_000
 _MOST_DOUBTFUL: Final = 1000
 """Calls of which nobody knows whether they were done; beyond that the oldest stay as they are."""
 
+_ELSEWHERE: Final = ("READONLY", "MASTERDOWN")
+"""What a server answers that is not the master any more, before it has done anything."""
+
 _CORRECTIONS: Final = (Op.ADJUST, Op.RENEW)
 """What nobody waits for, and is done in any case; who asks for anything else goes on without it."""
 
@@ -36,6 +39,7 @@ class Call:
 
     __slots__ = (
         "arguments",
+        "asking",
         "deadline",
         "done",
         "lines",
@@ -53,7 +57,7 @@ class Call:
         self.arguments: list[bytes] = []
         self.deadline = 0.0
         self.lines = 0
-        self.sent = self.tried_again = self.done = self.recall = False
+        self.sent = self.tried_again = self.done = self.recall = self.asking = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -74,23 +78,34 @@ class Node:
         self._name, self._numbers = secrets.token_hex(6), count()
         self._doubtful: deque[Call] = deque(maxlen=_MOST_DOUBTFUL)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.commit = GroupCommit(self.send)
+        self._commit = GroupCommit(self.send)
 
-    def send(self, requests: Sequence[Request], then: Callable[[Told], None]) -> None:
-        """Begin the call for a batch; `then` gets the answers, or an error after `timeout` seconds at the latest."""
+    def send(
+        self,
+        requests: Sequence[Request],
+        then: Callable[[Told], None],
+        *,
+        deadline: float | None = None,
+        asking: bool = False,
+    ) -> None:
+        """Begin the call for a batch; `then` gets the answers, or an error at `deadline` (the event loop's time).
+
+        Without a deadline that is after `timeout` seconds. `asking` tells the node of a Cluster that it was named for
+        slots that it does not have yet.
+        """
         now = None if self._clock is None else self._clock()
         call = Call(requests, then, now)
+        call.asking = asking
         call.arguments = encode(
             requests,
             now=None if now is None else now // 1000,
             ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
             name=f"{self._name}{next(self._numbers)}",
         )
-        self._start(call)
+        self._start(call, deadline)
 
     async def aclose(self) -> None:
         """Wait for the calls under way and hang up."""
-        await self.commit.aclose()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -98,9 +113,10 @@ class Node:
             if line is not None:
                 await line.aclose()
 
-    def _start(self, call: Call) -> None:
-        call.deadline = self._loop.time() + self._timeout
-        call.timer = self._loop.call_at(call.deadline - self._timeout / 2, self._again, call)
+    def _start(self, call: Call, deadline: float | None = None) -> None:
+        now = self._loop.time()
+        call.deadline = now + self._timeout if deadline is None else deadline
+        call.timer = self._loop.call_at((now + call.deadline) / 2, self._again, call)
         self._put_on(self._line, call)
 
     def _put_on(self, line: Line, call: Call) -> None:
@@ -135,10 +151,14 @@ class Node:
         def told(reply: bytes | StoreError) -> None:
             if isinstance(reply, Refused) and reply.code == "NOSCRIPT":
                 # Nothing was charged: the server does not know the script (any more).
+                if call.asking:
+                    line.call(pack(b"ASKING"), _heard, call.deadline)
                 line.call(pack(b"EVAL", SCRIPT.encode(), *call.arguments), told, call.deadline)
             else:
                 self._told(call, line, reply)
 
+        if call.asking:
+            line.call(pack(b"ASKING"), _heard, call.deadline)
         line.call(pack(b"EVALSHA", SCRIPT_SHA.encode(), *call.arguments), told, call.deadline)
 
     def _told(self, call: Call, line: Line, reply: bytes | StoreError) -> None:
@@ -148,8 +168,11 @@ class Node:
         if isinstance(reply, bytes):
             self._keep(line)
             self._finish(call, _answers(reply, call))
-        elif isinstance(reply, Refused):
+        elif isinstance(reply, Refused) and (reply.code not in _ELSEWHERE or call.tried_again):
             self._finish(call, reply)
+        elif isinstance(reply, Refused):
+            line.hang_up()  # Who connects anew may find the one that has become the master.
+            self._again(call)
         elif not call.tried_again and self._loop.time() < call.deadline:
             self._again(call)
         elif not call.lines:
@@ -211,7 +234,11 @@ class Node:
     async def _redo(self, request: Request) -> None:
         # Where that fails too, it is doubtful again.
         with suppress(StoreError):
-            await self.commit.submit(request)
+            await self._commit.submit(request)
+
+
+def _heard(reply: bytes | StoreError) -> None:
+    """Take note of nothing: what matters is the reply that follows."""
 
 
 def _answers(reply: bytes, call: Call) -> Told:

