@@ -45,7 +45,7 @@ async def cases() -> dict[str, Case]:
     rules = limiter.plan.rules(limiter.plan.endpoint("GET", "/x"))
     charges, refusals, spent = rules.charges(who), *await _refused()
     batch = [Request(rules.charges(Identity(token=f"t{n}", org="acme"))) for n in range(BATCH)]
-    reply = msgpack.packb([NOW // 1000, *[999_999, 60_000, -30] * len(LIMITS) * BATCH])
+    reply = msgpack.packb([1, NOW // 1000, *[999_999, 60_000, -30] * len(LIMITS) * BATCH])
     told = [(999_999, 60_000, -30)] * len(charges)
     return {
         "the app alone": lambda: drive(bare(dict(SCOPE), receive, send)),
@@ -57,8 +57,10 @@ async def cases() -> dict[str, Case]:
         "a decision of three limits": lambda: Decision.told(charges, told, NOW).binding,
         "headers": lambda: admitted(Decision.told(charges, told, NOW), IETF, 200, PRESENT),
         "a refusal that is remembered": lambda: refusals.known(spent, NOW + 1000),
-        f"a batch of {BATCH}, packed": lambda: wire.pack(*wire.encode(batch, now=None, ttl_floor=0, name="name")),
-        f"a batch of {BATCH}, read": lambda: list(wire.decode(reply, batch, NOW)),
+        f"a batch of {BATCH}, packed": lambda: wire.pack(
+            *wire.encode(batch, now=None, ttl_floor=0, name="name", number=1)
+        ),
+        f"a batch of {BATCH}, read": lambda: list(wire.decode(reply, batch, NOW, 1)),
     }
 
 

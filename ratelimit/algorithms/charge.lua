@@ -1,13 +1,14 @@
 -- Decides a batch of requests: each is charged at all of its policies or at none.
 --
 -- KEYS      the keys of all charges, each once, and last the one under which the reply is kept
--- ARGV[1]   msgpack {now, ttl_floor, terms, requests}
+-- ARGV[1]   msgpack {now, ttl_floor, terms, requests, number}
 --   now        ms since the epoch, or -1: the server's TIME, read once
 --   ttl_floor  ms below which no expiry is set (a clock that was handed in does not run with the server's)
 --   terms      {{kind, shadow (0 or 1), limit, cap, …numbers of that kind}, …}
 --   requests   one flat list: what to do (OPS), number of charges, from HOLD on also holder and instant (ms, 0: now),
 --              then for each charge: index of its terms, of its key, cost
--- Returns   msgpack, one flat list: now, then for each charge in turn remaining, reset (ms), wait (ms; below zero:
+--   number     the call's own, which comes back with the reply
+-- Returns   msgpack, one flat list: number, now, then for each charge in turn remaining, reset (ms), wait (ms; below zero:
 --           admitted, and the next unit is free after -wait; above: refused); for USAGE used, reset, used before.
 --           Durations only; the instant means something to this script alone, when it comes back.
 --
@@ -19,7 +20,7 @@ local PEEK, USAGE, HOLD, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
 local NEVER = 9007199254740991
 local KEPT = 10000
 
-local now, ttl_floor, all_terms, requests = unpack(cmsgpack.unpack(ARGV[1]))
+local now, ttl_floor, all_terms, requests, number = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -41,7 +42,7 @@ local values = redis.call('MGET', unpack(KEYS))
 local known = values[#KEYS]
 if known or ARGV[2] then return known or '' end
 local states, kinds = {}, {}
-local reply, n = { now }, 1
+local reply, n = { number, now }, 2
 
 -- The terms, the state as it stands under them, and the cost of the charge at `i`.
 local function seen(i)

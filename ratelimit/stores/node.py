@@ -44,6 +44,7 @@ class Call:
         "done",
         "lines",
         "now",
+        "number",
         "recall",
         "requests",
         "sent",
@@ -55,7 +56,7 @@ class Call:
     def __init__(self, requests: Sequence[Request], then: Callable[[Told], None], now: int | None) -> None:
         self.requests, self.then, self.now = requests, then, now
         self.arguments: list[bytes] = []
-        self.deadline = 0.0
+        self.deadline, self.number = 0.0, 0
         self.lines = 0
         self.sent = self.tried_again = self.done = self.recall = self.asking = False
         self.timer: asyncio.TimerHandle | None = None
@@ -95,12 +96,13 @@ class Node:
         """
         now = None if self._clock is None else self._clock()
         call = Call(requests, then, now)
-        call.asking = asking
+        call.asking, call.number = asking, next(self._numbers)
         call.arguments = encode(
             requests,
             now=None if now is None else now // 1000,
             ttl_floor=0 if now is None else _HAND_CLOCK_TTL,
-            name=f"{self._name}{next(self._numbers)}",
+            name=f"{self._name}{call.number}",
+            number=call.number,
         )
         self._start(call, deadline)
 
@@ -166,8 +168,15 @@ class Node:
         if call.done:
             return
         if isinstance(reply, bytes):
-            self._keep(line)
-            self._finish(call, _answers(reply, call))
+            answers = _answers(reply, call)
+            if not isinstance(answers, Exception):
+                self._keep(line)
+            else:  # What follows on this line may be anybody's.
+                line.hang_up()
+                if not call.tried_again:
+                    self._again(call)
+                    return
+            self._finish(call, answers)
         elif isinstance(reply, Refused) and (reply.code not in _ELSEWHERE or call.tried_again):
             self._finish(call, reply)
         elif isinstance(reply, Refused):
@@ -216,7 +225,7 @@ class Node:
         doubtful, self._doubtful = self._doubtful, deque(maxlen=_MOST_DOUBTFUL)
         for old in doubtful:
             call = Call(old.requests, partial(self._recalled, old), old.now)
-            call.arguments, call.recall = [*old.arguments, b"recall"], True
+            call.arguments, call.number, call.recall = [*old.arguments, b"recall"], old.number, True
             self._start(call)
 
     def _recalled(self, old: Call, told: Told) -> None:
@@ -245,7 +254,7 @@ def _answers(reply: bytes, call: Call) -> Told:
     if call.recall and not reply:
         return []
     try:
-        return list(decode(reply, call.requests, system_clock() if call.now is None else call.now))
+        return list(decode(reply, call.requests, system_clock() if call.now is None else call.now, call.number))
     except Exception as error:  # noqa: BLE001 - told to who waits
         return error
 

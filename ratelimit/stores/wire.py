@@ -35,11 +35,11 @@ def pack(*arguments: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
 
 
-def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int, name: str) -> list[bytes]:
+def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int, name: str, number: int) -> list[bytes]:
     """Return the arguments of the call that decides `requests`: how many keys there are, these, and ARGV[1].
 
     `now` and `ttl_floor` are milliseconds. The reply is kept for some seconds under the last key, which the call's
-    `name` makes its own: the same call again gets the same reply, and does nothing.
+    `name` makes its own: the same call again gets the same reply, and does nothing. `number` comes back with it.
 
     `now=None` lets the server read its own clock. The layout stands in `charge.lua`.
     """
@@ -54,7 +54,7 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int, name
                 keys.setdefault(charge.key, len(keys) + 1),
                 charge.cost,
             )
-    head = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in terms], flat)
+    head = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in terms], flat, number)
     kept = beside(next(iter(keys), ""), name)
     return [b"%d" % (len(keys) + 1), *[key.encode() for key in keys], kept.encode(), msgpack.packb(head)]
 
@@ -73,10 +73,15 @@ def _numbers(terms: Terms) -> tuple[int, ...]:
     return *common, _PERIODS[terms.period] if terms.kind == "quota" else terms.lease
 
 
-def decode(reply: object, requests: Sequence[Request], now: int) -> Iterator[Answer]:
-    """Yield the answer to each request, as of `now` (epoch microseconds by this process's clock)."""
-    numbers = _unpack(reply, 1 + 3 * sum(len(request.charges) for request in requests))
-    stamp, at = numbers[0], 1
+def decode(reply: object, requests: Sequence[Request], now: int, number: int) -> Iterator[Answer]:
+    """Yield the answer to each request, as of `now` (epoch microseconds by this process's clock).
+
+    A reply that is not that of the call with this number raises `StoreError`.
+    """
+    numbers = _unpack(reply, 2 + 3 * sum(len(request.charges) for request in requests))
+    if numbers[0] != number:
+        raise StoreError("the store's reply is that of another call: is something between repeating them?")
+    stamp, at = numbers[1], 2
     for request in requests:
         end = at + 3 * len(request.charges)
         yield Answer(list(zip(*[iter(numbers[at:end])] * 3, strict=True)), now, stamp)

@@ -1,0 +1,1 @@
+"""What the limiter does while its store fails: `make faults`."""

@@ -1,0 +1,103 @@
+"""What a fault did to those who asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.faults.scenarios import Scenario
+from benchmarks.faults.settings import LIMIT, WINDOW
+
+SETTLED = 1.0
+"""Seconds after which a fault is known to all."""
+
+
+@dataclass
+class Measured:
+    """The figures of one fault.
+
+    Admissions are the most in any window, in times of the limit: before the fault, in windows that touch it or the
+    second after, and afterwards. Waits are milliseconds: the longest of all, and what the 99th percentile of later
+    requests waited longer than before the fault. `recovery` is in seconds from the end of the fault until the last
+    worker had an answer of the store; `difference` what the quota counts beyond what was served.
+    """
+
+    name: str
+    requests: int
+    failed: int
+    degraded: int
+    before: float
+    during: float
+    after: float
+    longest_ms: float
+    later_ms: float
+    recovery: float | None
+    difference: int | None
+    timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Say it in one line."""
+        back = "" if self.recovery is None else f", back after {self.recovery:.2f} s"
+        off = "" if self.difference is None else f", quota {self.difference:+d}"
+        return (
+            f"{self.requests} answered, {self.failed} failed, {self.degraded} degraded; admitted {self.before:.2f}/"
+            f"{self.during:.2f}/{self.after:.2f} × L; longest {self.longest_ms:.0f} ms, later {self.later_ms:+.1f} ms{back}{off}"
+        )
+
+
+Answers = Sequence[Sequence[Any]]
+
+
+def measure(
+    scenario: Scenario, workers: Sequence[Answers], counted: int | None, times: tuple[float, float, float]
+) -> Measured:
+    """Return the figures; `times` are when it all began, and when the fault began and ended (monotonic seconds)."""
+    start, begun, ended = times
+    answers = sorted((each for worker in workers for each in worker), key=lambda each: each[0])
+    admitted = sorted(at + wait for at, wait, status, _ in answers if status == 200)
+    ready = [wait for at, wait, *_ in answers if start + SETTLED <= at < begun]
+    later = [wait for at, wait, *_ in answers if begun + SETTLED <= at < ended]
+    recovered = [
+        min((at + wait - ended for at, wait, _, off in each if at >= ended and not off), default=99.0)
+        for each in workers
+    ]
+    return Measured(
+        name=scenario.name,
+        requests=len(answers),
+        failed=sum(status == 401 or status >= 500 or status == 0 for _, _, status, _ in answers),
+        degraded=sum(bool(each[3]) for each in answers),
+        before=_worst(admitted, start, begun - WINDOW),
+        during=_worst(admitted, begun - WINDOW, ended + SETTLED),
+        after=_worst(admitted, ended + SETTLED, float("inf")),
+        longest_ms=max(wait for at, wait, *_ in answers if at >= begun - 0.2) * 1000,
+        later_ms=(_percentile(later) - _percentile(ready)) * 1000,
+        recovery=max(recovered) if scenario.outage else None,
+        difference=None if counted is None else counted - len(admitted),
+        timeline=_timeline(answers, start),
+    )
+
+
+def _worst(admitted: Sequence[float], first: float, last: float) -> float:
+    """Return the most that was admitted in a window that begins between two instants, in times of the limit."""
+    worst, end = 0, 0
+    for begin, at in enumerate(admitted):
+        while end < len(admitted) and admitted[end] < at + WINDOW:
+            end += 1
+        if first <= at < last:
+            worst = max(worst, end - begin)
+    return worst / LIMIT
+
+
+def _percentile(waits: Sequence[float]) -> float:
+    return sorted(waits)[int(len(waits) * 0.99)] if waits else 0.0
+
+
+def _timeline(answers: Answers, start: float, step: float = 0.1) -> list[tuple[float, float, float, float]]:
+    """Return, for each tenth of a second: when, admissions and refusals per second, and the longest wait in ms."""
+    found = []
+    parts: dict[int, list[Sequence[Any]]] = {}
+    for each in answers:
+        parts.setdefault(int((each[0] - start) / step), []).append(each)
+    for number, part in sorted(parts.items()):
+        served = sum(each[2] == 200 for each in part) / step
+        found.append((number * step, served, len(part) / step - served, max(each[1] for each in part) * 1000))
+    return found
