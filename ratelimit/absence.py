@@ -108,10 +108,10 @@ class Absence:
         if slots and holder:
             self.keep(Request(slots, Op.ADJUST, holder))
 
-    def answered(self, charges: Sequence[Charge], answer: Answer) -> None:
-        """Take note of an answer."""
-        self.fallback.heard(charges, answer)
-        if self._failures or self._owed or self.fallback.used:
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Take note of an answer. Only one that has written something ends an absence: a full store still refuses."""
+        self.fallback.heard(request.charges, answer)
+        if (self._failures or self._owed or self.fallback.used) and _has_written(request, answer):
             self.found()
 
     def found(self) -> None:
@@ -145,3 +145,7 @@ class Absence:
             await self.drain()
         if self._owed or self.fallback.used:
             logger.error("closed while the store is away: what was charged and corrected meanwhile is not written")
+
+
+def _has_written(request: Request, answer: Answer) -> bool:
+    return request.op not in (Op.PEEK, Op.USAGE) and all(wait <= 0 for _, _, wait in answer.numbers)

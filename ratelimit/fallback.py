@@ -35,6 +35,7 @@ class Fallback:
         self.workers = 1
         self._behind = 0
         self.epoch = 0
+        self._memory = MemoryStore(clock=clock, max_keys=_MOST)
         self._told: dict[str, tuple[int, int]] = {}
         self._shares: dict[tuple[Terms, int], Terms] = {}
         self._origins: dict[Terms, Terms] = {}
@@ -42,7 +43,6 @@ class Fallback:
 
     def _forget(self) -> None:
         self.epoch += 1
-        self._memory = MemoryStore(clock=self._clock, max_keys=_MOST)
         self._seeded: set[str] = set()
         self._spent: dict[tuple[str, int], tuple[Terms, int, int]] = {}
         self._overflowed = False
@@ -94,7 +94,7 @@ class Fallback:
                     logger.error("the store is away: more than %d keys were charged, and not all can be kept", _MOST)
 
     def hand_over(self) -> list[Request]:
-        """Return what the store has to count, oldest first, and begin anew."""
+        """Return what the store has to count, oldest first, and know no more of it than what counts here."""
         now, kept = self._clock() // 1000, sorted(self._spent.items(), key=lambda each: each[1][2])
         requests = []
         for (key, _), (terms, units, at) in kept:
@@ -135,5 +135,8 @@ class Fallback:
         used, now = self._told.get(charge.key, (0, 0))
         over = charge.terms.kind == "limit" and now // 1000 < self._clock() // 1000 - charge.terms.span
         if used > 0 and not over and charge.terms.kind != "concurrency":
-            mine = own._replace(cost=math.ceil(used / self.workers))
-            self._memory.run(Request([mine], Op.ADJUST, 0, now // 1000))
+            # What was decided here in an earlier outage counts until its window or period is over.
+            have = self._memory.run(Request([own], Op.USAGE)).numbers[0][0]
+            lacking = math.ceil(used / self.workers) - have
+            if lacking > 0:
+                self._memory.run(Request([own._replace(cost=lacking)], Op.ADJUST, 0, now // 1000))

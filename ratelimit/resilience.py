@@ -116,7 +116,7 @@ class Guard:
             self.absence.failed(error)
             self.absence.owe([charge._replace(cost=-1) for charge in charges], holder)
             raise
-        self.absence.answered(charges, answer)
+        self.absence.answered(request, answer)
         return request, answer
 
     async def ask(self, request: Request) -> Answer:
@@ -157,7 +157,7 @@ class Guard:
         else:
             # Whoever asked before this was written may have noted a refusal since.
             self._refusals.forget(request.charges)
-            self.absence.answered(request.charges, answer)
+            self.absence.answered(request, answer)
 
     def _decision(self, request: Request, answer: Answer, sender: Sender, *, degraded: bool = False) -> Decision:
         decision = Decision.told(request.charges, answer.numbers, answer.now, degraded=degraded)

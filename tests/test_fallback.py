@@ -114,6 +114,20 @@ async def test_what_the_store_said_counts_as_used() -> None:
     assert await fleet.admit(one, 200) == 100
 
 
+async def test_a_store_that_comes_and_goes_is_no_new_budget() -> None:
+    """Refusals may still be answered where nothing can be written: what was admitted here meanwhile stays used."""
+    fleet, one = Fleet(2), Charge(terms(100, 60), "k")
+    admitted = await fleet.admit(one, 60)
+    for _ in range(5):
+        await fleet.lose()
+        admitted += await fleet.admit(one, 40)
+        fleet.store.away = False
+        for guard in fleet.guards:
+            guard.absence._failures = 0
+            guard.absence.fallback.hand_over()  # Lost on its way.
+    assert admitted == 100
+
+
 async def test_shares_are_never_nothing() -> None:
     """A limit of one admits one at every worker; a limit of none admits none."""
     fleet = Fleet(4)

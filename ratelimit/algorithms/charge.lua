@@ -154,5 +154,6 @@ for k, s in pairs(states) do
     changed = true
   end
 end
-if changed then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
+-- A batch of nothing finds out whether the server can be written to.
+if changed or size == 0 then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
 return told

@@ -1,6 +1,7 @@
 """A server, and the calls to it: each is done once, however often it has to be sent."""
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -20,6 +21,8 @@ from ratelimit.stores.base import Op, Request
 from ratelimit.stores.group_commit import GroupCommit, Told
 from ratelimit.stores.line import Line, Refused
 from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode, pack
+
+logger = logging.getLogger("ratelimit")
 
 _HAND_CLOCK_TTL: Final = 86_400_000
 """Milliseconds that keys live at least where the clock was handed in: it does not run with the server's."""
@@ -213,12 +216,18 @@ class Node:
         call.done = True
         if call.timer is not None:
             call.timer.cancel()
-        failed = isinstance(told, Exception) and not isinstance(told, Refused)
-        if failed and call.sent and not call.recall:
-            self._doubtful.append(call)
-        elif not failed and self._doubtful:
-            self._clear_up()
+        if not isinstance(told, Exception):
+            if self._doubtful:
+                self._clear_up()
+        elif not call.recall and (call.sent or any(request.op in _CORRECTIONS for request in call.requests)):
+            # Also where the server has refused: that may have been the answer to something else.
+            self._doubt(call)
         call.then(told)
+
+    def _doubt(self, call: Call) -> None:
+        if len(self._doubtful) == _MOST_DOUBTFUL:
+            logger.error("the store is away for too long: it is not asked what became of the oldest calls")
+        self._doubtful.append(call)
 
     def _clear_up(self) -> None:
         """Find out what became of the calls that nobody knows of: their replies are kept where they were done."""
@@ -230,7 +239,7 @@ class Node:
 
     def _recalled(self, old: Call, told: Told) -> None:
         if isinstance(told, Exception):
-            self._doubtful.append(old)
+            self._doubt(old)
         elif told:
             for request, answer in zip(old.requests, told, strict=True):
                 if request.abandoned is not None:

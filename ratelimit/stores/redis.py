@@ -8,12 +8,15 @@ import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
 
 from ratelimit.clock import Clock
+from ratelimit.errors import StoreError
 from ratelimit.stores.base import Answer, Notes, Request, Store
 from ratelimit.stores.lanes import ClusterLane, Lane, ServerLane
 from ratelimit.stores.topology import connect
 
 _VERSION: Final = "#version"
 """The field of a book of notes that tells when it was changed; no name begins with `#`."""
+
+_STRANGE: Final = "the store answered something that was not asked for"
 
 _PAGE: Final = 1000
 """Notes that are read in one call."""
@@ -48,6 +51,12 @@ class RedisStore(Store):
 
     async def notes(self, book: str, seen: int | None) -> Notes | None:
         """Return what is noted in the hash `book`: one small call where nothing has changed, else page by page."""
+        try:
+            return await self._notes(book, seen)
+        except (TypeError, ValueError, AttributeError):
+            raise StoreError(_STRANGE) from None
+
+    async def _notes(self, book: str, seen: int | None) -> Notes | None:
         run = self._lane().run
         told = await run("HGET", book, _VERSION)
         version = int(told) if told is not None and told.isdigit() else 0
@@ -68,7 +77,10 @@ class RedisStore(Store):
 
     async def present(self, book: str, worker: str, seconds: float) -> int:
         """Keep the workers in a sorted set, by when they are forgotten."""
-        return int(await self._lane().run("EVAL", _PRESENT, 1, book, worker, round(seconds * 1000)))
+        told = await self._lane().run("EVAL", _PRESENT, 1, book, worker, round(seconds * 1000))
+        if not isinstance(told, int):
+            raise StoreError(_STRANGE)
+        return told
 
     async def aclose(self) -> None:
         """Wait for the calls under way in this event loop and close its connections."""
