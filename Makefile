@@ -2,6 +2,7 @@
 # make serve   the same server, left running (PORT=8000)
 # make test    all tests, with a real Redis                                make check   lint and types
 # make bench   the benchmarks, against other libraries                      make bench-core   the hot path alone
+# make faults  what happens while Redis fails                               make test-topologies   Cluster, Sentinel, TLS
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve test check format bench bench-core clean
+.PHONY: demo serve test check format bench bench-core faults test-topologies clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,6 +35,12 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.faults
+
+test-topologies: $(VENV)/.dev
+	$(BIN)/python -m pytest -m topologies $(ARGS)
 
 bench-core: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks/test_core.py --benchmark-columns=min,median,rounds --benchmark-sort=name

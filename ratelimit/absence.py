@@ -18,8 +18,14 @@ logger = logging.getLogger("ratelimit")
 _PATIENCE: Final = 5
 """Failures in a row after which requests no longer wait for the store."""
 
-PAUSE: Final = 0.5
+PAUSE: Final = 0.3
 """Seconds between two looks for a store that is away."""
+
+GRACE: Final = 0.4
+"""Seconds from when a worker has found the store until it decides by it again: the others find it meanwhile."""
+
+_STEPS: Final = 8
+"""How often a worker tells the store what it admits in that time."""
 
 _MOST_OWED: Final = 10_000
 """Corrections that are kept while the store is away; beyond that the oldest are given up."""
@@ -38,6 +44,7 @@ class Absence:
         self._store = store
         self.fallback = Fallback(clock)
         self._failures = 0
+        self._returning = False
         self._looking: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,7 +80,8 @@ class Absence:
 
     def watch(self) -> None:
         """Look for the store from this event loop on, until it is back."""
-        if (self._looking is None or self._looking[0].is_closed()) and not self.closed:
+        looking = self._returning or (self._looking is not None and not self._looking[0].is_closed())
+        if not looking and not self.closed:
             loop = asyncio.get_running_loop()
             self._looking = loop, loop.call_later(PAUSE, lambda: self.spawn(self.look()))
 
@@ -116,18 +124,41 @@ class Absence:
 
     def found(self) -> None:
         """Take note that the store is there, and write what was kept for it."""
-        if self._failures:
-            logger.warning("store back: %r; limits are shared again", self._store)
-        self._failures = 0
-        kept, self._owed = [*self.fallback.hand_over(), *self._owed], deque(maxlen=_MOST_OWED)
-        if kept:
-            self.spawn(self._write(kept))
+        if not self.away:
+            self._failures = 0
+            if self._owed or self.fallback.used:
+                self.spawn(self._hand_over())
+        elif not self._returning:
+            self._returning = True
+            self.spawn(self._return())
 
-    async def _write(self, corrections: Sequence[Request]) -> None:
-        for start in range(0, len(corrections), _AT_ONCE):
-            some = corrections[start : start + _AT_ONCE]
+    async def _return(self) -> None:
+        """Go on with this worker's share until the others have found the store too, and tell it what that admits.
+
+        Else the first to come back would be given what the others have admitted, and not said yet.
+        """
+        try:
+            for _ in range(_STEPS if self.fallback.workers > 1 else 0):
+                await self._hand_over()
+                if not self._returning or self.closed:
+                    break
+                await asyncio.sleep(GRACE / _STEPS)
+            if self._returning:
+                self._failures = 0
+                logger.warning("store back: %r; limits are shared again", self._store)
+                await self._hand_over()
+        finally:
+            self._returning = False
+            if self.away:
+                self.watch()
+
+    async def _hand_over(self) -> None:
+        kept, self._owed = [*self.fallback.hand_over(), *self._owed], deque(maxlen=_MOST_OWED)
+        for start in range(0, len(kept), _AT_ONCE):
+            some = kept[start : start + _AT_ONCE]
             for told in await asyncio.gather(*map(self._store.submit, some), return_exceptions=True):
                 if isinstance(told, StoreError):
+                    self._returning = False  # It has gone again; what has set out it finishes itself.
                     self.failed(told)
                 elif isinstance(told, BaseException):
                     raise told

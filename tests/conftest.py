@@ -19,6 +19,14 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.load_profile("default")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_waits() -> Iterator[None]:
+    """Let a worker that finds its store again be back at once: nothing sleeps here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ratelimit.absence.GRACE", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(Path(tmp_path_factory.mktemp("redis")))

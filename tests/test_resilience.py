@@ -68,9 +68,11 @@ async def test_a_store_that_is_back_is_used_at_once(clock: ManualClock) -> None:
     for _ in range(9):
         await guard.decide(CHARGE)
     await guard.absence.look()
+    await guard.absence.drain()
     assert (await guard.decide(CHARGE)).degraded
     store.away = False
     await guard.absence.look()
+    await guard.absence.drain()
     assert [(await guard.decide(CHARGE)).degraded for _ in range(3)] == [False] * 3
     store.away = True
     asked = store.asked

@@ -30,14 +30,14 @@ Redis.
 """
 
 
-def write(results: Sequence[Measured], folder: Path) -> None:
+def write(results: Sequence[Measured], checks: str, folder: Path) -> None:
     """Write `faults.md` and `faults.png` into a folder."""
     rows = "".join(f"| {' | '.join(_cells(each))} |\n" for each in results)
     _draw([each for each in results if each.name in DRAWN], folder / "faults.png")
     page = folder / "faults.md"
     known = page.read_text() if page.exists() else ""
     rest = known.partition("<!-- end -->")[2] or "\n"
-    page.write_text(f"{_HEAD}{rows}\n![Two faults over time](faults.png)\n<!-- end -->{rest}")
+    page.write_text(f"{_HEAD}{rows}\n{checks}\n\n![Two faults over time](faults.png)\n<!-- end -->{rest}")
     print(f"wrote {page.relative_to(folder.parent)}")
 
 

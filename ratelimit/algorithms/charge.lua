@@ -155,5 +155,5 @@ for k, s in pairs(states) do
   end
 end
 -- A batch of nothing finds out whether the server can be written to.
-if changed or size == 0 then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
+if changed or #KEYS == 1 then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
 return told

@@ -26,8 +26,11 @@ class Refused(StoreError):
         # What stops a script is told within the script's own error.
         within = _WITHIN.search(text) if text.startswith("ERR Error running script") else None
         self.code = within[1] if within else text.partition(" ")[0]
+        super().__init__(text)
+
+    def __str__(self) -> str:
         answered = "refused the login:" if self.code in _LOGIN else "answered"
-        super().__init__(f"the store {answered} {text:.100}")
+        return f"the store {answered} {self.text:.100}"
 
 
 class Line(asyncio.Protocol):

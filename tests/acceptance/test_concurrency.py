@@ -324,6 +324,7 @@ async def test_slots_are_owed_to_a_store_that_did_not_answer(clock: ManualClock)
     store.late = False
     assert await held(limiter, store) == 6  # Of the three, one was given back before nobody asked any more.
     await limiter._guard.absence.look()
+    await limiter._guard.absence.drain()
     last = await limiter.check(WHO)
     await limiter._guard.absence.drain()
     assert await held(limiter, store) == 1
