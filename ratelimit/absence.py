@@ -16,7 +16,7 @@ from ratelimit.stores import Answer, Op, Request, Store
 logger = logging.getLogger("ratelimit")
 
 _PATIENCE: Final = 5
-"""Failures in a row after which requests no longer wait for the store."""
+"""Calls in a row that have failed, after which requests no longer wait for the store."""
 
 PAUSE: Final = 0.3
 """Seconds between two looks for a store that is away."""
@@ -45,6 +45,7 @@ class Absence:
         self.fallback = Fallback(clock)
         self._failures = 0
         self._returning = False
+        self._last: BaseException | None = None
         self._looking: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +97,10 @@ class Absence:
             self.found()
 
     def failed(self, error: StoreError) -> None:
-        """Take note of a failure; with enough of them in a row the store is given up."""
+        """Take note of a failure; with enough calls in a row that fail the store is given up."""
+        if error.__cause__ is not None and error.__cause__ is self._last:
+            return  # Of the same call.
+        self._last = error.__cause__
         if not self._failures:
             logger.error("store away: %s %r; limits go by on_store_failure", error, self._store)
         self._failures += 1

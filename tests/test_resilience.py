@@ -38,6 +38,27 @@ async def test_after_five_failures_nobody_asks(clock: ManualClock) -> None:
     assert guard.at_once(CHARGE) is not None
 
 
+async def test_requests_that_failed_together_are_one_failure(clock: ManualClock) -> None:
+    """A call that took many along says no more than a call of one."""
+
+    class Together(Fragile):
+        async def submit(self, request: Request) -> Answer:
+            raise StoreError("away") from CAUSES[0]
+
+    guard = Guard(Together(clock), clock, set())
+    for cause in range(4):
+        CAUSES[:] = [StoreError(str(cause))]
+        for _ in range(20):
+            await guard.decide(CHARGE)
+    assert not guard.absence.away
+    CAUSES[:] = [StoreError("last")]
+    await guard.decide(CHARGE)
+    assert guard.absence.away
+
+
+CAUSES: list[StoreError] = []
+
+
 async def test_the_store_is_looked_for_in_the_background(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again without anybody asking, by one task, until it is there."""
     monkeypatch.setattr("ratelimit.absence.PAUSE", 0)

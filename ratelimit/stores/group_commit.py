@@ -23,8 +23,9 @@ Batch = list[tuple[Request, asyncio.Future[Answer]]]
 MAX_BATCH: Final = 128
 """Requests in one call: bounds how long one call holds the server."""
 
-MAX_CHARGES: Final = 2000
-"""Charges in one call: Lua cannot pass on more keys than some 8,000, and each takes its time."""
+MAX_CHARGES: Final = 160
+"""Charges in one call: where all of them are refused, and each wait is found behind 64 entries, the server is held for
+5 ms (`benchmarks/longest_call.py`)."""
 
 MAX_UNDER_WAY: Final = 2
 """Calls at a time: while the server works on one, this process reads and writes the other."""
@@ -128,8 +129,11 @@ def _fail(batch: Batch, error: Exception) -> None:
         error = StoreError(f"unforeseen: {type(error).__name__}")
     for request, future in batch:
         if not future.done():
-            # Each waiter gets an error of its own: a shared one would collect everybody's traceback.
-            future.set_exception(type(error)(*error.args))
+            # Each waiter gets an error of its own (a shared one would collect everybody's traceback), and its cause
+            # tells who has failed together.
+            own = type(error)(*error.args)
+            own.__cause__ = error
+            future.set_exception(own)
         else:
             _abandon(request, None)
 

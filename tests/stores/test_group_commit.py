@@ -147,6 +147,7 @@ async def test_a_failure_reaches_all_of_the_batch_and_no_more() -> None:
     errors = await asyncio.gather(*first, return_exceptions=True)
     assert [type(error) for error in errors] == [StoreError] * 2
     assert errors[0] is not errors[1]
+    assert errors[0].__cause__ is errors[1].__cause__ is not None
     await turns()
     line.answer()
     assert await asyncio.gather(*later) == [3]
