@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from ratelimit.charge import Charge
 from ratelimit.clock import Clock
-from ratelimit.errors import StoreError
+from ratelimit.errors import StoreError, StorePartlyAway
 from ratelimit.fallback import Fallback
 from ratelimit.stores import Answer, Op, Request, Store
 
@@ -45,6 +45,7 @@ class Absence:
         self.fallback = Fallback(clock)
         self._failures = 0
         self._returning = False
+        self._handed_over = float("-inf")
         self._last: BaseException | None = None
         self._looking: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._owed: deque[Request] = deque(maxlen=_MOST_OWED)
@@ -98,8 +99,8 @@ class Absence:
 
     def failed(self, error: StoreError) -> None:
         """Take note of a failure; with enough calls in a row that fail the store is given up."""
-        if error.__cause__ is not None and error.__cause__ is self._last:
-            return  # Of the same call.
+        if isinstance(error, StorePartlyAway) or (error.__cause__ is not None and error.__cause__ is self._last):
+            return  # What the others keep goes on; or it is of the same call.
         self._last = error.__cause__
         if not self._failures:
             logger.error("store away: %s %r; limits go by on_store_failure", error, self._store)
@@ -130,7 +131,9 @@ class Absence:
         """Take note that the store is there, and write what was kept for it."""
         if not self.away:
             self._failures = 0
-            if self._owed or self.fallback.used:
+            now = asyncio.get_running_loop().time()
+            if (self._owed or self.fallback.used) and not 0 <= now - self._handed_over < PAUSE:
+                self._handed_over = now
                 self.spawn(self._hand_over())
         elif not self._returning:
             self._returning = True
@@ -160,8 +163,11 @@ class Absence:
         kept, self._owed = [*self.fallback.hand_over(), *self._owed], deque(maxlen=_MOST_OWED)
         for start in range(0, len(kept), _AT_ONCE):
             some = kept[start : start + _AT_ONCE]
-            for told in await asyncio.gather(*map(self._store.submit, some), return_exceptions=True):
-                if isinstance(told, StoreError):
+            answers = await asyncio.gather(*map(self._store.submit, some), return_exceptions=True)
+            for request, told in zip(some, answers, strict=True):
+                if isinstance(told, StorePartlyAway):
+                    self.keep(request)
+                elif isinstance(told, StoreError):
                     self._returning = False  # It has gone again; what has set out it finishes itself.
                     self.failed(told)
                 elif isinstance(told, BaseException):

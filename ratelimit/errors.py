@@ -7,6 +7,7 @@ RateLimitError
 ├── LimitExceeded             a slot that was asked for is not free; carries the decision
 └── StoreError                the store did not do its work
     ├── StoreUnavailable      it could not be reached, or hung up
+    │   └── StorePartlyAway   one of its servers is known to be away
     └── StoreTimeout          it did not answer in time
 """
 
@@ -43,6 +44,10 @@ class StoreError(RateLimitError):
 
 class StoreUnavailable(StoreError):
     """Says that the store could not be reached or broke off the conversation."""
+
+
+class StorePartlyAway(StoreUnavailable):
+    """One of several servers is away, and nothing was sent to it; what is kept by the others goes on."""
 
 
 class StoreTimeout(StoreError):

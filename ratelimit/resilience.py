@@ -11,7 +11,7 @@ from ratelimit.ahead import Ahead, Trip
 from ratelimit.charge import Charge
 from ratelimit.clock import Clock
 from ratelimit.decision import Decision
-from ratelimit.errors import StoreError
+from ratelimit.errors import StoreError, StorePartlyAway
 from ratelimit.receipts import Receipt, Sender
 from ratelimit.refusals import Refusals
 from ratelimit.senders import AtOnce, Beside
@@ -153,7 +153,10 @@ class Guard:
         except StoreError as error:
             # Corrections that have set out the store finishes itself; a slot may be given back twice.
             self.absence.failed(error)
-            self.absence.owe(request.charges, request.holder)
+            if isinstance(error, StorePartlyAway):
+                self.absence.keep(request)
+            else:
+                self.absence.owe(request.charges, request.holder)
         else:
             # Whoever asked before this was written may have noted a refusal since.
             self._refusals.forget(request.charges)

@@ -14,12 +14,13 @@ from redis.exceptions import AskError, MovedError, RedisError
 from ratelimit.charge import NEVER, Charge
 from ratelimit.clock import Clock
 from ratelimit.decision import Triple
-from ratelimit.errors import StoreError, StoreUnavailable
+from ratelimit.errors import StoreError, StorePartlyAway, StoreTimeout, StoreUnavailable
 from ratelimit.stores.base import Answer, Op, Request
 from ratelimit.stores.group_commit import GroupCommit, Told
 from ratelimit.stores.line import Refused
 from ratelimit.stores.node import Node, mapped
 from ratelimit.stores.topology import never_again
+from ratelimit.stores.wire import ANY
 
 _PAUSE: Final = 0.005
 """Seconds until a slot that is being moved is asked for again."""
@@ -27,8 +28,8 @@ _PAUSE: Final = 0.005
 _SELDOM: Final = 0.25
 """Seconds at least between two looks at how a Cluster is made up."""
 
-_ANY: Final = "{any}"
-"""What stands for a request without keys."""
+_DOWN: Final = 0.3
+"""Seconds for which nobody asks a node that did not answer."""
 
 
 class Lane:
@@ -75,7 +76,8 @@ class ClusterLane(Lane):
     """A lane to a Cluster: what is in one slot travels together, and all nodes are asked at once.
 
     A request whose keys are in several slots is charged slot by slot, and given back where a later one refuses or
-    fails. Slots that have moved are followed; while one is being moved, it is asked for again until the timeout.
+    fails. Slots that have moved are followed; while one is being moved, it is asked for again until the timeout. Of a
+    node that does not answer, one call in 0.3 s finds out whether it is back; others that need it fail at once.
     """
 
     def __init__(self, client: RedisCluster, clock: Clock | None, timeout: float) -> None:
@@ -86,6 +88,7 @@ class ClusterLane(Lane):
         self._commits: dict[int, GroupCommit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked = float("-inf")
+        self._down: dict[str, float] = {}
 
     async def submit(self, request: Request) -> Answer:
         """Do what is asked in each slot, all or nothing where the operation is."""
@@ -93,7 +96,7 @@ class ClusterLane(Lane):
         for place, charge in enumerate(request.charges):
             parts.setdefault(key_slot(charge.key.encode()), []).append(place)
         if len(parts) <= 1:
-            slot = next(iter(parts), key_slot(_ANY.encode()))
+            slot = next(iter(parts), key_slot(ANY.encode()))
             return await self._commit(slot).submit(request)
         split = [
             (slot, places, request._replace(charges=[request.charges[n] for n in places]))
@@ -163,8 +166,11 @@ class ClusterLane(Lane):
         asking: str | None = None
         try:
             while True:
-                node = await self._node(slot, asking, deadline)
+                name, node = await self._node(slot, asking, deadline)
+                if self._loop.time() < self._down.get(name, 0.0):
+                    raise StorePartlyAway("a node of the Cluster is away")
                 told = await _once(node, requests, deadline, asking=asking is not None)
+                self._note(name, told)
                 if not isinstance(told, Refused) or self._loop.time() + _PAUSE >= deadline:
                     break
                 asking = None
@@ -187,8 +193,14 @@ class ClusterLane(Lane):
             then(StoreError("the call to the store was cut off"))
             raise
 
-    async def _node(self, slot: int, address: str | None, deadline: float) -> Node:
-        """Return the node of a slot, or the one at an address."""
+    def _note(self, name: str, told: Told) -> None:
+        if isinstance(told, (StoreTimeout, StoreUnavailable)):
+            self._down[name] = self._loop.time() + _DOWN
+        else:
+            self._down.pop(name, None)
+
+    async def _node(self, slot: int, address: str | None, deadline: float) -> tuple[str, Node]:
+        """Return the node of a slot, or the one at an address, and its name."""
         async with mapped(deadline - self._loop.time()):
             await self.client.initialize()
             if address is None:
@@ -208,7 +220,7 @@ class ClusterLane(Lane):
                 return found.connection_class(**{**found.connection_kwargs, "retry": never_again()})
 
             node = self._nodes[found.name] = Node(make, self._clock, self._timeout)
-        return node
+        return found.name, node
 
     def _look_around(self) -> None:
         """Ask in the background how the Cluster is made up now."""

@@ -30,6 +30,10 @@ SCRIPT: Final = _script()
 SCRIPT_SHA: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
+ANY: Final = "{any}"
+"""What stands for the keys of a call that has none."""
+
+
 def pack(*arguments: bytes) -> bytes:
     """Return a command as the server reads it (RESP)."""
     return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
@@ -55,7 +59,7 @@ def encode(requests: Sequence[Request], *, now: int | None, ttl_floor: int, name
                 charge.cost,
             )
     head = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in terms], flat, number)
-    kept = beside(next(iter(keys), ""), name)
+    kept = beside(next(iter(keys), ANY), name)
     return [b"%d" % (len(keys) + 1), *[key.encode() for key in keys], kept.encode(), msgpack.packb(head)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from ratelimit import Identity, Limit, Limiter, RateLimitSettings, RedisStore, StoreError
+from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings, RedisStore, StoreError
 from ratelimit.charge import Charge
 from ratelimit.stores import Op, Request, open_store
 from ratelimit.stores.lanes import ClusterLane
@@ -180,6 +180,41 @@ async def test_a_node_that_is_gone_takes_its_slots_alone(cluster: RedisCluster) 
                 break
     assert told.remaining == 8
     await store.aclose()
+
+
+async def test_a_limiter_goes_on_with_the_nodes_that_are_there(cluster: RedisCluster) -> None:
+    """Who is kept by a node that is gone is limited by the worker itself, all others as ever, and it is written later."""
+    settings = RateLimitSettings(
+        quotas=[Quota(name="q", limit=1000, period="month", per="org")], key_prefix=f"rl{fresh_key()[-3:]}"
+    )
+    for server in cluster.servers:
+        cluster.run(server, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+    async with Limiter(settings, RedisStore(cluster.url, timeout=1)) as limiter:
+        lost, people = cluster.servers[1], [Identity(org=f"o{n}") for n in range(30)]
+        assert not any([(await limiter.check(who)).degraded for who in people])
+        lost.stop()
+        for _ in range(3):
+            told = [await limiter.check(who) for who in people]
+            assert all(decision.allowed for decision in told)
+        assert 0 < sum(decision.degraded for decision in told) < 30
+        assert not limiter._guard.absence.away
+        lost.start()
+        async with asyncio.timeout(20):
+            while any([(await limiter.check(Identity(org=f"p{n}"))).degraded for n in range(30)]):
+                await asyncio.sleep(0.05)
+            while limiter._guard.absence._owed or limiter._guard.absence.fallback.used:
+                await limiter.check(Identity(org="p0"))
+                await asyncio.sleep(0.05)
+        await limiter._guard.absence.drain()
+        used = [(await limiter.usage(who))[0].used for who in people]
+        # The server came back with empty data: it counts what was admitted since.
+        assert sorted(set(used)) == [3, 4]
+
+
+async def test_the_store_is_found_by_a_request_for_nothing(store: RedisStore) -> None:
+    """As it is looked for, whichever node has it."""
+    for _ in range(5):
+        assert not (await store.submit(Request((), Op.PEEK))).numbers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""A real master, its replica and three Sentinels on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.redis_server import RedisServer, binary, pause
+
+NAME = "mymaster"
+
+_SETTLED = 2500
+"""Milliseconds without a change after which a failover is over for every Sentinel."""
+
+
+class Watcher(RedisServer):
+    """One Sentinel; it writes into the file that it was started with."""
+
+    def __init__(self, folder: Path, watched: int) -> None:
+        super().__init__(folder)
+        conf = folder / "sentinel.conf"
+        conf.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nloglevel warning\n"
+            f"sentinel monitor {NAME} 127.0.0.1 {watched} 2\n"
+            f"sentinel down-after-milliseconds {NAME} 300\n"
+            f"sentinel failover-timeout {NAME} 2000\n"
+        )
+        self._command = [binary(), str(conf), "--sentinel"]
+
+    def ask(self, *command: Any) -> Any:
+        with self.client() as client:
+            return client.execute_command(*command)
+
+    def clients(self) -> Any:
+        with self.client() as client:
+            return client.client_list()
+
+
+class WatchedMaster:
+    """Two servers, of which one is the master, and three Sentinels that see to it."""
+
+    def __init__(self, folder: Path) -> None:
+        at_once = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
+        one = RedisServer(_made(folder / "one"), *at_once)
+        two = RedisServer(_made(folder / "two"), *at_once, "--replicaof", "127.0.0.1", str(one.port))
+        self.servers = [one, two]
+        self.watchers = [Watcher(_made(folder / f"sentinel{number}"), one.port) for number in range(3)]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.watchers)}/{NAME}"
+
+    def start(self) -> None:
+        try:
+            for server in self.servers:
+                server.start()
+            _wait(lambda: self.info(self.servers[1])["master_link_status"] == "up")
+            for watcher in self.watchers:
+                watcher.start()
+            _wait(self.is_well)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        for server in (*self.watchers, *self.servers):
+            server.stop()
+
+    def info(self, server: RedisServer) -> Any:
+        with server.client() as client:
+            return client.info("replication")
+
+    def master(self) -> RedisServer:
+        """Return the master as the first Sentinel tells."""
+        port = int(self.watchers[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
+        return next(each for each in self.servers if each.port == port)
+
+    def replica(self) -> RedisServer:
+        master = self.master()
+        return next(each for each in self.servers if each is not master)
+
+    def agreed(self) -> bool:
+        """Return whether all Sentinels have been of one mind for some seconds.
+
+        What is started anew before that may be promoted by one that has not heard of the end of a failover, and then
+        there are two masters.
+        """
+        states = [self._state(watcher) for watcher in self.watchers]
+        one_mind = {(state["port"], state["config-epoch"]) for state in states}
+        settled = all(int(state["role-reported-time"]) >= _SETTLED for state in states)
+        return len(one_mind) == 1 and {state["flags"] for state in states} == {"master"} and settled
+
+    def is_well(self) -> bool:
+        """Return whether all Sentinels know each other, one master and a replica that follows it."""
+        known = {(state["num-slaves"], state["num-other-sentinels"]) for state in map(self._state, self.watchers)}
+        if known != {("1", "2")} or not self.agreed():
+            return False
+        info = self.info(self.replica())
+        to = info.get("master_port"), info.get("master_link_status")
+        return info["role"] == "slave" and to == (self.master().port, "up")
+
+    def _state(self, watcher: Watcher) -> dict[str, str]:
+        return {_text(name): _text(value) for name, value in _pairs(watcher.ask("SENTINEL", "MASTERS"))}
+
+    def follows(self, offset: int) -> bool:
+        """Return whether the replica has come so far."""
+        return int(self.info(self.replica())["slave_repl_offset"]) >= offset
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value).lower()
+
+
+def _pairs(told: Any) -> Any:
+    """Read what redis-py makes of `SENTINEL MASTERS`, by its version."""
+    if isinstance(told, dict):
+        return told[NAME].items()
+    (flat,) = told
+    return flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+
+
+def _wait(ready: Any) -> None:
+    for _ in range(2000):
+        if ready():
+            return
+        pause()
+    msg = "the Sentinels did not come up"
+    raise AssertionError(msg)

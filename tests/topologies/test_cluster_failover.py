@@ -1,0 +1,128 @@
+"""A real Cluster whose masters have replicas: one of them dies under load."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from redis.crc import key_slot
+
+from ratelimit import Identity, Limiter, RedisStore
+from ratelimit.stores import Op, Request
+from tests.support.load import Checks, Load, fresh_tag, settings, until
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.topologies
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    made = RedisCluster(tmp_path_factory.mktemp("replicated"), 3, 1)
+    made.start()
+    for server in made.servers:  # Else the servers themselves refuse all slots while one is not served.
+        made.run(server, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+    yield made
+    made.stop()
+
+
+def tags(cluster: RedisCluster) -> dict[RedisServer, str]:
+    """Return a fresh hash tag for each master."""
+    found: dict[RedisServer, str] = {}
+    while len(found) < 3:
+        tag = fresh_tag()
+        found.setdefault(cluster.owner(key_slot(tag.encode())), tag)
+    return found
+
+
+async def test_a_master_that_dies_is_replaced_and_the_others_are_not_disturbed(cluster: RedisCluster) -> None:
+    """Its slots answer again from the promoted replica, nothing is doubled, and no other slot sees a failure."""
+    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+    store = RedisStore(cluster.url, timeout=0.5)
+    loads = {server: Load(store, tag, tasks=3) for server, tag in tags(cluster).items()}
+    lost_server, hit = next(iter(loads.items()))
+    async with AsyncExitStack() as stack:
+        for load in loads.values():
+            await stack.enter_async_context(load.running())
+        for load in loads.values():
+            await load.answered()
+        lost_server.stop()
+        before = set(hit.acknowledged)
+        took = await hit.answered()
+        for load in loads.values():
+            await load.answered()
+    made = await hit.made()
+    lost = [number for number in hit.acknowledged if not made[number]]
+    print(  # noqa: T201 - what a failover costs
+        f"\nCluster: answered again after {took:.1f} s; {len(lost)} of {len(before)} charges that were acknowledged"
+        f" before are lost; {len(hit.errors)} of {hit.sent} failed"
+    )
+    assert before.issuperset(lost)
+    assert set(made) <= {0, 1}
+    assert await hit.total() == sum(made)
+    for load in loads.values():
+        if load is not hit:
+            assert load.errors == []
+            assert await load.made() == [1] * load.sent
+    await store.aclose()
+    lost_server.start()
+    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+
+
+async def test_a_limiter_goes_on_while_a_master_is_gone(cluster: RedisCluster) -> None:
+    """No check raises, decisions are degraded meanwhile, and the limiter finds the promoted replica by itself."""
+    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+    async with Limiter(settings(cluster.url)) as limiter:
+        server, tag = next(iter(tags(cluster).items()))
+        checks = Checks(limiter, Identity(token="t", org=tag))
+        async with checks.running():
+            await checks.shared()
+            server.stop()
+            await checks.degraded()
+            took = await checks.shared()
+        print(f"\nlimiter: shared again after {took:.1f} s")  # noqa: T201 - what a failover costs
+        assert checks.was_away
+        assert not limiter._guard.absence.away
+        assert all(decision.allowed for decision in checks.decisions)
+    server.start()
+    await until(lambda: all(cluster._is_well(each) for each in cluster.servers))
+
+
+@pytest.mark.xfail(strict=True, reason="the key of a request without keys is in another slot each time")
+async def test_looking_for_the_store_is_sent_where_it_belongs(cluster: RedisCluster) -> None:
+    """A request without charges is one call, which no node passes on to another."""
+    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+    store = RedisStore(cluster.url, timeout=5)
+    try:
+        before = passed_on(cluster)
+        for _ in range(20):
+            await store.submit(Request((), Op.PEEK))
+        assert passed_on(cluster) == before
+    finally:
+        await store.aclose()
+
+
+def passed_on(cluster: RedisCluster) -> int:
+    """Return how often the nodes have answered MOVED."""
+    found = [cluster.run(server, "INFO", "errorstats") for server in cluster.servers]
+    return sum(told.get("errorstat_MOVED", {}).get("count", 0) for told in found)
+
+
+@pytest.mark.xfail(strict=True, reason="five failures in one node's slots are taken for an absence of all nodes")
+async def test_a_master_that_is_gone_degrades_its_slots_alone(cluster: RedisCluster) -> None:
+    """Callers whose counters are elsewhere are decided by the store all the while."""
+    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+    async with Limiter(settings(cluster.url)) as limiter:
+        (server, tag), (_, other), _ = tags(cluster).items()
+        hit = Checks(limiter, Identity(token="t", org=tag))
+        spared = Checks(limiter, Identity(token="t", org=other))
+        async with hit.running(), spared.running():
+            await hit.shared()
+            await spared.shared()
+            server.stop()
+            await hit.degraded()
+            await hit.shared()
+        share = sum(decision.degraded for decision in spared.decisions) / len(spared.decisions)
+        print(f"\n{share:.0%} of the decisions on other nodes are degraded")  # noqa: T201
+    server.start()
+    await until(lambda: all(cluster._is_well(each) for each in cluster.servers))
+    assert not any(decision.degraded for decision in spared.decisions)
