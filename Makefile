@@ -2,7 +2,8 @@
 # make serve   the same server, left running (PORT=8000)
 # make test    all tests, with a real Redis                                make check   lint and types
 # make bench   the benchmarks, against other libraries                      make bench-core   the hot path alone
-# make faults  what happens while Redis fails                               make test-topologies   Cluster, Sentinel, TLS
+# make faults  what happens while Redis fails                               make test-topologies   Sentinel, TLS, …
+# make fuzz    100,000 odd inputs
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve test check format bench bench-core faults test-topologies clean
+.PHONY: demo serve test check format bench bench-core faults fuzz test-topologies clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -41,6 +42,9 @@ faults: $(VENV)/.dev
 
 test-topologies: $(VENV)/.dev
 	$(BIN)/python -m pytest -m topologies $(ARGS)
+
+fuzz: $(VENV)/.dev
+	FUZZ=$(or $(FUZZ),3500) $(BIN)/python -m pytest tests/fuzz
 
 bench-core: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks/test_core.py --benchmark-columns=min,median,rounds --benchmark-sort=name

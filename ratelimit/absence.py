@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
-from ratelimit.charge import Charge
+from ratelimit.charge import Charge, Terms
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError, StorePartlyAway
 from ratelimit.fallback import Fallback
@@ -24,6 +24,9 @@ PAUSE: Final = 0.3
 GRACE: Final = 0.4
 """Seconds from when a worker has found the store until it decides by it again: the others find it meanwhile."""
 
+_TRIES: Final = 3
+"""How often it is tried to write what is kept when this is closed."""
+
 _STEPS: Final = 8
 """How often a worker tells the store what it admits in that time."""
 
@@ -34,14 +37,19 @@ _AT_ONCE: Final = 1000
 """Corrections that are sent together when it is back."""
 
 
+_PROBE: Final = Terms(kind="limit", policy="#look", scope="global", limit=10**9, window=1)
+"""What is charged to find out whether the store can be written to."""
+
+
 class Absence:
     """Counts failures in a row, looks for the store in the background, and keeps what it has to hear of.
 
     Each change between away and back is one line in the log.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, prefix: str) -> None:
         self._store = store
+        self._probe = Charge(_PROBE, f"{prefix}:{{any}}:#look:1:*")
         self.fallback = Fallback(clock)
         self._failures = 0
         self._returning = False
@@ -88,10 +96,10 @@ class Absence:
             self._looking = loop, loop.call_later(PAUSE, lambda: self.spawn(self.look()))
 
     async def look(self) -> None:
-        """Ask the store for nothing, to see whether it is back."""
+        """Charge a counter of nobody's, to see whether the store is back and can be written to."""
         self._looking = None
         try:
-            await self._store.submit(Request((), Op.PEEK))
+            await self._store.submit(Request([self._probe], Op.CHARGE))
         except StoreError:
             self.watch()
         else:
@@ -130,9 +138,12 @@ class Absence:
     def found(self) -> None:
         """Take note that the store is there, and write what was kept for it."""
         if not self.away:
+            if self._failures:
+                logger.warning("store back: %r; limits are shared again", self._store)
             self._failures = 0
             now = asyncio.get_running_loop().time()
-            if (self._owed or self.fallback.used) and not 0 <= now - self._handed_over < PAUSE:
+            lately = 0 <= now - self._handed_over < PAUSE and not self.closed
+            if (self._owed or self.fallback.used) and not lately:
                 self._handed_over = now
                 self.spawn(self._hand_over())
         elif not self._returning:
@@ -180,11 +191,14 @@ class Absence:
             self._looking[1].cancel()
             self._looking = None
         self._closed.add(loop)
-        await self.drain()
-        if self._owed or self.fallback.used:
+        for _ in range(_TRIES):
+            settled = await self._store.settle()
+            await self.drain()
+            if settled and not self._owed and not self.fallback.used:
+                return
             await self.look()
             await self.drain()
-        if self._owed or self.fallback.used:
+        if self._owed or self.fallback.used or not await self._store.settle():
             logger.error("closed while the store is away: what was charged and corrected meanwhile is not written")
 
 

@@ -131,8 +131,10 @@ class Fallback:
 
     def _seed(self, charge: Charge, own: Charge) -> None:
         """Count what the store said was used of a key, this worker's share of it, at the moment in which it did."""
+        if charge.key not in self._told:
+            return  # There is nothing to count, and so nothing to remember: callers may make up keys.
         self._seeded.add(charge.key)
-        used, now = self._told.get(charge.key, (0, 0))
+        used, now = self._told[charge.key]
         over = charge.terms.kind == "limit" and now // 1000 < self._clock() // 1000 - charge.terms.span
         if used > 0 and not over and charge.terms.kind != "concurrency":
             # What was decided here in an earlier outage counts until its window or period is over.

@@ -32,7 +32,7 @@ class Keys:
 
     def __init__(self, *, prefix: str = "rl", secret: str | None = None) -> None:
         self.prefix = escape(prefix)
-        self._secret = blake2b(secret.encode(), digest_size=32).digest() if secret else b""
+        self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
 
     def hashed(self, token: object) -> str:
         """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""

@@ -14,6 +14,7 @@ from ratelimit.clock import Clock, system_clock
 from ratelimit.decision import Decision
 from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken, StoreError
 from ratelimit.identity import Identity
+from ratelimit.keys import escape
 from ratelimit.overrides import Overrides
 from ratelimit.periods import Period
 from ratelimit.plan import UNKNOWN, Plan
@@ -62,7 +63,8 @@ class Limiter:
         self.clock: Clock = clock or system_clock
         if store is None:
             store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
-        self._guard = Guard(store, self.clock, self.plan.countable, ahead=any(limit.lease for limit in settings.limits))
+        ahead = any(limit.lease for limit in settings.limits)
+        self._guard = Guard(store, self.clock, self.plan.countable, ahead=ahead, prefix=escape(settings.key_prefix))
         self._store, self._worker = store, secrets.token_hex(6)
         self.overrides = Overrides(self.plan, store, self.clock, beside=self._greet)
 

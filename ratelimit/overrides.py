@@ -204,7 +204,7 @@ def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
     for name, value in values.items():
         try:
             entry: Any = msgpack.unpackb(value)
-            rate = Rate(*entry["rate"]) if isinstance(entry["rate"], list) else int(entry["rate"])
+            rate = Rate(*entry["rate"]) if isinstance(entry["rate"], list) else Rate(int(entry["rate"]), 1).limit
             until = None if entry["until"] is None else datetime.fromtimestamp(entry["until"] / 1_000_000, UTC)
             key = {str(dimension): str(told) for dimension, told in entry["key"].items()}
             yield name, Override(policy=str(entry["policy"]), key=key, rate=rate, until=until)

@@ -65,11 +65,13 @@ class Rate:
 
 def _integer(digits: str) -> int:
     # Longer digit strings are out of every range anyway, and int() refuses to read those above 4,300 digits.
-    return int(digits[:20]) if len(digits) > 20 else int(digits)
+    return int(digits.lstrip("0")[:20] or "0")
 
 
 def _check(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidRate(f"{name}: {value!r} is not an integer")
     if not low <= value <= high:
-        raise InvalidRate(f"{name}: must be between {low} and {high}, got {value}")
+        # str() refuses to write out more than 4,300 digits.
+        shown = value if abs(value) < 10**30 else "a number of more than 30 digits"
+        raise InvalidRate(f"{name}: must be between {low} and {high}, got {shown}")

@@ -33,14 +33,17 @@ class Guard:
     corrected, is kept and written once when it is back. What the store has refused is remembered for up to a second
     and not asked again.
 
-    `countable` are the policies and units that may be settled. With `ahead`, units of hot keys are taken ahead.
+    `countable` are the policies and units that may be settled. With `ahead`, units of hot keys are taken ahead. `prefix`
+    begins all keys.
     """
 
-    def __init__(self, store: Store, clock: Clock, countable: set[str], *, ahead: bool = False) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, countable: set[str], *, ahead: bool = False, prefix: str = "rl"
+    ) -> None:
         self._store = store
         self._clock = clock
         self.countable = countable
-        self.absence = Absence(store, clock)
+        self.absence = Absence(store, clock, prefix)
         self._sender: Sender = AtOnce(store, self) if isinstance(store, MemoryStore) else self
         self._near = store if type(store) is MemoryStore else None
         # A store in this process answers as fast as any memory of what it said.

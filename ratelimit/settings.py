@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -62,7 +63,10 @@ def _distinct(values: Sequence[str]) -> tuple[str, ...]:
 
 def _check_address(value: str) -> None:
     """Raise `ValueError` where a port or the number of a database is none."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # Its message may repeat login and host.
+        raise ValueError("the host is none") from None
     try:
         for server in parts.netloc.rpartition("@")[2].split(","):
             _ = urlsplit(f"//{server}").port
@@ -82,13 +86,27 @@ else:
     Secret = SecretStr
 
 
-class _Address(str):
-    """The address of a store, which may hold a password: not shown by `repr`, and so by no error."""
+class _Hidden(str):
+    """A text that may be or hold a secret: not shown by `repr`, and so by no error."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"'{self.partition('://')[0]}://…'"
+        scheme = self.partition("://")[0]
+        return f"'{scheme}://…'" if scheme in STORE_SCHEMES else "'…'"
+
+
+class _Opaque:
+    """Stands for a value of a wrong type that may hold a secret."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Hidden(value)
+    return value if value is None or isinstance(value, SecretStr) else _Opaque()
 
 
 def _not_masked(value: SecretStr) -> SecretStr:
@@ -107,6 +125,8 @@ class RateLimitSettings(Checked):
     `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value raises
     `pydantic.ValidationError` here, with the field's path.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     store: str = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
@@ -137,11 +157,15 @@ class RateLimitSettings(Checked):
 
     @model_validator(mode="before")
     @classmethod
-    def _hide_address(cls, data: Any) -> Any:
-        # An error shows the input that it is about, here or in the settings that these are nested in.
-        if isinstance(data, Mapping) and isinstance(data.get("store"), str):
-            return {**data, "store": _Address(data["store"])}
-        return data
+    def _hide_secrets(cls, data: Any) -> Any:
+        # An error shows the input that it is about, here or in the settings that these are nested in; and what stands
+        # under a misspelled name may be a secret as well.
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, Mapping):
+            return _Opaque()
+        shown = cls.model_fields.keys() - {"store", "hash_key"}
+        return {name: value if name in shown else _hidden(value) for name, value in data.items()}
 
     @field_validator("limits", "quotas", "concurrency", mode="before")
     @classmethod
@@ -197,7 +221,7 @@ class RateLimitSettings(Checked):
         """
         try:
             data = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
         table = data.get("ratelimit", data)
         if not isinstance(table, dict):

@@ -154,6 +154,5 @@ for k, s in pairs(states) do
     changed = true
   end
 end
--- A batch of nothing finds out whether the server can be written to.
-if changed or #KEYS == 1 then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
+if changed then redis.call('SET', KEYS[#KEYS], told, 'PX', KEPT) end
 return told

@@ -24,7 +24,9 @@ end
 local function look(s, _, now)
   if s.held then return end
   local held = redis.pcall('ZCOUNT', s.key, '(' .. text(now), '+inf')
-  if type(held) ~= 'number' then  -- Something else that MGET does not see.
+  if type(held) ~= 'number' then
+    -- Something else is there, which MGET does not see; any other error is one.
+    if not string.find(held.err, 'WRONGTYPE', 1, true) then error(held.err) end
     redis.call('DEL', s.key)
     held = 0
   end

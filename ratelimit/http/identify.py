@@ -51,11 +51,12 @@ class ClientAddress:
 
     def __call__(self, connection: HTTPConnection) -> str | None:
         """Return the client's address as text."""
-        if connection.client is None:
+        host = next(iter(connection.scope.get("client") or ()), None)
+        if not isinstance(host, str):
             return None
-        peer = self._read(connection.client.host)
+        peer = self._read(host)
         if peer is None:
-            return connection.client.host or None
+            return host or None
         return self._name(self._behind(peer, connection) if self._trusts(peer) else peer)
 
     def _behind(self, peer: _Address, connection: HTTPConnection) -> _Address:

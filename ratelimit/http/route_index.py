@@ -82,7 +82,10 @@ class Index:
     def _match(self, scope: Scope, method: str) -> Endpoint | None:
         partial: Endpoint | None = None
         for node in self._tree.candidates(route_path(scope)):
-            match, child = node.matcher.matches(scope)
+            try:
+                match, child = node.matcher.matches(scope)
+            except Exception:  # noqa: BLE001 - a convertor that fails here fails in the app too, which answers for it
+                match, child = Match.FULL, {}
             if match is Match.NONE:
                 continue
             if isinstance(node, _Branch):

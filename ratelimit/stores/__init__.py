@@ -22,4 +22,5 @@ def open_store(url: str, *, clock: Clock | None = None, timeout: float = 0.1) ->
         return MemoryStore(clock=clock)
     if scheme in SCHEMES:
         return RedisStore(url, clock=clock, timeout=timeout)
-    raise ConfigurationError(f"store: {scheme!r} is not one of memory, {', '.join(SCHEMES)}")
+    # The address itself may hold a password and is not repeated.
+    raise ConfigurationError(f"store: the address begins with none of memory, {', '.join(SCHEMES)}")

@@ -94,6 +94,10 @@ class Store(ABC):
         del book, worker, seconds
         return 1
 
+    async def settle(self) -> bool:
+        """Find out what became of calls that nobody knows of, and say whether none is left; before closing."""
+        return True
+
     @abstractmethod
     async def aclose(self) -> None:
         """Give back what the store holds open; it is not used afterwards. May be called twice."""

@@ -18,7 +18,8 @@ from ratelimit.errors import StoreError, StorePartlyAway, StoreTimeout, StoreUna
 from ratelimit.stores.base import Answer, Op, Request
 from ratelimit.stores.group_commit import GroupCommit, Told
 from ratelimit.stores.line import Refused
-from ratelimit.stores.node import Node, mapped
+from ratelimit.stores.mapped import mapped
+from ratelimit.stores.node import ELSEWHERE_NOW, Node
 from ratelimit.stores.topology import never_again
 from ratelimit.stores.wire import ANY
 
@@ -48,6 +49,10 @@ class Lane:
         async with mapped(self._timeout):
             return await self.client.execute_command(*command)
 
+    async def settle(self) -> bool:
+        """Find out what became of the calls that nobody knows of, and say whether none is left."""
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         """Wait for the calls under way and close the connections."""
         await self.client.aclose()
@@ -65,11 +70,18 @@ class ServerLane(Lane):
         """Do what is asked, together with whatever else waits."""
         return await self._commit.submit(request)
 
+    async def settle(self) -> bool:
+        """Find out what became of the calls that nobody knows of."""
+        return await self.node.settle()
+
     async def aclose(self) -> None:
         """Wait for the calls under way and close the connections."""
         await self._commit.aclose()
         await self.node.aclose()
         await super().aclose()
+        sentinels = getattr(self.client.connection_pool, "sentinel_manager", None)
+        for sentinel in sentinels.sentinels if sentinels is not None else ():
+            await sentinel.aclose()
 
 
 class ClusterLane(Lane):
@@ -107,6 +119,10 @@ class ClusterLane(Lane):
         else:
             answers = await asyncio.gather(*(self._commit(slot).submit(part) for slot, _, part in split))
         return _joined(answers, [places for _, places, _ in split])
+
+    async def settle(self) -> bool:
+        """Find out what became of the calls that nobody knows of."""
+        return all([await node.settle() for node in list(self._nodes.values())])
 
     async def aclose(self) -> None:
         """Wait for the calls under way and close the connections."""
@@ -163,35 +179,39 @@ class ClusterLane(Lane):
     async def _route(
         self, slot: int, requests: Sequence[Request], then: Callable[[Told], None], deadline: float
     ) -> None:
-        asking: str | None = None
         try:
-            while True:
-                name, node = await self._node(slot, asking, deadline)
-                if self._loop.time() < self._down.get(name, 0.0):
-                    raise StorePartlyAway("a node of the Cluster is away")
-                told = await _once(node, requests, deadline, asking=asking is not None)
-                self._note(name, told)
-                if not isinstance(told, Refused) or self._loop.time() + _PAUSE >= deadline:
-                    break
-                asking = None
-                if told.code == "MOVED":
-                    await self.client.nodes_manager.move_slot(MovedError(told.text.partition(" ")[2]))
-                    self._look_around()
-                elif told.code == "ASK":
-                    asking = told.text.rpartition(" ")[2]
-                elif told.code in ("TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN"):
-                    self._look_around()
-                    await asyncio.sleep(_PAUSE)
-                else:
-                    break
+            told = await self._asked(slot, requests, deadline)
             if isinstance(told, Exception) and not isinstance(told, Refused):
                 self._look_around()
+            elif isinstance(told, Refused) and told.code in ELSEWHERE_NOW:
+                told = StorePartlyAway(str(told))  # Nothing was done.
             then(told)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             then(error)
         except BaseException:
             then(StoreError("the call to the store was cut off"))
             raise
+
+    async def _asked(self, slot: int, requests: Sequence[Request], deadline: float) -> Told:
+        """Ask the node of a slot, and those that it names instead."""
+        asking: str | None = None
+        while True:
+            name, node = await self._node(slot, asking, deadline)
+            if self._loop.time() < self._down.get(name, 0.0):
+                return StorePartlyAway("a node of the Cluster is away")
+            told = await _once(node, requests, deadline, asking=asking is not None)
+            self._note(name, told)
+            if not isinstance(told, Refused) or self._loop.time() + _PAUSE >= deadline:
+                return told
+            asking = told.text.rpartition(" ")[2] if told.code == "ASK" else None
+            if told.code == "MOVED":
+                await self.client.nodes_manager.move_slot(MovedError(told.text.partition(" ")[2]))
+                self._look_around()
+            elif told.code in ("TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN"):
+                self._look_around()
+                await asyncio.sleep(_PAUSE)
+            elif asking is None:
+                return told
 
     def _note(self, name: str, told: Told) -> None:
         if isinstance(told, (StoreTimeout, StoreUnavailable)):

@@ -15,6 +15,9 @@ Then = Callable[[bytes | StoreError], None]
 
 _LOGIN: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 _END: Final = b"\r\n"
+_LONGEST: Final = 16
+"""Characters of the sign and the length of a string: no reply is as long as fifteen digits say."""
+_PLACE: Final = re.compile(r"@?user_script: ?\d+: ")
 _WITHIN: Final = re.compile(r": -([A-Z]+) ")
 
 
@@ -30,7 +33,8 @@ class Refused(StoreError):
 
     def __str__(self) -> str:
         answered = "refused the login:" if self.code in _LOGIN else "answered"
-        return f"the store {answered} {self.text:.100}"
+        # What a script says begins with where it says it.
+        return f"the store {answered} {_PLACE.split(self.text)[-1]:.100}"
 
 
 class Line(asyncio.Protocol):
@@ -95,7 +99,7 @@ class Line(asyncio.Protocol):
         heard = self._heard + data if self._heard else data
         while (end := heard.find(_END)) >= 0:
             kind, size = heard[:1], 0
-            if kind == b"$" and heard[1:end].isdigit():
+            if kind == b"$" and heard[1:end].isdigit() and end <= _LONGEST:
                 size = int(heard[1:end])
                 if len(heard) < end + size + 4:
                     break

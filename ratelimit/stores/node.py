@@ -4,22 +4,20 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.clock import Clock, system_clock
-from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.errors import StoreError
 from ratelimit.stores.base import Op, Request
 from ratelimit.stores.group_commit import GroupCommit, Told
 from ratelimit.stores.line import Line, Refused
+from ratelimit.stores.mapped import mapped
 from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA, decode, encode, pack
 
 logger = logging.getLogger("ratelimit")
@@ -32,6 +30,12 @@ _MOST_DOUBTFUL: Final = 1000
 
 _ELSEWHERE: Final = ("READONLY", "MASTERDOWN")
 """What a server answers that is not the master any more, before it has done anything."""
+
+ELSEWHERE_NOW: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+"""What a node of a Cluster answers that is not the one to ask, or not now."""
+
+_PAUSE: Final = 0.3
+"""Seconds at least between two times that it is asked what became of calls."""
 
 _CORRECTIONS: Final = (Op.ADJUST, Op.RENEW)
 """What nobody waits for, and is done in any case; who asks for anything else goes on without it."""
@@ -81,6 +85,8 @@ class Node:
         self._spare: Line | None = None
         self._name, self._numbers = secrets.token_hex(6), count()
         self._doubtful: deque[Call] = deque(maxlen=_MOST_DOUBTFUL)
+        self._cleared = float("-inf")
+        self._asking = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._commit = GroupCommit(self.send)
 
@@ -109,8 +115,18 @@ class Node:
         )
         self._start(call, deadline)
 
+    async def settle(self) -> bool:
+        """Ask what became of the calls that nobody knows of, and say whether none is left."""
+        if self._doubtful:
+            self._clear_up()
+        ends = self._loop.time() + 2 * self._timeout
+        while (self._asking or self._tasks) and self._loop.time() < ends:  # noqa: ASYNC110 - as long as calls take
+            await asyncio.sleep(0.001)
+        return not self._doubtful
+
     async def aclose(self) -> None:
         """Wait for the calls under way and hang up."""
+        await self._commit.aclose()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -217,8 +233,10 @@ class Node:
         if call.timer is not None:
             call.timer.cancel()
         if not isinstance(told, Exception):
-            if self._doubtful:
+            if self._doubtful and not call.recall and self._loop.time() - self._cleared >= _PAUSE:
                 self._clear_up()
+        elif isinstance(told, Refused) and told.code in ELSEWHERE_NOW:
+            pass  # It was not done, and whoever knows the other nodes goes on with it.
         elif not call.recall and (call.sent or any(request.op in _CORRECTIONS for request in call.requests)):
             # Also where the server has refused: that may have been the answer to something else.
             self._doubt(call)
@@ -232,12 +250,15 @@ class Node:
     def _clear_up(self) -> None:
         """Find out what became of the calls that nobody knows of: their replies are kept where they were done."""
         doubtful, self._doubtful = self._doubtful, deque(maxlen=_MOST_DOUBTFUL)
+        self._cleared = self._loop.time()
+        self._asking += len(doubtful)
         for old in doubtful:
             call = Call(old.requests, partial(self._recalled, old), old.now)
             call.arguments, call.number, call.recall = [*old.arguments, b"recall"], old.number, True
             self._start(call)
 
     def _recalled(self, old: Call, told: Told) -> None:
+        self._asking -= 1
         if isinstance(told, Exception):
             self._doubt(old)
         elif told:
@@ -266,19 +287,3 @@ def _answers(reply: bytes, call: Call) -> Told:
         return list(decode(reply, call.requests, system_clock() if call.now is None else call.now, call.number))
     except Exception as error:  # noqa: BLE001 - told to who waits
         return error
-
-
-@asynccontextmanager
-async def mapped(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - it is what the block may take
-    """Raise our own errors for whatever goes wrong within, and `StoreTimeout` after `timeout` seconds."""
-    try:
-        async with asyncio.timeout(timeout):
-            yield
-    except (RedisTimeoutError, TimeoutError):
-        raise StoreTimeout("the store did not answer in time") from None
-    except (AuthenticationError, AuthorizationError) as error:
-        raise StoreError(f"the store refused the login: {error!s:.100}") from None
-    except (RedisConnectionError, OSError) as error:
-        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
-    except RedisError as error:
-        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None

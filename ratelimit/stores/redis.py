@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Final
-from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
@@ -41,9 +40,10 @@ class RedisStore(Store):
         self._client()  # Fails here for a URL that redis-py cannot read.
 
     def __repr__(self) -> str:
-        parts = urlsplit(self._url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"<RedisStore {parts.scheme}://{host}{parts.path}>"
+        scheme, _, rest = self._url.partition("://")
+        # What stands after the last "@" is no part of a login, even of a password that was not encoded.
+        shown = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        return f"<RedisStore {scheme}://{shown}>"
 
     async def submit(self, request: Request) -> Answer:
         """Do what is asked with the charges of one request, in one call together with whatever else waits."""
@@ -81,6 +81,11 @@ class RedisStore(Store):
         if not isinstance(told, int):
             raise StoreError(_STRANGE)
         return told
+
+    async def settle(self) -> bool:
+        """Find out what became of calls that nobody knows of."""
+        lane = self._lanes.get(asyncio.get_running_loop())
+        return lane is None or await lane.settle()
 
     async def aclose(self) -> None:
         """Wait for the calls under way in this event loop and close its connections."""

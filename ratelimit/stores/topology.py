@@ -8,7 +8,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from ratelimit.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ def connect(url: str, *, timeout: float, max_connections: int) -> "redis.asyncio
         make()
     except _AddressError as error:
         raise ConfigurationError(f"store: {error}") from None
-    except (ValueError, TypeError, AttributeError, RedisError) as error:
+    except (ValueError, TypeError, AttributeError, RedisError, RedisClusterException) as error:
         # redis-py's own message may repeat the URL, and with it the password.
         raise ConfigurationError(f"store: redis-py cannot use this URL ({type(error).__name__})") from None
     return client

@@ -14,6 +14,7 @@ from ratelimit.stores.base import Answer, Op, Request
 _KINDS: Final = {"limit": (1, "sliding_window"), "quota": (2, "quota"), "concurrency": (3, "concurrency")}
 """How each kind of policy is called in a script call, and the file that knows it."""
 
+_ALL_INT: Final = frozenset({int}).issuperset
 _PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
 
 
@@ -94,6 +95,6 @@ def decode(reply: object, requests: Sequence[Request], now: int, number: int) ->
 
 def _unpack(reply: object, expected: int) -> list[int]:
     numbers = msgpack.unpackb(reply) if isinstance(reply, bytes) else None
-    if not isinstance(numbers, list) or len(numbers) != expected:
+    if not isinstance(numbers, list) or len(numbers) != expected or not _ALL_INT(map(type, numbers)):
         raise StoreError("the store's reply does not fit what was asked: is something else writing to it?")
     return numbers

@@ -136,7 +136,6 @@ def test_what_is_kept_for_a_store_that_is_away(few: int, shared: Any, caplog: py
     assert len(fallback.hand_over()) <= few
 
 
-@pytest.mark.xfail(strict=True, reason="_seeded holds every key that was asked for since the store went away")
 def test_keys_that_were_begun_while_the_store_is_away(few: int) -> None:
     """An outage of hours is no reason to remember every caller that came in it."""
     fallback, shared = Fallback(ManualClock()), terms(5)

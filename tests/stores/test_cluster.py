@@ -200,7 +200,7 @@ async def test_a_limiter_goes_on_with_the_nodes_that_are_there(cluster: RedisClu
         assert not limiter._guard.absence.away
         lost.start()
         async with asyncio.timeout(20):
-            while any([(await limiter.check(Identity(org=f"p{n}"))).degraded for n in range(30)]):
+            while any([(await limiter.check(Identity(org=f"p{n}"))).degraded for n in range(30)]):  # noqa: ASYNC110 - a real server
                 await asyncio.sleep(0.05)
             while limiter._guard.absence._owed or limiter._guard.absence.fallback.used:
                 await limiter.check(Identity(org="p0"))

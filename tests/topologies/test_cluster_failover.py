@@ -87,7 +87,6 @@ async def test_a_limiter_goes_on_while_a_master_is_gone(cluster: RedisCluster) -
     await until(lambda: all(cluster._is_well(each) for each in cluster.servers))
 
 
-@pytest.mark.xfail(strict=True, reason="the key of a request without keys is in another slot each time")
 async def test_looking_for_the_store_is_sent_where_it_belongs(cluster: RedisCluster) -> None:
     """A request without charges is one call, which no node passes on to another."""
     await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
@@ -107,7 +106,6 @@ def passed_on(cluster: RedisCluster) -> int:
     return sum(told.get("errorstat_MOVED", {}).get("count", 0) for told in found)
 
 
-@pytest.mark.xfail(strict=True, reason="five failures in one node's slots are taken for an absence of all nodes")
 async def test_a_master_that_is_gone_degrades_its_slots_alone(cluster: RedisCluster) -> None:
     """Callers whose counters are elsewhere are decided by the store all the while."""
     await until(lambda: all(cluster._is_well(server) for server in cluster.servers))

@@ -102,9 +102,6 @@ async def test_the_least_rights_that_count(server: RedisServer) -> None:
     assert needless == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="that ZCOUNT may not be used is taken for a foreign value, and slots are deleted"
-)
 async def test_a_right_that_is_missing_frees_no_slots(server: RedisServer) -> None:
     """Without `+zcount` a call fails, and what others hold is still there."""
     runs = [Charge(slots(1), "rl:{acl}:slots")]
@@ -164,7 +161,6 @@ async def test_a_login_that_is_refused_repeats_no_password(server: RedisServer, 
     await store.aclose()
 
 
-@pytest.mark.xfail(strict=True, reason="looking for the store uses a key outside of `rl:`, which such a user may not")
 async def test_a_limiter_with_the_least_rights_finds_the_server_again(server: RedisServer) -> None:
     """As every other."""
     url, who = allow(server, *COUNTING, *SHARING), Identity(token="t", org="o")

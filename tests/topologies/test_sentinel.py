@@ -120,7 +120,6 @@ async def test_a_limiter_goes_on_while_the_master_is_gone(watched: WatchedMaster
         assert all(decision.allowed for decision in checks.decisions)
 
 
-@pytest.mark.xfail(strict=True, reason="the connections to the Sentinels stay open")
 async def test_a_store_that_is_closed_leaves_nothing_open(watched: WatchedMaster) -> None:
     """Neither at the master nor at a Sentinel."""
     store, before = RedisStore(watched.url, timeout=5), clients(watched)

@@ -166,7 +166,6 @@ async def test_a_server_that_hangs_is_left_after_the_timeout(server: RedisServer
     assert set(made) <= {0, 1}
 
 
-@pytest.mark.xfail(strict=True, reason="the text is put together anew for each who waits, from what was put together")
 async def test_an_error_says_once_that_the_store_answered(server: RedisServer, store: RedisStore) -> None:
     """However many waited for the call."""
     with server.client() as client:
@@ -176,7 +175,6 @@ async def test_an_error_says_once_that_the_store_answered(server: RedisServer, s
     assert len(re.findall("the store", str(error.value))) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="only the first 100 characters are told, which are the name of the script")
 async def test_an_error_within_the_script_says_what_it_was(server: RedisServer, store: RedisStore) -> None:
     """That it is full, read-only, or may not do something, is the part that somebody has to read."""
     with server.client() as client:
@@ -185,7 +183,6 @@ async def test_an_error_within_the_script_says_what_it_was(server: RedisServer, 
         await store.charge([Charge(terms(9), fresh_key())])
 
 
-@pytest.mark.xfail(strict=True, reason="looking for the store reads, which a full server still does")
 async def test_a_limiter_stays_away_from_a_full_server(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """One line when it is full and one when there is room, and no request waits for it between."""
     async with Limiter(settings(server.url)) as limiter:
