@@ -69,6 +69,11 @@ class View:
         return self.state.holders.get(holder, 0) > self.now and self.charge(1, holder)
 
     @property
+    def empty(self) -> bool:
+        """Whether the state means the same as none, also to a clock that is set back."""
+        return not self.state.holders
+
+    @property
     def taken(self) -> int:
         """How many slots are held."""
         return self.held

@@ -71,6 +71,11 @@ class View:
         return self._write()
 
     @property
+    def empty(self) -> bool:
+        """Whether the state means the same as none."""
+        return not self.used and not self.before
+
+    @property
     def taken(self) -> int:
         """How many units may be given back."""
         return self.used

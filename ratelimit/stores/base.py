@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ratelimit.charge import Charge
 from ratelimit.decision import ServiceLimit, Triple, service_limits
@@ -27,6 +27,10 @@ class Op(IntEnum):
     """Take the costs, below zero, off what is there now; none of them where one exceeds what was taken."""
     RENEW = 6
     """Let the holder's leases begin anew."""
+
+
+CORRECTIONS: Final = (Op.ADJUST, Op.RENEW)
+"""What nobody waits for, and is done in any case; who asks for anything else goes on without it."""
 
 
 class Request(NamedTuple):

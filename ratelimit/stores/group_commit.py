@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from ratelimit.errors import RateLimitError, StoreError, StoreTimeout, StoreUnavailable
-from ratelimit.stores.base import Answer, Request
+from ratelimit.stores.base import CORRECTIONS, Answer, Request
 
 logger = logging.getLogger("ratelimit")
 
@@ -107,9 +107,10 @@ class GroupCommit:
         if isinstance(told, Exception):
             _fail(batch, told)
             if isinstance(told, (StoreTimeout, StoreUnavailable)):
-                # Those who have waited behind it would wait as long again.
+                # Those who have waited behind it would wait as long again; corrections are done in any case.
                 waiting, self._waiting = self._waiting, deque()
-                _fail(list(waiting), told)
+                self._waiting += [each for each in waiting if each[0].op in CORRECTIONS]
+                _fail([each for each in waiting if each[0].op not in CORRECTIONS], told)
         else:
             for (request, future), answer in zip(batch, told, strict=True):
                 if not future.done():

@@ -130,7 +130,7 @@ class MemoryStore(Store):
 
     def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
         """Keep the state that was changed, and note when it expires if that is `later` than before."""
-        if not view.taken and charge.terms.kind != "limit" and not view.usage()[2]:
+        if charge.terms.kind != "limit" and view.empty:
             # Empty levels and slots mean the same as none.
             self._states.pop(charge.key, None)
             self._expiries.drop(charge.key)

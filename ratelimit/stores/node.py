@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from ratelimit.clock import Clock, system_clock
 from ratelimit.errors import StoreError
-from ratelimit.stores.base import Op, Request
+from ratelimit.stores.base import CORRECTIONS, Request
 from ratelimit.stores.group_commit import GroupCommit, Told
 from ratelimit.stores.line import Line, Refused
 from ratelimit.stores.mapped import mapped
@@ -36,9 +36,6 @@ ELSEWHERE_NOW: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
 _PAUSE: Final = 0.3
 """Seconds at least between two times that it is asked what became of calls."""
-
-_CORRECTIONS: Final = (Op.ADJUST, Op.RENEW)
-"""What nobody waits for, and is done in any case; who asks for anything else goes on without it."""
 
 
 class Call:
@@ -237,7 +234,7 @@ class Node:
                 self._clear_up()
         elif isinstance(told, Refused) and told.code in ELSEWHERE_NOW:
             pass  # It was not done, and whoever knows the other nodes goes on with it.
-        elif not call.recall and (call.sent or any(request.op in _CORRECTIONS for request in call.requests)):
+        elif not call.recall and (call.sent or any(request.op in CORRECTIONS for request in call.requests)):
             # Also where the server has refused: that may have been the answer to something else.
             self._doubt(call)
         call.then(told)
@@ -267,7 +264,7 @@ class Node:
                     request.abandoned(request, answer)
         else:  # It was not done, and what nobody decided otherwise meanwhile is done now.
             for request in old.requests:
-                if request.op in _CORRECTIONS:
+                if request.op in CORRECTIONS:
                     self._spawn(self._redo(request))
 
     async def _redo(self, request: Request) -> None:

@@ -17,18 +17,18 @@ CHECKS = 4000
 
 
 @asynccontextmanager
-async def between(server: RedisServer, mode: str, share: float) -> AsyncIterator[str]:
+async def between(server: RedisServer, mode: str, share: float) -> AsyncIterator[tuple[str, Proxy]]:
     proxy = Proxy(server.port)
     await proxy.start()
     proxy.mode, proxy.share = mode, share
-    yield f"redis://127.0.0.1:{proxy.port}/0"
+    yield f"redis://127.0.0.1:{proxy.port}/0", proxy
     await proxy.stop()
 
 
 @pytest.mark.parametrize("mode", ["lost", "cut", "twice"])
 async def test_each_request_is_charged_once(redis_server: RedisServer, redis_url: str, mode: str) -> None:
     """With a tenth of the replies lost, cut in the middle or doubled, the store counts what was admitted."""
-    async with between(redis_server, mode, 0.1) as url:
+    async with between(redis_server, mode, 0.1) as (url, proxy):
         limiter, admitted = Limiter(SETTINGS, RedisStore(url, timeout=0.5)), 0
 
         async def ask() -> None:
@@ -38,6 +38,7 @@ async def test_each_request_is_charged_once(redis_server: RedisServer, redis_url
                 admitted += allowed
 
         await asyncio.gather(*(ask() for _ in range(8)))
+        proxy.mode = "pass"
         await limiter.aclose()
     async with Limiter(SETTINGS, RedisStore(redis_url, timeout=10)) as there:
         assert (await there.usage(WHO))[0].used == admitted == CHECKS
@@ -47,7 +48,7 @@ async def test_a_store_that_is_too_late_is_told_what_nobody_waited_for(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     """What was charged after everybody had gone on without it is taken back, and written as it was decided."""
-    async with between(redis_server, "pass", 1.0) as url:
+    async with between(redis_server, "pass", 1.0) as (url, _):
         limiter = Limiter(SETTINGS, RedisStore(url, timeout=0.2))
         assert not (await limiter.check(WHO)).degraded
         redis_server.pause()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
-from ratelimit.stores import Request
+from ratelimit.stores import Op, Request
 from ratelimit.stores.group_commit import MAX_BATCH, MAX_CHARGES, WORTH_A_CALL, GroupCommit
 
 
@@ -169,6 +169,21 @@ async def test_nobody_waits_twice_for_a_store_that_is_away(error: StoreError) ->
     await turns()
     line.answer()
     assert await asyncio.gather(*later) == [4]
+
+
+async def test_corrections_wait_for_the_next_call() -> None:
+    """Whoever corrects something does not do without it: what has not set out yet does so next."""
+    line = Line()
+    commit = GroupCommit(line.send)
+    tasks = submit(commit, [1])
+    await turns()
+    correction: Any = Request([2], Op.ADJUST)  # type: ignore[list-item]
+    tasks.append(asyncio.create_task(_submit(commit, correction)))
+    await turns()
+    line.answer(StoreTimeout("late"))
+    assert line.sent == [[1], [2]]
+    line.answer()
+    assert [type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)] == [StoreTimeout, int]
 
 
 async def test_closing_waits_for_what_is_under_way() -> None:
