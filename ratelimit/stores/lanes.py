@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import redis.asyncio
@@ -244,8 +243,8 @@ class ClusterLane(Lane):
 
     def _look_around(self) -> None:
         """Ask in the background how the Cluster is made up now."""
-        if monotonic() - self._looked >= _SELDOM:
-            self._looked = monotonic()
+        if self._loop.time() - self._looked >= _SELDOM:
+            self._looked = self._loop.time()
             self._spawn(self._refresh())
 
     async def _refresh(self) -> None:
