@@ -9,7 +9,7 @@ import pytest
 from ratelimit import Identity, Limiter, RedisStore, StoreError
 from ratelimit.charge import Charge
 from tests.support.engines import fresh_key, terms
-from tests.support.load import Checks, Load, fresh_tag, settings
+from tests.support.load import Checks, Load, fresh_tag, settings, until
 from tests.support.redis_server import RedisServer
 from tests.support.tls_proxy import TlsProxy
 
@@ -84,6 +84,7 @@ async def test_a_limiter_goes_on_while_tls_is_gone(proxy: TlsProxy) -> None:
             await checks.shared()
             await proxy.stop()
             await checks.degraded()
+            await until(lambda: checks.was_away)
             await proxy.start()
             await checks.shared()
         assert checks.was_away
