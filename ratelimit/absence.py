@@ -18,16 +18,16 @@ logger = logging.getLogger("ratelimit")
 _PATIENCE: Final = 5
 """Calls in a row that have failed, after which requests no longer wait for the store."""
 
-PAUSE: Final = 0.3
+PAUSE: Final = 0.2
 """Seconds between two looks for a store that is away."""
 
-GRACE: Final = 0.4
+GRACE: Final = 0.5
 """Seconds from when a worker has found the store until it decides by it again: the others find it meanwhile."""
 
 _TRIES: Final = 3
 """How often it is tried to write what is kept when this is closed."""
 
-_STEPS: Final = 8
+_STEPS: Final = 10
 """How often a worker tells the store what it admits in that time."""
 
 _MOST_OWED: Final = 10_000

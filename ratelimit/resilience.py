@@ -28,7 +28,7 @@ class Guard:
     """Asks the store, and decides by the policies' failure modes where it does not answer.
 
     `local` counts on this worker's memory, its share of each limit, `allow` does not count, `deny` refuses with 503.
-    After five failures in a row no request waits for the store; it is looked for in the background, three times a second.
+    After five failures in a row no request waits for the store; it is looked for in the background, five times a second.
     Each change between away and back is one line in the log. What was admitted meanwhile, and what was to be
     corrected, is kept and written once when it is back. What the store has refused is remembered for up to a second
     and not asked again.

@@ -12,7 +12,7 @@ from typing import Final
 from benchmarks.faults.measures import Measured, measure
 from benchmarks.faults.proxy import Proxy
 from benchmarks.faults.report import write
-from benchmarks.faults.scenarios import SCENARIOS, Place, Scenario
+from benchmarks.faults.scenarios import SCENARIOS, Scenario
 from benchmarks.faults.settings import settings
 from ratelimit import Identity, Limiter
 from tests.support.redis_server import RedisServer
@@ -24,14 +24,10 @@ CHECKS, AT_ONCE = 100_000, 16
 
 async def run(scenario: Scenario, folder: Path) -> Measured:
     """Let four workers ask for fourteen seconds, with the fault in the middle."""
-    server = RedisServer(folder, "--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "no")
-    server.start()
-    proxy = Proxy(server.port)
-    await proxy.start()
-    place = Place(server, proxy)
+    place = await scenario.where(folder)
     try:
         begin = time.monotonic() + STARTING
-        workers = [await _worker(number, scenario, proxy.port, begin, folder) for number in range(WORKERS)]
+        workers = [await _worker(number, scenario, place.url, begin, folder) for number in range(WORKERS)]
         await _until(begin + BEFORE)
         await scenario.begin(place)
         await _until(begin + BEFORE + DURING)
@@ -41,16 +37,15 @@ async def run(scenario: Scenario, folder: Path) -> Measured:
             if await worker.wait():
                 raise RuntimeError(f"{scenario.name}: a worker failed")
         answers = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORKERS)]
-        counted = await _counted(server) if scenario.keeps else None
+        counted = await _counted(place.direct) if scenario.keeps else None
     finally:
-        await proxy.stop()
-        server.stop()
+        await place.stop()
     return measure(scenario, answers, counted, (begin, begin + BEFORE, ended))
 
 
-async def _worker(number: int, scenario: Scenario, port: int, begin: float, folder: Path) -> asyncio.subprocess.Process:
+async def _worker(number: int, scenario: Scenario, url: str, begin: float, folder: Path) -> asyncio.subprocess.Process:
     shift = scenario.shifts[number % len(scenario.shifts)]
-    told = [f"redis://127.0.0.1:{port}/0", begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift]
+    told = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift]
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.faults.worker", *map(str, told), cwd=ROOT
     )
@@ -81,7 +76,7 @@ async def checks() -> str:
         await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
         proxy.mode = "pass"
         await limiter.aclose()
-        counted = await _counted(server)
+        counted = await _counted(server.url)
         await proxy.stop()
         server.stop()
     return (
@@ -90,9 +85,9 @@ async def checks() -> str:
     )
 
 
-async def _counted(server: RedisServer) -> int:
+async def _counted(url: str) -> int:
     """Return what the store says of the quota."""
-    async with Limiter(settings(server.url).model_copy(update={"store_timeout": 5.0})) as limiter:
+    async with Limiter(settings(url).model_copy(update={"store_timeout": 5.0})) as limiter:
         (served,) = await limiter.usage(Identity(token="t", org="acme"))
         return served.used
 

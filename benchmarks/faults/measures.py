@@ -56,6 +56,7 @@ def measure(
     admitted = sorted(at + wait for at, wait, status, _ in answers if status == 200)
     ready = [wait for at, wait, *_ in answers if start + SETTLED <= at < begun]
     later = [wait for at, wait, *_ in answers if begun + SETTLED <= at < ended]
+    lasted = [max((at + wait - begun for at, wait, _, off in each if off), default=0.0) for each in workers]
     recovered = [
         min((at + wait - ended for at, wait, _, off in each if at >= ended and not off), default=99.0)
         for each in workers
@@ -70,7 +71,7 @@ def measure(
         after=_worst(admitted, ended + SETTLED, float("inf")),
         longest_ms=max(wait for at, wait, *_ in answers if at >= begun - 0.2) * 1000,
         later_ms=(_percentile(later) - _percentile(ready)) * 1000,
-        recovery=max(recovered) if scenario.outage else None,
+        recovery=max(lasted if scenario.heals else recovered) if scenario.outage else None,
         difference=None if counted is None else counted - len(admitted),
         timeline=_timeline(answers, start),
     )

@@ -22,8 +22,10 @@ Redis.
   after, and later. Times are taken by the workers when they have answered, so a few milliseconds' jitter is in them.
 * **longest**: the longest wait of a request from the fault on; **later**: what the 99th percentile of the requests
   that began a second after the fault or later waited longer than before it.
-* **back**: from the end of the fault until the last of the four workers had an answer of the store again.
-* **quota**: what the store counts at the end, less what was served: above zero is double, below is missing.
+* **back**: from the end of the fault until the last of the four workers had an answer of the store again; where a replica
+  takes over, from the kill until the last decision that a worker made by itself (node and failure timeouts of 0.3 to 0.5 s).
+* **quota**: what the store counts at the end, less what was served: above zero is double, below is missing (at a failover, what the
+  master had not passed on).
 
 | fault | answered | failed | degraded | admitted × L | longest | later | back | quota |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |

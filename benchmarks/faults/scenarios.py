@@ -3,19 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults.proxy import Proxy
-from tests.support.redis_server import RedisServer
-
-
-@dataclass
-class Place:
-    """Where a fault happens: a server, and the proxy that the workers go through."""
-
-    server: RedisServer
-    proxy: Proxy
-
+from benchmarks.faults.places import Place, cluster, sentinel, single
 
 Step = Callable[[Place], Awaitable[None]]
 
@@ -25,7 +16,8 @@ class Scenario:
     """One fault: how it begins and ends, and what of the counts it leaves.
 
     `keeps` says that what was charged before outlives it, so that the quota must be exact at the end. `shifts` are what
-    the wall clocks of the four workers are off by. `lasting` faults go on all the time without being an outage.
+    the wall clocks of the four workers are off by. `outage` says that the store is away meanwhile, and `heals` that it
+    comes back by itself.
     """
 
     name: str
@@ -33,6 +25,8 @@ class Scenario:
     end: Step
     keeps: bool = True
     outage: bool = True
+    heals: bool = False
+    where: Callable[[Path], Awaitable[Place]] = single
     shifts: tuple[str, ...] = ("0",)
 
 
@@ -101,6 +95,8 @@ SCENARIOS: Final = [
     ),
     Scenario("read only (demoted)", _command("REPLICAOF", "127.0.0.1", "1"), _command("REPLICAOF", "NO", "ONE")),
     Scenario("LOADING", _mode("loading"), _mode("pass")),
+    Scenario("Cluster: a master killed, its replica takes over", _kill, _nothing, heals=True, where=cluster),
+    Scenario("Sentinel: the master killed, the replica takes over", _kill, _nothing, heals=True, where=sentinel),
     Scenario("two workers' clocks ±1 h", _nothing, _nothing, outage=False, shifts=("3600", "-3600", "0", "0")),
     Scenario("wall clocks set back 10 min", _nothing, _nothing, outage=False, shifts=("~-600",)),
 ]
