@@ -194,7 +194,9 @@ class Limiter:
     async def _greet(self, seconds: float = _KNOWN) -> None:
         """Make this worker known to the others, each of which takes its share of the limits while the store is away."""
         book, worker = f"{self.settings.key_prefix}:{{workers}}", f"{self._worker}-{os.getpid()}"
-        self._guard.absence.fallback.workers = max(1, await self._store.present(book, worker, seconds))
+        told, absence = await self._store.present(book, worker, seconds), self._guard.absence
+        # Who has not found the store again yet is not known there any more, and is still at work.
+        absence.fallback.workers = max(1, told, absence.fallback.workers if absence.away else 0)
 
     async def __aenter__(self) -> Self:
         await self.start()

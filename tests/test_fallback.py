@@ -239,5 +239,10 @@ async def test_workers_know_of_each_other(redis_url: str) -> None:
     await three._greet(0.001)
     await asyncio.sleep(0.01)  # By the server's clock.
     assert await known(one) == [1]
+    one._guard.absence.fallback.workers = 4  # As it was before the store went away, and the others were forgotten.
+    one._guard.absence._failures = 5
+    assert await known(one) == [4]
+    one._guard.absence._failures = 0
+    assert await known(one) == [1]
     await one.aclose()
     await three.aclose()
