@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from typing import Any
 
 import pytest
@@ -189,6 +190,23 @@ def test_several_event_loops_use_one_store(redis_url: str) -> None:
         return left
 
     assert [asyncio.run(once()) for _ in range(3)] == [9, 8, 7]
+
+
+def test_a_process_that_was_forked_has_connections_of_its_own(redis_url: str) -> None:
+    """A store that was made, and used, before the fork counts on in both, with names of calls that nobody else has."""
+    store, key = RedisStore(redis_url, timeout=10), fresh_key()
+
+    async def once() -> int:
+        left = await remaining(store, key)
+        await store.aclose()
+        return left
+
+    assert asyncio.run(once()) == 9
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if asyncio.run(once()) == 8 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert asyncio.run(once()) == 7
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
