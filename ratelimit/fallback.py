@@ -62,15 +62,18 @@ class Fallback:
         for charge, numbers in zip(charges, answer.numbers, strict=True):
             told[charge.key] = charge.terms.usable - numbers[0], now
 
-    def run(self, request: Request) -> tuple[Request, Answer]:
-        """Decide, or correct, on this worker's share; return also the request as it was made of that."""
+    def run(self, request: Request, *, keep: bool = True) -> tuple[Request, Answer]:
+        """Decide, or correct, on this worker's share; return also the request as it was made of that.
+
+        With `keep` the store hears later of what a correction has changed; of what was admitted it always does.
+        """
         mine = [charge._replace(terms=self._share(charge)) for charge in request.charges]
         for charge, own in zip(request.charges, mine, strict=True):
             if charge.key not in self._seeded:
                 self._seed(charge, own)
         asked = request._replace(charges=mine)
         answer = self._memory.run(asked)
-        if request.op == Op.ADJUST:
+        if request.op == Op.ADJUST and keep:
             self.keep(request.charges, request.at or answer.at)
         elif request.op in (Op.CHARGE, Op.HOLD):
             enforced = [told[2] for charge, told in zip(mine, answer.numbers, strict=True) if not charge.terms.shadow]

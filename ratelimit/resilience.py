@@ -71,8 +71,9 @@ class Guard:
     async def _ask_store(self, charges: Sequence[Charge], op: Op, now: int) -> Decision:
         try:
             request, answer = await self._submit(charges, op)
-        except StoreError:
-            return self._degraded(charges, op)
+        except StoreError as error:
+            # A correction that has set out the store finishes itself: told of it again, it would count it twice.
+            return self._degraded(charges, op, keep=op != Op.ADJUST or isinstance(error, StorePartlyAway))
         decision = self._decision(request, answer, self._sender)
         if decision.violated and op != Op.PEEK and self._sender is self:
             self._refusals.note(charges, decision.limits, now)
@@ -181,12 +182,12 @@ class Guard:
         elif request.op in _CHARGING and Decision.told(request.charges, answer.numbers, answer.now).allowed:
             Receipt(self._sender, _made(request, answer), request.holder, answer.at).undo()
 
-    def _degraded(self, charges: Sequence[Charge], op: Op) -> Decision:
+    def _degraded(self, charges: Sequence[Charge], op: Op, *, keep: bool = True) -> Decision:
         if any(charge.terms.on_store_failure == "deny" and not charge.terms.shadow for charge in charges):
             return Decision.unavailable()
         local = [charge for charge in charges if charge.terms.on_store_failure == "local"]
         request, answer = self.absence.fallback.run(
-            Request(local, op, secrets.randbits(52) + 1 if op == Op.HOLD else 0)
+            Request(local, op, secrets.randbits(52) + 1 if op == Op.HOLD else 0), keep=keep
         )
         decision = self._decision(request, answer, Beside(self, self.absence.fallback), degraded=True)
         if decision.allowed and op in _CHARGING:

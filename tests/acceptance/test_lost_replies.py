@@ -69,3 +69,18 @@ async def test_a_store_that_is_too_late_is_told_what_nobody_waited_for(
         await limiter.aclose()
     async with Limiter(SETTINGS, RedisStore(redis_url, timeout=10)) as there:
         assert (await there.usage(WHO))[0].used == before
+
+
+async def test_what_is_counted_by_force_is_counted_once(redis_server: RedisServer, redis_url: str) -> None:
+    """Whether its call was done before the answer was lost, or nobody asked the store any more."""
+    async with between(redis_server, "pass", 1.0) as (url, proxy):
+        limiter = Limiter(SETTINGS, RedisStore(url, timeout=0.5))
+        await limiter.consume("served", WHO, 100, force=True)
+        proxy.mode = "lost"
+        for _ in range(8):  # Five of which set out; the others are kept.
+            await limiter.consume("served", WHO, force=True)
+        assert limiter._guard.absence.away
+        proxy.mode = "pass"
+        await limiter.aclose()
+    async with Limiter(SETTINGS, RedisStore(redis_url, timeout=10)) as there:
+        assert (await there.usage(WHO))[0].used == 108
