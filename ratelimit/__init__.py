@@ -8,12 +8,14 @@ from ratelimit.http.middleware import RateLimitMiddleware
 from ratelimit.identity import Identity
 from ratelimit.limiter import Limiter, Usage
 from ratelimit.overrides import Override
+from ratelimit.pacing import Pacer
 from ratelimit.policy import Concurrency, Limit, Quota
 from ratelimit.rate import Rate
 from ratelimit.schedule import Hours
 from ratelimit.settings import RateLimitSettings
 from ratelimit.stores import MemoryStore, RedisStore, open_store
 from ratelimit.style import ResponseStyle
+from ratelimit.throttle import Throttle
 
 __all__ = [
     "Concurrency",
@@ -27,6 +29,7 @@ __all__ = [
     "MemoryStore",
     "NotTaken",
     "Override",
+    "Pacer",
     "Quota",
     "RATE_LIMIT_EXPOSE_HEADERS",
     "Rate",
@@ -37,6 +40,7 @@ __all__ = [
     "ResponseStyle",
     "ServiceLimit",
     "StoreError",
+    "Throttle",
     "Usage",
     "exempt",
     "limit",

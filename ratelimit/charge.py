@@ -5,7 +5,8 @@ from typing import Final, Literal, NamedTuple
 
 from ratelimit.periods import Period
 
-Kind = Literal["limit", "quota", "concurrency"]
+Kind = Literal["limit", "quota", "concurrency", "pace"]
+"""The three kinds of policies, and the turns of a pacer."""
 
 NEVER: Final = 2**53 - 1
 """The wait, in milliseconds, of a cost that can never be admitted: the largest integer that Lua holds exactly."""
@@ -24,7 +25,8 @@ class Terms:
     `limit`, `allowance` (the burst) and `ceiling` (their sum) are units; `cap` is how far this caller may fill the
     policy, `usable` what it is told as its limit. `window` is in seconds (0: levels and slots). `slot` and `span` are
     milliseconds, `span` being the whole slots that cover the window; `lease` is how many of them a slot is held
-    without renewal, and `ahead` how many units a worker may take at once. Compared by identity, so that a batch names each only once.
+    without renewal, and `ahead` how many units a worker may take at once; `patience` is how many of them a turn of a pace may
+    be away. Compared by identity, so that a batch names each only once.
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class Terms:
     period: Period | None = None
     lease: int = 0
     ahead: int = 0
+    patience: int = NEVER
     hold: str = "response"
     refund_on: tuple[int, ...] = ()
     ceiling: int = field(init=False)

@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "ratelimit"
 FLOORS = [
-    ["errors", "clock", "rate", "identity", "periods"],
+    ["errors", "clock", "rate", "identity", "periods", "waiting"],
     ["fields", "schedule", "policy", "charge", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
     ["rules", "plan", "refusals", "ahead", "stores"],
     ["receipts", "fallback", "senders", "absence", "resilience", "overrides"],
     ["limiter"],
-    ["http"],
+    ["http", "pacing", "throttle"],
+    ["client", "testing"],
     ["__init__"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
-from ratelimit.algorithms import concurrency, quota, sliding_window
+from ratelimit.algorithms import concurrency, pace, quota, sliding_window
 from ratelimit.algorithms.sliding_window import Window
 from ratelimit.charge import NEVER, Charge
 from ratelimit.clock import Clock, system_clock
@@ -19,6 +19,7 @@ _KINDS: Final[dict[str, tuple[Callable[[], Any], Callable[..., Any]]]] = {
     "limit": (Window, sliding_window.View),
     "quota": (quota.Tally, quota.View),
     "concurrency": (concurrency.Slots, concurrency.View),
+    "pace": (pace.Queue, pace.View),
 }
 """The state of a key of each kind, and how it is seen at an instant."""
 

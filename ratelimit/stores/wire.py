@@ -11,8 +11,13 @@ from ratelimit.charge import Terms
 from ratelimit.errors import StoreError
 from ratelimit.stores.base import Answer, Op, Request
 
-_KINDS: Final = {"limit": (1, "sliding_window"), "quota": (2, "quota"), "concurrency": (3, "concurrency")}
-"""How each kind of policy is called in a script call, and the file that knows it."""
+_KINDS: Final = {
+    "limit": (1, "sliding_window"),
+    "quota": (2, "quota"),
+    "concurrency": (3, "concurrency"),
+    "pace": (4, "pace"),
+}
+"""How each kind is called in a script call, and the file that knows it."""
 
 _ALL_INT: Final = frozenset({int}).issuperset
 _PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
@@ -75,6 +80,8 @@ def _numbers(terms: Terms) -> tuple[int, ...]:
     common = kind, int(terms.shadow), terms.limit, terms.cap
     if terms.kind == "limit":
         return *common, terms.allowance, terms.slot, terms.span
+    if terms.kind == "pace":
+        return *common, terms.window, terms.patience
     return *common, _PERIODS[terms.period] if terms.kind == "quota" else terms.lease
 
 

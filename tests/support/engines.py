@@ -6,7 +6,7 @@ from itertools import count
 from typing import Protocol
 
 from ratelimit import MemoryStore, RedisStore, ServiceLimit
-from ratelimit.charge import Charge, Terms
+from ratelimit.charge import NEVER, Charge, Terms
 from ratelimit.periods import NOMINAL, Period
 from ratelimit.stores import Answer, Op, Request
 from tests.support.clock import ManualClock
@@ -52,6 +52,10 @@ def slots(
     limit: int, lease: int = 60_000, *, policy: str = "s", shadow: bool = False, share: int | None = None
 ) -> Terms:
     return Terms(kind="concurrency", policy=policy, scope="org", limit=limit, lease=lease, shadow=shadow, share=share)
+
+
+def pace(limit: int, period: int = 1, patience: int = NEVER, *, policy: str = "t") -> Terms:
+    return Terms(kind="pace", policy=policy, scope="global", limit=limit, window=period, patience=patience)
 
 
 class Engine(Protocol):

@@ -1,0 +1,231 @@
+"""The pacer: when who has a turn, in virtual time."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ratelimit import ConfigurationError, LimitExceeded, MemoryStore, Pacer, StoreError
+from ratelimit.stores import Answer, Request
+from tests.support.virtual_time import VirtualLoop, virtually
+
+
+def test_turns_begin_evenly_spaced_in_the_order_of_arrival() -> None:
+    """Thirty who come at once go every 10 ms, first come first served."""
+
+    async def story(loop: VirtualLoop) -> list[tuple[int, float]]:
+        pacer, gone = Pacer("100/second", clock=loop.clock), list[tuple[int, float]]()
+
+        async def go(number: int) -> None:
+            waited = await pacer.wait()
+            gone.append((number, round(loop.time(), 6)))
+            assert waited == pytest.approx(number / 100)
+
+        await asyncio.gather(*(go(number) for number in range(30)))
+        return gone
+
+    assert virtually(story) == [(number, number / 100) for number in range(30)]
+
+
+def test_each_key_has_its_own_pace() -> None:
+    """One subscription does not hold up another, and the values are told apart."""
+
+    async def story(loop: VirtualLoop) -> list[float]:
+        pacer = Pacer("1/minute", per=["org", "subscription"], clock=loop.clock)
+        keys = [("a", 1), ("a", 2), ("a:1", ""), ("a", "1"), ("b", 1)]
+        return [(await pacer.reserve(*key)).delay for key in keys if key[1] != ""]
+
+    assert virtually(story) == [0, 0, 60, 0]
+
+
+def test_a_wait_is_bounded_and_takes_nothing() -> None:
+    """More than `max_wait` is told at once, with when to come again; the pacer's own bound, or the call's."""
+
+    async def story(loop: VirtualLoop) -> None:
+        pacer = Pacer("10/second", max_wait=0.25, clock=loop.clock)
+        turns = [await pacer.reserve() for _ in range(3)]
+        for _ in range(2):
+            with pytest.raises(LimitExceeded, match=r"is 0\.3 s away, more than max_wait=0\.25") as refused:
+                await pacer.wait()
+            assert refused.value.decision.retry_after == 0.05
+        with pytest.raises(LimitExceeded):
+            await pacer.wait(max_wait=0)
+        assert loop.time() == 0
+        assert await pacer.wait(max_wait=5) == pytest.approx(0.3)
+        assert [turn.delay for turn in turns] == [0, 0, 0]
+
+    virtually(story)
+
+
+def test_who_is_cancelled_gives_the_turn_back() -> None:
+    """All who wait are cancelled, and the next one has the first turn again; one alone in the middle is lost."""
+
+    async def story(loop: VirtualLoop) -> list[float]:
+        pacer = Pacer("1/second", clock=loop.clock)
+        await pacer.wait()
+        waiting = [asyncio.ensure_future(pacer.wait()) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        delays = [(await pacer.reserve()).delay]
+        for one in waiting[2:]:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await waiting[0] == pytest.approx(1.0)
+        delays.append((await pacer.reserve()).delay)
+        await pacer.aclose()
+        return delays
+
+    first, second = virtually(story)
+    assert first == pytest.approx(5.9)
+    assert second == pytest.approx(6.0)
+
+
+def test_the_last_ones_cancelled_are_free_again() -> None:
+    """Who waits behind nobody leaves no gap."""
+
+    async def story(loop: VirtualLoop) -> float:
+        pacer = Pacer("1/second", clock=loop.clock)
+        turns = [await pacer.reserve() for _ in range(5)]
+        for turn in turns[1:]:
+            turn.give_back()
+            turn.give_back()
+        await pacer.aclose()
+        return (await pacer.reserve()).delay
+
+    assert virtually(story) == 1
+
+
+def test_who_comes_too_late_takes_another_turn() -> None:
+    """A machine that stood still does not send at once what it has missed."""
+
+    async def story(loop: VirtualLoop) -> list[float]:
+        pacer, gone = Pacer("100/second", clock=loop.clock), list[float]()
+
+        async def go() -> None:
+            await pacer.wait()
+            gone.append(loop.time())
+
+        tasks = [asyncio.ensure_future(go()) for _ in range(20)]
+        await asyncio.sleep(0.0401)
+        loop.now += 0.055
+        await asyncio.gather(*tasks)
+        return gone
+
+    gone = virtually(story)
+    assert len(gone) == 20
+    assert max(sum(start <= each <= start + 0.1 for each in gone) for start in gone) <= 11
+    assert max(gone) < 0.27
+
+
+def test_who_is_always_late_goes_all_the_same() -> None:
+    """A machine that is too slow for its pace gets through."""
+
+    async def story(loop: VirtualLoop) -> int:
+        pacer, tries = Pacer("1000/second", clock=loop.clock), 0
+        store = pacer._store
+        submit = store.submit
+
+        async def slow(request: Request) -> Answer:
+            nonlocal tries
+            tries += 1
+            loop.call_later(0.001, lambda: setattr(loop, "now", loop.now + 0.1))
+            return await submit(request)
+
+        store.submit = slow  # type: ignore[method-assign]
+        await pacer.reserve()
+        await pacer.reserve()
+        await pacer.wait(max_wait=60)
+        return tries
+
+    assert 3 <= virtually(story) <= 9
+
+
+class Flaky(MemoryStore):
+    """Answers when it is told to."""
+
+    away = True
+    tries = 0
+
+    async def submit(self, request: Request) -> Answer:
+        self.tries += 1
+        if self.away:
+            msg = "not there"
+            raise StoreError(msg)
+        return await super().submit(request)
+
+
+def test_everybody_waits_for_a_store_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """No turn is made up; what is bounded fails with the store's error, and each change is one line."""
+
+    async def story(loop: VirtualLoop) -> None:
+        store = Flaky(clock=loop.clock)
+        pacer = Pacer("1/second", store=store)
+        with pytest.raises(StoreError):
+            await pacer.wait(max_wait=1)
+        assert 0.7 < loop.time() <= 1
+        loop.call_later(5, setattr, store, "away", False)
+        waits = await asyncio.gather(pacer.wait(), pacer.wait())
+        assert sorted(waits) == pytest.approx([5.2, 6.2], abs=0.21)
+
+    with caplog.at_level(logging.WARNING, "ratelimit"):
+        virtually(story)
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["store away", "store back"]
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Pacer("0/second"), "rate"),
+        (lambda: Pacer("1000001/second"), "rate"),
+        (lambda: Pacer("quickly"), "'quickly' is not a rate"),
+        (lambda: Pacer("1/second", max_wait=-1), "max_wait"),
+        (lambda: Pacer("1/second", max_wait=float("nan")), "max_wait"),
+        (lambda: Pacer("1/second", max_wait=True), "max_wait"),
+        (lambda: Pacer("1/second", store="postgres://x"), "store"),
+        (lambda: Pacer("1/second", per=["a", "a"]), "per"),
+        (lambda: Pacer("1/second", per=[""]), "per"),
+        (lambda: Pacer("1/second", per=[7]), "per"),  # type: ignore[list-item]
+    ],
+)
+def test_wrong_values_fail_at_once(make: Callable[[], Any], named: str) -> None:
+    """With the name of the field."""
+    with pytest.raises(ConfigurationError, match=named):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (lambda pacer: pacer.wait(), "give subscription, not 0 values"),
+        (lambda pacer: pacer.wait("a", "b"), "give subscription, not 2 values"),
+        (lambda pacer: pacer.reserve(""), "the value of subscription is empty"),
+        (lambda pacer: pacer.wait("a", max_wait="soon"), "max_wait"),
+    ],
+)
+async def test_a_key_that_does_not_fit_fails(ask: Callable[[Pacer], Awaitable[Any]], named: str) -> None:
+    """Before anything is taken."""
+    with pytest.raises(ConfigurationError, match=named):
+        await ask(Pacer("1/second", per="subscription"))
+
+
+def test_threads_without_a_loop_wait_too() -> None:
+    """The background loop serves them all, one after the other."""
+    pacer, waits = Pacer("1000/second"), list[float]()
+    threads = [threading.Thread(target=lambda: waits.append(pacer.wait_sync())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(waits) == 8
+    pacer.close()
+    pacer.close()
+
+
+async def test_a_running_loop_is_not_held_up() -> None:
+    """Blocking where a loop runs is told as the mistake that it is."""
+    with pytest.raises(ConfigurationError, match="hold up the event loop"):
+        Pacer("1/second").wait_sync()
