@@ -10,3 +10,8 @@ Clock = Callable[[], int]
 def system_clock() -> int:
     """Return this machine's wall clock, in integer microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def monotonic() -> float:
+    """Return the seconds of a clock that only goes forward, to measure waits by."""
+    return time.monotonic()

@@ -1,0 +1,198 @@
+"""One request until its last response, as steps that somebody else takes: no socket, no sleep, no colour."""
+
+import logging
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import httpx
+from tenacity import Future, RetryCallState
+
+from ratelimit.client.advice import Advice, read
+from ratelimit.client.gates import Gates, Place, Waiter
+from ratelimit.client.policy import RetryPolicy
+from ratelimit.clock import system_clock
+
+logger = logging.getLogger("ratelimit.client")
+
+_TICK: Final = 1.0
+"""Seconds between two notices of a long wait."""
+
+_MOST_SERVERS: Final = 1000
+"""Servers and callers of whom something is remembered."""
+
+_ID: Final = re.compile(r"[^/]*[0-9][^/]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a client waits for, told when it begins and every second.
+
+    `reason` is `"refused"` (by `response`, whose body is read; `attempt` says which one that was) or `"ahead"` (so as not
+    to be refused). `left` are the seconds still to wait, infinite where an answer to somebody else is waited for.
+    """
+
+    request: httpx.Request
+    reason: Literal["refused", "ahead"]
+    left: float
+    attempt: int
+    response: httpx.Response | None
+
+
+class Send(NamedTuple):
+    """Send the request, and come back with the response, or raise here what was raised."""
+
+
+class Close(NamedTuple):
+    """Read the response to its end, so that its connection is free."""
+
+    response: httpx.Response
+
+
+class Pause(NamedTuple):
+    """Come back after so many seconds (infinite: never), or as soon as `waiter` is woken."""
+
+    seconds: float
+    waiter: Waiter | None = None
+
+
+Step = Send | Close | Pause
+Exchange = Generator[Step, Any, httpx.Response]
+Once = Generator[Step, Any, tuple[Advice, httpx.Response]]
+
+
+def caller(request: httpx.Request) -> Hashable:
+    """Return what tells apart whose limits a request counts for: the server, and the credentials that it brings."""
+    url, headers = request.url, request.headers
+    return url.scheme, url.host, url.port, hash(headers.get("authorization")), hash(headers.get("x-api-key"))
+
+
+def place(request: httpx.Request) -> Place:
+    """Return what a request asks for: parts of the path that have a digit in them are taken for ids."""
+    return Place(request.method, _ID.sub("*", request.url.path))
+
+
+class Memory:
+    """What one transport knows of servers, and how it goes by that."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        on_wait: Callable[[Wait], None] | None,
+        key: Callable[[httpx.Request], Hashable],
+        clock: Callable[[], float],
+    ) -> None:
+        self.policy, self.on_wait, self.key, self.clock = policy, on_wait, key, clock
+        self.last_refusal: httpx.Response | None = None
+        self.lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Gates] = OrderedDict()
+
+    def exchange(self, request: httpx.Request, wake: Callable[[], None]) -> Exchange:
+        """Return the steps from a request to the response that its caller gets."""
+        began, waited = self.clock(), 0.0
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.start_time = began
+        while True:
+            advice, response = yield from self._once(request, state.attempt_number, wake)
+            response.extensions["ratelimit"] = {"attempts": state.attempt_number, "waited": waited}
+            if not self.policy.retries_status(response.status_code):
+                return response
+            self.last_refusal = response
+            state.outcome, state.outcome_timestamp = Future(state.attempt_number), self.clock()
+            state.outcome.set_result(advice)
+            seconds = self.policy.pause(state)
+            if seconds is None or not _can_be_sent_again(request):
+                return response
+            yield Close(response)
+            yield from self._pause(Wait(request, "refused", seconds, state.attempt_number, response))
+            waited += seconds
+            state.idle_for = waited
+            state.prepare_for_next_attempt()
+
+    def _once(self, request: httpx.Request, attempt: int, wake: Callable[[], None]) -> Once:
+        """Send a request once, when it may go, and learn from the answer."""
+        if self.policy.slow_below is None:
+            response: httpx.Response = yield Send()
+            return read(response.status_code, response.headers, system_clock() / 1e6), response
+        gates = self._gates(request)
+        with self.lock:
+            waiter = gates.enter(place(request), wake, self.clock())
+        try:
+            yield from self._stand_in_line(gates, waiter, request, attempt)
+            response = yield Send()
+        except BaseException:
+            with self.lock:
+                gates.lost(waiter, self.clock())
+            raise
+        advice = read(response.status_code, response.headers, system_clock() / 1e6)
+        with self.lock:
+            gates.answered(waiter, advice, self.clock(), refused=response.status_code in (429, 503))
+        return advice, response
+
+    def _stand_in_line(
+        self, gates: Gates, waiter: Waiter, request: httpx.Request, attempt: int
+    ) -> Generator[Step, Any, None]:
+        told = -math.inf
+        while True:
+            with self.lock:
+                now = self.clock()
+                gates.look(now)
+                seconds = 0.0 if waiter.may else gates.wait(waiter, now)
+                if not waiter.may and self.policy.max_wait < seconds < math.inf:
+                    gates.insist(waiter, now)  # The server may say itself that it wants more than that.
+            if waiter.may:
+                return
+            if now - told >= _TICK:
+                told = now
+                self._tell(Wait(request, "ahead", seconds, attempt, None))
+            yield Pause(min(seconds, _TICK) if self.on_wait else seconds, waiter)
+
+    def _pause(self, wait: Wait) -> Generator[Step, Any, None]:
+        until = self.clock() + wait.left
+        logger.info(
+            "%s %s: refused with %d, try %d; next in %.3g s",
+            wait.request.method,
+            wait.request.url.copy_with(query=None, userinfo=b""),
+            wait.response.status_code if wait.response else 0,
+            wait.attempt,
+            wait.left,
+        )
+        while (left := until - self.clock()) > 0:
+            self._tell(Wait(wait.request, wait.reason, left, wait.attempt, wait.response))
+            yield Pause(min(left, _TICK) if self.on_wait else left)
+
+    def _tell(self, wait: Wait) -> None:
+        if self.on_wait is not None:
+            self.on_wait(wait)
+
+    def _gates(self, request: httpx.Request) -> Gates:
+        key = self.key(request)
+        with self.lock:
+            gates = self._known.get(key)
+            if gates is None:
+                gates = self._known[key] = Gates(self.policy.slow_below or 0.0)
+                if len(self._known) > _MOST_SERVERS:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(key)
+        return gates
+
+
+def _can_be_sent_again(request: httpx.Request) -> bool:
+    """Say whether the body is still there after it was sent: in memory, or in files that can be rewound."""
+    try:
+        request.content  # noqa: B018 - raises where it was never read
+    except RuntimeError:
+        fields = getattr(request.stream, "fields", None)
+        return fields is not None and all(_rewinds(getattr(field, "file", b"")) for field in fields)
+    return True
+
+
+def _rewinds(file: Any) -> bool:
+    return isinstance(file, (str, bytes)) or (hasattr(file, "seekable") and bool(file.seekable()))
+
+
+__all__ = ["Advice", "Close", "Exchange", "Memory", "Pause", "Send", "Wait", "caller", "place"]

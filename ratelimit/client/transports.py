@@ -1,0 +1,191 @@
+"""Transports for httpx that send again what a server refused, and hold back what it would refuse."""
+
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import aclosing, closing, suppress
+from types import TracebackType
+from typing import Final, Self, cast
+
+import anyio
+import httpx
+
+from ratelimit.client.exchange import Close, Memory, Pause, Send, Step, Wait, caller
+from ratelimit.client.policy import EXPONENTIAL, RetryPolicy
+from ratelimit.clock import monotonic
+from ratelimit.errors import ConfigurationError
+
+_WEEK: Final = 604_800.0
+"""Seconds that may be waited at a time."""
+
+
+class RetryTransport(httpx.BaseTransport):
+    """Obey a server's limits: `httpx.Client(transport=RetryTransport(policy=CONTRACT_A))`.
+
+    What is refused with 429 or 503 is sent again as `policy` says, where its body can be: bytes, forms and files that can be
+    rewound, but no generators. What a server's answers say of its limits (`Retry-After`, `X-RateLimit-*`,
+    `RateLimit`) is remembered for each `key` of a request (server and credentials) and scope, and requests that it would
+    refuse wait before they are sent, first come first served. The last response is returned whatever it says, and
+    nothing is raised but what `transport` raises; `response.extensions["ratelimit"]` tells the attempts and the seconds
+    waited. While it waits, `on_wait` is told every second, and what that raises ends the wait; `last_refusal` is the
+    latest response that said no. One transport serves any number of threads.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        policy: RetryPolicy = EXPONENTIAL,
+        on_wait: Callable[[Wait], None] | None = None,
+        key: Callable[[httpx.Request], Hashable] = caller,
+    ) -> None:
+        _check(transport, policy, httpx.BaseTransport)
+        self._transport = httpx.HTTPTransport() if transport is None else transport
+        self._memory = Memory(policy, on_wait, key, monotonic)
+
+    @property
+    def last_refusal(self) -> httpx.Response | None:
+        """The latest response that refused anything; its body is read unless the caller got it."""
+        return self._memory.last_refusal
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request until it is served, or the policy has enough."""
+        woken = threading.Event()
+        exchange = self._memory.exchange(request, woken.set)
+        step, answer = next(exchange), None
+        while True:
+            try:
+                answer = self._take(step, request, woken)
+            except BaseException as error:  # noqa: BLE001 - it comes back from where it is thrown into
+                step = exchange.throw(error)
+            else:
+                try:
+                    step = exchange.send(answer)
+                except StopIteration as done:
+                    return cast("httpx.Response", done.value)
+
+    def _take(self, step: Step, request: httpx.Request, woken: threading.Event) -> httpx.Response | None:
+        if isinstance(step, Send):
+            return self._transport.handle_request(request)
+        if isinstance(step, Close):
+            with closing(step.response), suppress(httpx.HTTPError):
+                step.response.read()
+        else:
+            self._rest(step, woken)
+        return None
+
+    def _rest(self, pause: Pause, woken: threading.Event) -> None:
+        event = threading.Event() if pause.waiter is None else woken
+        event.wait(min(pause.seconds, _WEEK))
+        event.clear()
+
+    def close(self) -> None:
+        """Close the transport within."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        self._transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._transport.__exit__(exc_type, exc_value, traceback)
+
+
+class _Woken:
+    """An event that can be waited for again and again, in an event loop."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+
+    def set(self) -> None:
+        self.event.set()
+
+    async def wait(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self.event.wait()
+        self.event = anyio.Event()
+
+
+class AsyncRetryTransport(httpx.AsyncBaseTransport):
+    """Obey a server's limits: `httpx.AsyncClient(transport=AsyncRetryTransport(policy=CONTRACT_A))`.
+
+    All that `RetryTransport` promises, in an event loop (asyncio or trio): one transport for each loop. Who is cancelled
+    while waiting leaves the line at once.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        policy: RetryPolicy = EXPONENTIAL,
+        on_wait: Callable[[Wait], None] | None = None,
+        key: Callable[[httpx.Request], Hashable] = caller,
+    ) -> None:
+        _check(transport, policy, httpx.AsyncBaseTransport)
+        self._transport = httpx.AsyncHTTPTransport() if transport is None else transport
+        self._memory = Memory(policy, on_wait, key, anyio.current_time)
+
+    @property
+    def last_refusal(self) -> httpx.Response | None:
+        """The latest response that refused anything; its body is read unless the caller got it."""
+        return self._memory.last_refusal
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request until it is served, or the policy has enough."""
+        woken = _Woken()
+        exchange = self._memory.exchange(request, woken.set)
+        step, answer = next(exchange), None
+        while True:
+            try:
+                answer = await self._take(step, request, woken)
+            except BaseException as error:  # noqa: BLE001 - it comes back from where it is thrown into
+                step = exchange.throw(error)
+            else:
+                try:
+                    step = exchange.send(answer)
+                except StopIteration as done:
+                    return cast("httpx.Response", done.value)
+
+    async def _take(self, step: Step, request: httpx.Request, woken: _Woken) -> httpx.Response | None:
+        if isinstance(step, Send):
+            return await self._transport.handle_async_request(request)
+        if isinstance(step, Close):
+            async with aclosing(step.response):
+                with suppress(httpx.HTTPError):
+                    await step.response.aread()
+        else:
+            await self._rest(step, woken)
+        return None
+
+    async def _rest(self, pause: Pause, woken: _Woken) -> None:
+        if pause.waiter is None:
+            await anyio.sleep(pause.seconds)
+        else:
+            await woken.wait(pause.seconds)
+
+    async def aclose(self) -> None:
+        """Close the transport within."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._transport.__aexit__(exc_type, exc_value, traceback)
+
+
+def _check(transport: object, policy: object, kind: type) -> None:
+    if transport is not None and not isinstance(transport, kind):
+        raise ConfigurationError(f"transport: must be a {kind.__name__}, not {type(transport).__name__}")
+    if not isinstance(policy, RetryPolicy):
+        raise ConfigurationError(f"policy: must be a RetryPolicy, not {policy!r:.50}")
