@@ -5,26 +5,28 @@ import logging
 import math
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from ratelimit.charge import NEVER, Charge, Terms
-from ratelimit.clock import Clock
+from ratelimit.clock import Clock, system_clock
 from ratelimit.decision import Decision
 from ratelimit.errors import ConfigurationError, LimitExceeded, StoreError
 from ratelimit.keys import escape
 from ratelimit.rate import Rate
 from ratelimit.stores import Answer, Op, Request, Store, open_store
+from ratelimit.turns import Line
 from ratelimit.waiting import check_wait, in_background
 
 logger = logging.getLogger("ratelimit")
-
-_LATE: Final = 0.01
-"""Seconds after its moment in which a turn is always good: event loops are no more exact than that."""
 
 _PAUSE: Final = 0.2
 """Seconds between two tries where the store is away."""
 
 _FOREVER: Final = 10.0**9
 """A bound in seconds that is none."""
+
+_FEW_LINES: Final = 100
+"""Keys for which lines are kept where nobody waits."""
 
 _MOST_TERMS: Final = 64
 """Different bounds on the wait for which the terms are kept."""
@@ -38,10 +40,10 @@ class Pacer:
     pacers on one store apart. `store` is an address or a store; turns are kept by its clock, to the microsecond, and a
     reservation is one round trip. `max_wait` bounds waits, in seconds (`None`: as long as it takes).
 
-    Any span of k intervals sees at most k + 1 turns begin (for intervals below 10 ms, what fits into 10 ms more): who
-    comes an interval too late for a turn, because the machine was busy, takes another one. While the store is away
-    everybody waits. Nothing is connected before the first turn. A rate of zero or of more than a million a second, and
-    an address or a bound that is none, raise `ConfigurationError`.
+    Any span of k intervals sees at most k + 1 turns begin (for intervals below 10 ms, what fits into 5 ms more): a turn
+    that is missed by more than half an interval, because the machine was busy, is lost, and everybody in this process
+    takes the next one. While the store is away everybody waits. Nothing is connected before the first turn. A rate of zero
+    or of more than a million a second, and an address or a bound that is none, raise `ConfigurationError`.
     """
 
     def __init__(
@@ -57,10 +59,16 @@ class Pacer:
         self.rate = _checked(rate)
         self.per = _dimensions(per)
         self.name, self.max_wait = name, check_wait(max_wait)
+        self.clock = clock or system_clock
         self._store = open_store(store, clock=clock) if isinstance(store, str) else store
         self._known: dict[int, Terms] = {}
+        self._lines: dict[tuple[asyncio.AbstractEventLoop, str], Line] = {}
+        self._most_lines = _FEW_LINES
+        self._behind: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._away = False
+        self.missed = 0
+        """Turns that were lost so far because this process was too busy to take them."""
 
     @property
     def interval(self) -> float:
@@ -71,19 +79,16 @@ class Pacer:
         """Return when it is this caller's turn, and say how many seconds that took.
 
         Where it would take longer than `max_wait` seconds (default: the pacer's), nothing is taken and `LimitExceeded`
-        is raised at once; with the store away for as long, its `StoreError`. Who is cancelled gives the turn back.
+        is raised at once; with the store away for as long, its `StoreError`. Where somebody is cancelled all who came
+        after in this process move up, and the last turn is given back.
         """
-        loop, late = asyncio.get_running_loop(), max(self.interval, _LATE)
-        began, bound = loop.time(), self._bound(max_wait)
-        while True:
-            left = None if bound is None else max(0.0, began + bound - loop.time())
-            turn = await self._reserve(key, left)
-            if await turn.wait() < late:
-                return loop.time() - began
-            late *= 2  # Whoever is always late has to go some time.
+        loop = asyncio.get_running_loop()
+        began, turn = loop.time(), await self._reserve(key, self._bound(max_wait))
+        await self._line(key).wait(*turn.place)
+        return loop.time() - began
 
     async def reserve(self, *key: object, max_wait: float | None = None) -> "Turn":
-        """Take the next turn, to be waited for or given back; raises what `wait` does."""
+        """Take the next turn, to be waited for or given back by the caller alone; raises what `wait` does."""
         return await self._reserve(key, self._bound(max_wait))
 
     def wait_sync(self, *key: object, max_wait: float | None = None) -> float:
@@ -110,7 +115,7 @@ class Pacer:
         loop = asyncio.get_running_loop()
         until = math.inf if bound is None else loop.time() + bound
         while True:
-            charge = self._charge(key, until - loop.time())
+            asked, charge = loop.time(), self._charge(key, until - loop.time())
             try:
                 answer = await self._store.submit(Request([charge], Op.CHARGE, 0, 0, self._abandoned))
             except StoreError as error:
@@ -120,16 +125,25 @@ class Pacer:
                 await asyncio.sleep(_PAUSE)
             else:
                 self._found()
-                return self._turn(charge, answer, bound)
+                return self._turn(charge, answer, bound, asked)
 
-    def _turn(self, charge: Charge, answer: Answer, bound: float | None) -> "Turn":
-        _, wait, over = answer.numbers[0]
+    def _turn(self, charge: Charge, answer: Answer, bound: float | None, asked: float) -> "Turn":
+        turn, wait, over = answer.numbers[0]
         if over > 0:
             raise LimitExceeded(
                 f"the next turn of {self.name!r} is {wait / 1e6:g} s away, more than max_wait={bound:g}",
                 Decision(False, 429, over / 1000),
             )
-        return Turn(self, charge, answer)
+        return Turn(self, charge, self._moment(turn, wait, asked, answer.now), turn)
+
+    def _moment(self, turn: int, wait: int, asked: float, answered: int) -> float:
+        """Return when a turn begins by the event loop's time: asked for at `asked`, answered at `answered` (epoch µs)."""
+        loop = asyncio.get_running_loop()
+        ago = (self.clock() - answered) / 1e6
+        now, away = loop.time() - (ago if 0 < ago < 1 else 0.0), wait / 1e6
+        # Answers take longer or less long, and turns are as even as the store says: the quickest tells its clock best.
+        behind = self._behind[loop] = min(now - (turn - wait) / 1e6, self._behind.get(loop, math.inf))
+        return min(max(turn / 1e6 + behind, asked + away), now + away)
 
     def _lost(self, error: StoreError) -> None:
         if not self._away:
@@ -166,6 +180,31 @@ class Pacer:
         if answer is not None and answer.numbers[0][2] <= 0:
             self._spawn(self._give_back(request.charges[0], answer.numbers[0][0]))
 
+    def _line(self, key: Sequence[object]) -> Line:
+        loop, charge = asyncio.get_running_loop(), self._charge(key, math.inf)
+        line = self._lines.get((loop, charge.key))
+        if line is None:
+            if len(self._lines) >= self._most_lines:
+                # Where nobody waits nothing is remembered: keys come and go.
+                self._lines = {place: each for place, each in self._lines.items() if each and not place[0].is_closed()}
+                self._most_lines = 2 * len(self._lines) + _FEW_LINES
+            line = self._lines[loop, charge.key] = Line(
+                self.interval,
+                lambda wanted: self._missed(key, wanted=wanted),
+                lambda turn: self._spawn(self._give_back(charge, turn)),
+            )
+        return line
+
+    def _missed(self, key: Sequence[object], *, wanted: bool) -> None:
+        self.missed += 1
+        if wanted:
+            self._spawn(self._take_more(key))
+
+    async def _take_more(self, key: Sequence[object]) -> None:
+        """Take a turn for somebody who waits and whose turn was missed."""
+        line = self._line(key)
+        line.more(*(await self._reserve(key, None)).place)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -183,11 +222,15 @@ class Pacer:
 class Turn:
     """A turn that was taken: wait for it, or give it back, in the event loop in which it was reserved."""
 
-    def __init__(self, pacer: Pacer, charge: Charge, answer: Answer) -> None:
+    def __init__(self, pacer: Pacer, charge: Charge, at: float, turn: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pacer, self._charge, self._turn = pacer, charge, answer.numbers[0][0]
-        self._at = self._loop.time() + answer.numbers[0][1] / 1e6
+        self._pacer, self._charge, self._at, self._turn = pacer, charge, at, turn
         self._returned = False
+
+    @property
+    def place(self) -> tuple[float, int]:
+        """Its moment by the event loop's time, in seconds, and by the store's clock, in microseconds."""
+        return self._at, self._turn
 
     @property
     def delay(self) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "ratelimit"
 FLOORS = [
-    ["errors", "clock", "rate", "identity", "periods", "waiting"],
+    ["errors", "clock", "rate", "identity", "periods", "turns", "waiting"],
     ["fields", "schedule", "policy", "charge", "decision"],
     ["style", "settings", "keys", "decorators", "algorithms"],
     ["rules", "plan", "refusals", "ahead", "stores"],

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -229,3 +230,44 @@ async def test_a_running_loop_is_not_held_up() -> None:
     """Blocking where a loop runs is told as the mistake that it is."""
     with pytest.raises(ConfigurationError, match="hold up the event loop"):
         Pacer("1/second").wait_sync()
+
+
+async def test_arrival_is_order_across_processes(redis_url: str) -> None:
+    """Several pacers on one Redis, as processes have them: who asked first goes first, a turn each."""
+    pacers = [Pacer("100/second", per="subscription", store=redis_url) for _ in range(3)]
+    turns = [await pacers[number % 3].reserve("s") for number in range(60)]
+    moments = [turn.place[1] for turn in turns]
+    assert [after - before for before, after in pairwise(moments)] == [10_000] * 59
+    for turn in turns[30:]:
+        turn.give_back()
+    for pacer in pacers:
+        await pacer.aclose()
+    last = Pacer("100/second", per="subscription", store=redis_url)
+    assert (await last.reserve("s")).place[1] - moments[29] == 10_000
+    await last.aclose()
+
+
+def test_moving_up_takes_nothing_from_anybody() -> None:
+    """Who waits behind somebody cancelled goes in that turn; another process's stay as they are."""
+
+    async def story(loop: VirtualLoop) -> None:
+        store = MemoryStore(clock=loop.clock)
+        here, there = (Pacer("1/second", store=store, clock=loop.clock) for _ in range(2))
+        gone = dict[str, float]()
+
+        async def go(pacer: Pacer, name: str) -> None:
+            await pacer.wait()
+            gone[name] = loop.time()
+
+        tasks = {}
+        for name, pacer in (("a", here), ("b", here), ("x", there), ("c", here), ("d", here)):
+            tasks[name] = asyncio.ensure_future(go(pacer, name))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        tasks["b"].cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        assert gone == {"a": 0, "c": 1, "x": 2, "d": 3}
+        assert await here.wait() == pytest.approx(1)
+        await here.aclose()
+
+    virtually(story)

@@ -75,7 +75,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         given: Any = self.retry_on
-        statuses = given if isinstance(given, Collection) else (None,)
+        statuses: Collection[Any] = given if isinstance(given, Collection) else (None,)
         for name, holds in (
             ("retries: must be an integer, 0 or more", _whole(self.retries) and self.retries >= 0),
             ("wait: must be one of tenacity's", callable(self.wait)),

@@ -5,7 +5,7 @@ from collections import Counter
 
 import httpx
 
-from ratelimit.client import CONTRACT_A, AsyncRetryTransport
+from ratelimit.client import CONTRACT_A, AsyncRetryTransport, Wait
 from tests.support.uvicorn_server import uvicorn
 
 LIMIT, WINDOW = 40, 2
@@ -41,21 +41,25 @@ async def test_a_burst_at_three_times_the_limit_loses_nothing() -> None:
     assert all(sum(start <= at < start + WINDOW for at in learned) <= 1 for start in learned)
 
 
-async def test_an_overloaded_gateway_that_says_401_is_waited_for() -> None:
-    """The incident's client: told that 401 may mean load, it tries again; else a 401 is a 401."""
-    # Under `on_store_failure="deny"` with no store our own server says 503, and never 401.
+async def test_reduced_capacity_is_waited_for() -> None:
+    """A server whose store is away says 503 and when to come again, never 401; the client stands by."""
     settings = {
         "store": "redis://127.0.0.1:1",
         "limits": [{"name": "t", "rate": "9/second", "per": ["token"], "on_store_failure": "deny"}],
     }
-    waits = list[int]()
-    transport = AsyncRetryTransport(policy=CONTRACT_A, on_wait=lambda wait: waits.append(wait.response.status_code))  # type: ignore[union-attr]
+    waits, told = list[Wait](), asyncio.Event()
+
+    def note(wait: Wait) -> None:
+        waits.append(wait)
+        told.set()
+
+    transport = AsyncRetryTransport(policy=CONTRACT_A, on_wait=note)
     with uvicorn(settings) as url:
         async with httpx.AsyncClient(transport=transport, base_url=url, timeout=30) as client:
             task = asyncio.ensure_future(client.get("/", headers={"x-token": "t"}))
-            while not waits:
-                await asyncio.sleep(0)
+            await told.wait()
             task.cancel()
-    assert set(waits) == {503}
     assert transport.last_refusal is not None
-    assert transport.last_refusal.headers["retry-after"] == "1"
+    assert transport.last_refusal is waits[0].response
+    assert (transport.last_refusal.status_code, transport.last_refusal.headers["retry-after"]) == (503, "1")
+    assert 1 <= waits[0].left <= 1.5
