@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from ratelimit import MemoryStore, RedisStore
 from ratelimit.stores import Store
+from ratelimit.testing import ManualClock
 from tests.support.asgi import client_for
-from tests.support.clock import ManualClock
 from tests.support.engines import Engine, MemoryEngine, RedisEngine
 from tests.support.redis_server import RedisServer
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings, RedisStore, StoreError
 from ratelimit.stores import Answer, Request
+from ratelimit.testing import ManualClock
 from tests.acceptance.test_theorem import most_in_windows
-from tests.support.clock import ManualClock
 from tests.test_refusals import Far
 
 WHO = Identity(org="o")

@@ -13,7 +13,7 @@ from ratelimit import Limiter, MemoryStore, RateLimitSettings, RedisStore, Store
 from ratelimit.charge import Charge, Terms
 from ratelimit.resilience import Guard
 from ratelimit.stores import Answer, Op, Request
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import fresh_key, quota, slots, terms
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit import ConfigurationError, Identity, Limiter, RateLimitSettings
 from ratelimit.stores import Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.redis_server import RedisServer
 
 ALICE = Identity(token="alice", org="acme")

@@ -10,7 +10,7 @@ from ratelimit import Identity, Limiter, MemoryStore, RateLimitSettings, limit
 from ratelimit.charge import NEVER
 from ratelimit.decorators import Declared, declared_on
 from ratelimit.plan import Plan
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 
 
 def plan_of(*limits: dict[str, Any], **settings: Any) -> Plan:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
-from tests.support.clock import START, ManualClock
+from ratelimit.testing.clock import START, ManualClock
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -13,7 +13,7 @@ from ratelimit.decision import Decision
 from ratelimit.refusals import LONGEST, MOST, Refusals
 from ratelimit.stores import Answer, Op, Request
 from ratelimit.stores.base import Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import quota, slots, terms
 
 

@@ -8,7 +8,7 @@ from ratelimit import MemoryStore, StoreError
 from ratelimit.charge import Charge
 from ratelimit.resilience import Guard
 from ratelimit.stores import Answer, Request
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import terms
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ratelimit import Concurrency, Hours, Identity, Limit, Limiter, MemoryStore, Quota, RateLimitSettings
 from ratelimit.schedule import DAYS
 from ratelimit.stores import Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 
 NIGHT = Hours(start="22:00", end="06:00", rate="1/second")
 BERLIN = "Europe/Berlin"

@@ -31,8 +31,8 @@ from ratelimit import (
 from ratelimit.charge import Charge, Terms
 from ratelimit.errors import StoreTimeout
 from ratelimit.stores import Answer, Op, Request, Store
+from ratelimit.testing import ManualClock
 from tests.support.asgi import Checked, by_headers, twice
-from tests.support.clock import ManualClock
 from tests.support.raw import Call
 from tests.support.redis_server import RedisServer
 

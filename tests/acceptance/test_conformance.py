@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from ratelimit import Decision, Identity, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings, limit
 from ratelimit.stores import Store
+from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers, limiter_for
-from tests.support.clock import ManualClock
 
 Limited = Callable[..., TestClient]
 

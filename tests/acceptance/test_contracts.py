@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from examples import per_endpoint, quickstart, three_layers
 from ratelimit import Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.raw import Call
 
 BASE = "https://docs.example.com/api-errors#"

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Op, Request
+from ratelimit.testing.clock import START
 from tests.acceptance.test_theorem import histories
-from tests.support.clock import START
 from tests.support.engines import Engine, admitted, fresh_key, terms
 
 

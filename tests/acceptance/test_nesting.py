@@ -8,8 +8,8 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from ratelimit import Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
+from ratelimit.testing import ManualClock
 from tests.support.asgi import Checked, by_headers, limiter_for, ok
-from tests.support.clock import ManualClock
 
 WIDE = {"name": "wide", "rate": "100/minute", "per": ["token"]}
 NARROW = {"name": "narrow", "rate": "3/minute", "per": ["token"]}

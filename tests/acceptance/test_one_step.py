@@ -6,7 +6,7 @@ import pytest
 
 from ratelimit import Identity, Limiter, RateLimitSettings, RedisStore
 from ratelimit.stores import Op, Request, Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.redis_server import RedisServer
 
 WIDE: dict[str, list[dict[str, Any]]] = {

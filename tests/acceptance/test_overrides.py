@@ -28,7 +28,7 @@ from ratelimit import (
 from ratelimit.keys import Keys
 from ratelimit.overrides import PAUSE
 from ratelimit.stores import Notes, Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.redis_server import pause
 from tests.support.uvicorn_server import uvicorn
 

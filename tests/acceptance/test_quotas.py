@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from ratelimit import ConfigurationError, Identity, Limiter, NotTaken, Quota, RateLimitSettings
 from ratelimit.stores import Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 
 WHO = Identity(org="acme")
 

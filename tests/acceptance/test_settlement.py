@@ -29,8 +29,8 @@ from ratelimit import (
     RedisStore,
 )
 from ratelimit.stores import Op, Request, Store
+from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers
-from tests.support.clock import ManualClock
 from tests.support.raw import Call
 
 LAYERS: dict[str, Any] = {

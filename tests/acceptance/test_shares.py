@@ -6,7 +6,7 @@ import pytest
 
 from ratelimit import Identity, Limiter, RateLimitSettings
 from ratelimit.stores import Store
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 
 SHARED = {"name": "p", "per": "org", "shares": {"backfill": 0.5, "crawler": 0.1}}
 KINDS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Op, Request
-from tests.support.clock import START
+from ratelimit.testing.clock import START
 from tests.support.engines import Engine, admitted, fresh_key, terms
 
 limits = st.one_of(st.integers(1, 64), st.integers(65, 1000))

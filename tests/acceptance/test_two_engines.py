@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Answer, Op, Request
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import MemoryEngine, RedisEngine, fresh_key, quota, slots, terms
 
 # The same keys under several numbers: plans, grants, shares and reloads change L, C and with them the slots.

@@ -24,7 +24,7 @@ from ratelimit.http.identify import ClientAddress
 from ratelimit.plan import Plan
 from ratelimit.refusals import Refusals
 from ratelimit.stores import Answer, Op, Request
-from tests.support.clock import START, ManualClock
+from ratelimit.testing.clock import START, ManualClock
 from tests.support.engines import quota, terms
 
 FEW = 500

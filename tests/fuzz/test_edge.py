@@ -15,8 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ratelimit import Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from ratelimit.http.identify import ClientAddress
+from ratelimit.testing import ManualClock
 from tests.fuzz.inputs import fuzz, hostile, patient, secrets
-from tests.support.clock import ManualClock
 
 pytestmark = patient
 

@@ -12,8 +12,8 @@ from ratelimit.charge import NEVER
 from ratelimit.http.headers import admitted, refused
 from ratelimit.http.problems import problem
 from ratelimit.rate import MAX_LIMIT, MAX_PERIOD
+from ratelimit.testing import ManualClock
 from tests.fuzz.inputs import PRINTABLE, fuzz, patient
-from tests.support.clock import ManualClock
 
 pytestmark = patient
 

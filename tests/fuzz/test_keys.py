@@ -12,8 +12,8 @@ from redis.crc import key_slot
 from ratelimit import ConfigurationError, Identity, Limiter, MemoryStore, RateLimitSettings
 from ratelimit.plan import Plan
 from ratelimit.stores.wire import beside
+from ratelimit.testing import ManualClock
 from tests.fuzz.inputs import PRINTABLE, fuzz, hostile, patient, secrets
-from tests.support.clock import ManualClock
 
 pytestmark = patient
 

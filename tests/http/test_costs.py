@@ -16,8 +16,8 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
 from ratelimit import Limiter, MemoryStore, Quota, RateLimitMiddleware, RateLimitSettings, limit
+from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers
-from tests.support.clock import ManualClock
 from tests.support.raw import Call
 
 

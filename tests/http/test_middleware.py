@@ -23,8 +23,8 @@ from ratelimit import (
     limit,
 )
 from ratelimit.errors import StoreUnavailable
+from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers, client_for, ok
-from tests.support.clock import ManualClock
 
 ONE = {"name": "token", "rate": "1/minute", "per": ["token"]}
 

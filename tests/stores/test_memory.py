@@ -7,7 +7,7 @@ import pytest
 from ratelimit import MemoryStore, ServiceLimit
 from ratelimit.charge import Charge, Terms
 from ratelimit.stores import Op, Request
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import quota, slots, terms
 
 

@@ -15,7 +15,7 @@ from ratelimit.errors import StoreTimeout, StoreUnavailable
 from ratelimit.periods import end_of, start_of
 from ratelimit.stores import Op, Request
 from ratelimit.stores.wire import SCRIPT, SCRIPT_SHA
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 from tests.support.engines import fresh_key, quota, slots, terms
 from tests.support.redis_server import RedisServer, free_port
 

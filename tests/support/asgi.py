@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratelimit import Identity, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
-from tests.support.clock import ManualClock
+from ratelimit.testing import ManualClock
 
 _BEFORE_ACCEPT = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
 

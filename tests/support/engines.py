@@ -2,60 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from itertools import count
 from typing import Protocol
 
 from ratelimit import MemoryStore, RedisStore, ServiceLimit
-from ratelimit.charge import NEVER, Charge, Terms
-from ratelimit.periods import NOMINAL, Period
+from ratelimit.charge import Charge
 from ratelimit.stores import Answer, Op, Request
-from tests.support.clock import ManualClock
-
-_numbers = count()
-
-
-def fresh_key() -> str:
-    """Return a key that no other example has used."""
-    return f"rl:{{test}}:{next(_numbers)}"
-
-
-def terms(
-    limit: int,
-    period: int = 60,
-    allowance: int = 0,
-    *,
-    policy: str = "p",
-    shadow: bool = False,
-    share: int | None = None,
-) -> Terms:
-    return Terms(
-        kind="limit",
-        policy=policy,
-        scope="token",
-        limit=limit,
-        window=period,
-        allowance=allowance,
-        shadow=shadow,
-        share=share,
-    )
-
-
-def quota(
-    limit: int, period: Period | None, *, policy: str = "q", shadow: bool = False, share: int | None = None
-) -> Terms:
-    window = NOMINAL[period] if period else 0
-    numbers = {"limit": limit, "window": window, "share": share}
-    return Terms(kind="quota", policy=policy, scope="org", period=period, shadow=shadow, status=403, **numbers)  # type: ignore[arg-type]
-
-
-def slots(
-    limit: int, lease: int = 60_000, *, policy: str = "s", shadow: bool = False, share: int | None = None
-) -> Terms:
-    return Terms(kind="concurrency", policy=policy, scope="org", limit=limit, lease=lease, shadow=shadow, share=share)
-
-
-def pace(limit: int, period: int = 1, patience: int = NEVER, *, policy: str = "t") -> Terms:
-    return Terms(kind="pace", policy=policy, scope="global", limit=limit, window=period, patience=patience)
+from ratelimit.testing import ManualClock
+from ratelimit.testing.charges import fresh_key, pace, quota, slots, terms
 
 
 class Engine(Protocol):
@@ -105,3 +58,6 @@ class RedisEngine:
 
 def admitted(limits: Sequence[ServiceLimit]) -> bool:
     return all(limit.retry_after == 0 or limit.shadow for limit in limits)
+
+
+__all__ = ["Engine", "MemoryEngine", "RedisEngine", "admitted", "fresh_key", "pace", "quota", "slots", "terms"]

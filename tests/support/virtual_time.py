@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from selectors import DefaultSelector, SelectorKey
 from typing import Any, TypeVar
 
-from tests.support.clock import START
+from ratelimit.testing.clock import START
 
 T = TypeVar("T")
 
