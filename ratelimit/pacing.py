@@ -25,6 +25,9 @@ _PAUSE: Final = 0.2
 _FOREVER: Final = 10.0**9
 """A bound in seconds that is none."""
 
+_STEP: Final = 0.01
+"""Seconds by which a turn may seem to come before it can: more than that, and the store's clock was set back."""
+
 _FEW_LINES: Final = 100
 """Keys for which lines are kept where nobody waits."""
 
@@ -66,6 +69,7 @@ class Pacer:
         self._most_lines = _FEW_LINES
         self._behind: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Task[None]] = set()
         self._away = False
         self.missed = 0
         """Turns that were lost so far because this process was too busy to take them."""
@@ -84,7 +88,7 @@ class Pacer:
         """
         loop = asyncio.get_running_loop()
         began, turn = loop.time(), await self._reserve(key, self._bound(max_wait))
-        await self._line(key).wait(*turn.place)
+        await self._line(key).wait(turn.number)
         return loop.time() - began
 
     async def reserve(self, *key: object, max_wait: float | None = None) -> "Turn":
@@ -98,6 +102,9 @@ class Pacer:
     async def aclose(self) -> None:
         """Wait for what is being given back and close the store, in this event loop; may be called twice."""
         loop = asyncio.get_running_loop()
+        for task in self._taking:
+            if task.get_loop() is loop:
+                task.cancel()
         while mine := [task for task in self._tasks if task.get_loop() is loop]:
             await asyncio.wait(mine)
             await asyncio.sleep(0)
@@ -134,16 +141,23 @@ class Pacer:
                 f"the next turn of {self.name!r} is {wait / 1e6:g} s away, more than max_wait={bound:g}",
                 Decision(False, 429, over / 1000),
             )
-        return Turn(self, charge, self._moment(turn, wait, asked, answer.now), turn)
+        self._hear(answer, asked)
+        return Turn(self, charge, turn)
 
-    def _moment(self, turn: int, wait: int, asked: float, answered: int) -> float:
-        """Return when a turn begins by the event loop's time: asked for at `asked`, answered at `answered` (epoch µs)."""
-        loop = asyncio.get_running_loop()
-        ago = (self.clock() - answered) / 1e6
-        now, away = loop.time() - (ago if 0 < ago < 1 else 0.0), wait / 1e6
+    def _hear(self, answer: Answer, asked: float) -> None:
+        """Learn how far the store's clock is behind the event loop's, from an answer to what was asked at `asked`."""
+        loop, (turn, wait, _) = asyncio.get_running_loop(), answer.numbers[0]
+        # It was read at once, and may be looked at a little later.
+        ago = (self.clock() - answer.now) / 1e6
+        behind = loop.time() - (ago if 0 < ago < 1 else 0.0) - (turn - wait) / 1e6
         # Answers take longer or less long, and turns are as even as the store says: the quickest tells its clock best.
-        behind = self._behind[loop] = min(now - (turn - wait) / 1e6, self._behind.get(loop, math.inf))
-        return min(max(turn / 1e6 + behind, asked + away), now + away)
+        best = min(behind, self._behind.get(loop, math.inf))
+        early = asked + wait / 1e6 - (turn / 1e6 + best)
+        self._behind[loop] = behind if early > _STEP else best
+
+    def moment(self, turn: int) -> float:
+        """Return when a turn begins, by the time of the event loop that runs, as well as it is known now."""
+        return turn / 1e6 + self._behind[asyncio.get_running_loop()]
 
     def _lost(self, error: StoreError) -> None:
         if not self._away:
@@ -190,6 +204,7 @@ class Pacer:
                 self._most_lines = 2 * len(self._lines) + _FEW_LINES
             line = self._lines[loop, charge.key] = Line(
                 self.interval,
+                self.moment,
                 lambda wanted: self._missed(key, wanted=wanted),
                 lambda turn: self._spawn(self._give_back(charge, turn)),
             )
@@ -198,12 +213,14 @@ class Pacer:
     def _missed(self, key: Sequence[object], *, wanted: bool) -> None:
         self.missed += 1
         if wanted:
-            self._spawn(self._take_more(key))
+            task = self._spawn(self._take_more(key))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
 
     async def _take_more(self, key: Sequence[object]) -> None:
         """Take a turn for somebody who waits and whose turn was missed."""
         line = self._line(key)
-        line.more(*(await self._reserve(key, None)).place)
+        line.more((await self._reserve(key, None)).number)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -222,20 +239,15 @@ class Pacer:
 class Turn:
     """A turn that was taken: wait for it, or give it back, in the event loop in which it was reserved."""
 
-    def __init__(self, pacer: Pacer, charge: Charge, at: float, turn: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._pacer, self._charge, self._at, self._turn = pacer, charge, at, turn
+    def __init__(self, pacer: Pacer, charge: Charge, number: int) -> None:
+        self._pacer, self._charge, self.number = pacer, charge, number
+        """`number` is its moment by the store's clock, in microseconds."""
         self._returned = False
-
-    @property
-    def place(self) -> tuple[float, int]:
-        """Its moment by the event loop's time, in seconds, and by the store's clock, in microseconds."""
-        return self._at, self._turn
 
     @property
     def delay(self) -> float:
         """The seconds until it begins, 0.0 when it has."""
-        return max(0.0, self._at - self._loop.time())
+        return max(0.0, -self._late())
 
     async def wait(self) -> float:
         """Return when the turn begins, and say how many seconds after that; who is cancelled meanwhile gives it back."""
@@ -244,7 +256,7 @@ class Turn:
         except BaseException:
             self.give_back()
             raise
-        return max(0.0, self._loop.time() - self._at)
+        return max(0.0, self._late())
 
     def give_back(self) -> None:
         """Give the turn back, once, without waiting; it goes to who asks next where nobody has a later one.
@@ -254,7 +266,10 @@ class Turn:
         """
         if not self._returned:
             self._returned = True
-            self._pacer._spawn(self._pacer._give_back(self._charge, self._turn))  # noqa: SLF001 - two halves of one
+            self._pacer._spawn(self._pacer._give_back(self._charge, self.number))  # noqa: SLF001 - two halves of one
+
+    def _late(self) -> float:
+        return asyncio.get_running_loop().time() - self._pacer.moment(self.number)
 
 
 def _dimensions(per: str | Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 
 from ratelimit import ConfigurationError, LimitExceeded, MemoryStore, Pacer, StoreError
 from ratelimit.stores import Answer, Request
+from ratelimit.turns import Line
 from tests.support.virtual_time import VirtualLoop, virtually
 
 
@@ -236,14 +237,14 @@ async def test_arrival_is_order_across_processes(redis_url: str) -> None:
     """Several pacers on one Redis, as processes have them: who asked first goes first, a turn each."""
     pacers = [Pacer("100/second", per="subscription", store=redis_url) for _ in range(3)]
     turns = [await pacers[number % 3].reserve("s") for number in range(60)]
-    moments = [turn.place[1] for turn in turns]
+    moments = [turn.number for turn in turns]
     assert [after - before for before, after in pairwise(moments)] == [10_000] * 59
     for turn in turns[30:]:
         turn.give_back()
     for pacer in pacers:
         await pacer.aclose()
     last = Pacer("100/second", per="subscription", store=redis_url)
-    assert (await last.reserve("s")).place[1] - moments[29] == 10_000
+    assert (await last.reserve("s")).number - moments[29] == 10_000
     await last.aclose()
 
 
@@ -271,3 +272,45 @@ def test_moving_up_takes_nothing_from_anybody() -> None:
         await here.aclose()
 
     virtually(story)
+
+
+def test_turns_that_are_not_taken_in_time_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rest of the process is slow to go on, the first stays the first, and the pace is kept."""
+    handed, hand_out = list[int](), Line._hand_out
+
+    async def story(loop: VirtualLoop) -> list[tuple[int, float]]:
+        pacer, gone = Pacer("100/second", clock=loop.clock), list[tuple[int, float]]()
+
+        def slow(line: Line, turn: int) -> None:
+            hand_out(line, turn)
+            handed.append(turn)
+            loop.now += 0.008 * (len(handed) == 3)
+
+        async def go(number: int) -> None:
+            await pacer.wait()
+            gone.append((number, round(loop.time(), 3)))
+
+        monkeypatch.setattr(Line, "_hand_out", slow)
+        await asyncio.gather(*(go(number) for number in range(6)))
+        assert pacer.missed == 1
+        return gone
+
+    assert virtually(story) == [(0, 0), (1, 0.01), (2, 0.03), (3, 0.04), (4, 0.05), (5, 0.06)]
+
+
+def test_a_process_that_is_always_slow_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late it takes its turns."""
+    hand_out = Line._hand_out
+
+    async def story(loop: VirtualLoop) -> int:
+        pacer = Pacer("100/second", clock=loop.clock)
+
+        def slow(line: Line, turn: int) -> None:
+            hand_out(line, turn)
+            loop.now += 0.03
+
+        monkeypatch.setattr(Line, "_hand_out", slow)
+        await asyncio.gather(*(pacer.wait() for _ in range(5)))
+        return pacer.missed
+
+    assert 3 <= virtually(story) <= 30
