@@ -3,7 +3,7 @@
 # make test    all tests, with a real Redis                                make check   lint and types
 # make bench   the benchmarks, against other libraries                      make bench-core   the hot path alone
 # make faults  what happens while Redis fails                               make test-topologies   Sentinel, TLS, …
-# make fuzz    100,000 odd inputs
+# make backfill, make webhooks    the other end of the wire, shown          make fuzz    100,000 odd inputs
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -12,7 +12,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve test check format bench bench-core faults fuzz test-topologies clean
+.PHONY: demo serve backfill webhooks test check format bench bench-core faults fuzz test-topologies clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -21,6 +21,12 @@ demo: $(VENV)/.demo
 serve: $(VENV)/.demo
 	@echo "try:  curl -i -H 'Authorization: Bearer tk_acme_team_1' http://127.0.0.1:$(PORT)/api/agents"
 	@RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.three_layers:app --port $(PORT)
+
+backfill: $(VENV)/.demo
+	@$(BIN)/python -m examples.backfill $(ARGS)
+
+webhooks: $(VENV)/.dev
+	@$(BIN)/python -m examples.webhooks $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)

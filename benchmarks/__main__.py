@@ -12,6 +12,7 @@ from benchmarks import (
     longest_call,
     middleware_memory,
     middleware_redis,
+    pacing,
     redis_concurrency,
     redis_cpu,
     redis_latency,
@@ -35,6 +36,7 @@ BENCHMARKS = [
     hot_keys,
     state_size,
     accuracy,
+    pacing,
 ]
 
 

@@ -1,16 +1,17 @@
 """The README is true: its snippets run, its clock is right, and it is short."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
-from ratelimit.testing.clock import START, ManualClock
+from ratelimit.testing import ManualClock, StoreConformance, limits_off
+from ratelimit.testing.clock import START
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -97,19 +98,24 @@ async def test_the_page_beyond_rates_is_right(capsys: pytest.CaptureFixture[str]
     assert (used["requests"], used["tokens-month"]) == (1, 812)
 
 
-def test_the_page_on_testing_is_right() -> None:
-    """Its own test passes, and its switch is off."""
-    switched, stopped = snippets_of("testing.md")
-    app = statuses_app(run(switched)["settings_for_tests"])
-    assert statuses(app, "/", 9, authorization="Bearer t") == [200] * 9
-    run(stopped)["test_the_limit_and_its_wait"]()
+async def test_the_page_on_testing_is_right(frozen_limits: Callable[..., ManualClock]) -> None:
+    """Its tests pass, with the fixtures that they name, and its store passes the suite."""
+    names = run(*snippets_of("testing.md"))
+    names["test_the_limit_and_its_wait"](frozen_limits)
+    with limits_off():
+        names["test_something_else"]()
+    await names["test_the_organization_shares"]()
+    assert issubclass(names["TestMyStore"], StoreConformance)
+    await asyncio.to_thread(names["TestMyStore"]().test_all_or_nothing)
 
 
-def statuses_app(settings: RateLimitSettings) -> FastAPI:
-    app = FastAPI()
-    app.get("/")(lambda: "ok")
-    app.add_middleware(RateLimitMiddleware, settings=settings)
-    return app
+async def test_the_page_on_clients_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """All its snippets run, and those that do something do it."""
+    names = run(*snippets_of("clients.md"))
+    await names["backfill"](["a", "b"])
+    await names["deliver"]("s")
+    assert capsys.readouterr().out == "sending a\nsending b\nsent to s\n"
+    assert (names["never_again"].retries, names["patient"].retries) == (0, 20)
 
 
 async def test_the_clock_of_the_window_is_right(clock: ManualClock) -> None:

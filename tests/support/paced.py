@@ -1,4 +1,7 @@
-"""A process that waits for turns and delivers, and tells when its turns began: `python -m tests.support.paced <redis> <receiver> <name> <turns>`."""
+"""A process that waits and delivers: `python -m tests.support.paced <how> <redis> <receiver> <name> <how many>`.
+
+It tells how many turns it missed, and when those that it took began. How: `pacer`, `throttle` (shared), `alone` (half each).
+"""
 
 import asyncio
 import json
@@ -6,22 +9,22 @@ import sys
 
 import httpx
 
-from ratelimit import Pacer
+from ratelimit import Pacer, Throttle
 
 WORKERS = 20
 
 
-async def main(store: str, receiver: str, name: str, turns: int) -> None:
+async def main(how: str, store: str, receiver: str, name: str, many: int) -> None:
     begun = list[float]()
     pacer = Pacer("100/second", per="subscription", store=store)
+    throttle = Throttle("100/second", store=store) if how == "throttle" else Throttle("50/second")
     async with httpx.AsyncClient(base_url=receiver, limits=httpx.Limits(max_connections=20), timeout=30) as client:
         await client.get("/none")
-
-        numbers = iter(range(turns))
+        numbers = iter(range(many))
 
         async def work() -> None:
             for number in numbers:
-                await pacer.wait("sub_1")
+                await (pacer.wait("sub_1") if how == "pacer" else throttle.wait())
                 begun.append(asyncio.get_running_loop().time())
                 (await client.post(f"/hooks/{name}/{number}")).raise_for_status()
 
@@ -30,8 +33,10 @@ async def main(store: str, receiver: str, name: str, turns: int) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         await asyncio.gather(*(work() for _ in range(WORKERS)))
     await pacer.aclose()
+    await throttle.aclose()
     sys.stdout.write(json.dumps([pacer.missed, begun]))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    _, how, store, receiver, name, many = sys.argv
+    asyncio.run(main(how, store, receiver, name, int(many)))
