@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import aclosing, closing, suppress
-from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, cast
 
 import anyio
 import httpx
 
+from ratelimit.client.around import Around, AsyncAround
 from ratelimit.client.exchange import Close, Memory, Pause, Send, Step, Wait, caller
 from ratelimit.client.policy import EXPONENTIAL, RetryPolicy
 from ratelimit.clock import monotonic
@@ -18,7 +18,7 @@ _WEEK: Final = 604_800.0
 """Seconds that may be waited at a time."""
 
 
-class RetryTransport(httpx.BaseTransport):
+class RetryTransport(Around):
     """Obey a server's limits: `httpx.Client(transport=RetryTransport(policy=CONTRACT_A))`.
 
     What is refused with 429 or 503 is sent again as `policy` says, where its body can be: bytes, forms and files that can be
@@ -38,8 +38,8 @@ class RetryTransport(httpx.BaseTransport):
         on_wait: Callable[[Wait], None] | None = None,
         key: Callable[[httpx.Request], Hashable] = caller,
     ) -> None:
-        _check(transport, policy, httpx.BaseTransport)
-        self._transport = httpx.HTTPTransport() if transport is None else transport
+        super().__init__(transport)
+        _check(policy)
         self._memory = Memory(policy, on_wait, key, monotonic)
 
     @property
@@ -78,22 +78,6 @@ class RetryTransport(httpx.BaseTransport):
         event.wait(min(pause.seconds, _WEEK))
         event.clear()
 
-    def close(self) -> None:
-        """Close the transport within."""
-        self._transport.close()
-
-    def __enter__(self) -> Self:
-        self._transport.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self._transport.__exit__(exc_type, exc_value, traceback)
-
 
 class _Woken:
     """An event that can be waited for again and again, in an event loop."""
@@ -110,7 +94,7 @@ class _Woken:
         self.event = anyio.Event()
 
 
-class AsyncRetryTransport(httpx.AsyncBaseTransport):
+class AsyncRetryTransport(AsyncAround):
     """Obey a server's limits: `httpx.AsyncClient(transport=AsyncRetryTransport(policy=CONTRACT_A))`.
 
     All that `RetryTransport` promises, in an event loop (asyncio or trio): one transport for each loop. Who is cancelled
@@ -125,8 +109,8 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         on_wait: Callable[[Wait], None] | None = None,
         key: Callable[[httpx.Request], Hashable] = caller,
     ) -> None:
-        _check(transport, policy, httpx.AsyncBaseTransport)
-        self._transport = httpx.AsyncHTTPTransport() if transport is None else transport
+        super().__init__(transport)
+        _check(policy)
         self._memory = Memory(policy, on_wait, key, anyio.current_time)
 
     @property
@@ -167,25 +151,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         else:
             await woken.wait(pause.seconds)
 
-    async def aclose(self) -> None:
-        """Close the transport within."""
-        await self._transport.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self._transport.__aexit__(exc_type, exc_value, traceback)
-
-
-def _check(transport: object, policy: object, kind: type) -> None:
-    if transport is not None and not isinstance(transport, kind):
-        raise ConfigurationError(f"transport: must be a {kind.__name__}, not {type(transport).__name__}")
+def _check(policy: object) -> None:
     if not isinstance(policy, RetryPolicy):
         raise ConfigurationError(f"policy: must be a RetryPolicy, not {policy!r:.50}")
