@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings, RedisStore, StoreError
+from ratelimit import Identity, Limit, Limiter, Pacer, Quota, RateLimitSettings, RedisStore, StoreError
 from ratelimit.charge import Charge
 from ratelimit.stores import Op, Request, open_store
 from ratelimit.stores.lanes import ClusterLane
@@ -233,3 +233,21 @@ def test_an_address_that_cannot_work_fails_at_construction(url: str, told: str) 
     with pytest.raises(ValueError, match=told) as error:
         open_store(url)
     assert "hunter2" not in str(error.value)
+
+
+async def test_paces_on_all_nodes(store: RedisStore) -> None:
+    """Each key has turns of its own, wherever it lives, and its last ones back."""
+    pacer = Pacer("100/second", per="subscription", store=store, name=fresh_key())
+    keys = [f"sub_{number}" for number in range(20)]
+    turns = await asyncio.gather(*(pacer.reserve(key) for _ in range(3) for key in keys))
+    for number in range(20):
+        moments = [turn.number for turn in turns[number::20]]
+        assert [after - moments[0] for after in moments] == [0, 10_000, 20_000]
+        for turn in turns[number + 20 :: 20]:
+            turn.give_back()
+
+    await asyncio.gather(*pacer._tasks)
+    again = await asyncio.gather(*(pacer.reserve(key) for key in keys))
+    late = [turn.number - first.number for turn, first in zip(again, turns, strict=False)]
+    # Where the machine was slow the second turn has gone by, and this one is now.
+    assert all(each == 10_000 or turn.delay == 0 for each, turn in zip(late, again, strict=True))
