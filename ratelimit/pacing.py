@@ -4,17 +4,18 @@ import asyncio
 import logging
 import math
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from ratelimit.charge import NEVER, Charge, Terms
 from ratelimit.clock import Clock, system_clock
 from ratelimit.decision import Decision
-from ratelimit.errors import ConfigurationError, LimitExceeded, StoreError
+from ratelimit.errors import ConfigurationError, LimitExceeded, StoreError, StoreUnavailable
 from ratelimit.keys import escape
 from ratelimit.rate import Rate
 from ratelimit.stores import Answer, Op, Request, Store, open_store
-from ratelimit.turns import Line
+from ratelimit.turns import Line, Turn
 from ratelimit.waiting import check_wait, in_background
 
 logger = logging.getLogger("ratelimit")
@@ -22,17 +23,19 @@ logger = logging.getLogger("ratelimit")
 _PAUSE: Final = 0.2
 """Seconds between two tries where the store is away."""
 
+_GRACE: Final = 0.05
+"""Seconds that a turn which was near enough may come later than it should."""
+
+_FASTEST: Final = 100_000
+"""Turns in a second: intervals shorter than 10 µs are nothing that anybody can keep."""
+
 _FOREVER: Final = 10.0**9
 """A bound in seconds that is none."""
 
-_STEP: Final = 0.01
-"""Seconds by which a turn may seem to come before it can: more than that, and the store's clock was set back."""
-
-_FEW_LINES: Final = 100
-"""Keys for which lines are kept where nobody waits."""
-
 _MOST_TERMS: Final = 64
 """Different bounds on the wait for which the terms are kept."""
+
+_CLOSED: Final = "the pacer was closed"
 
 
 class Pacer:
@@ -45,8 +48,9 @@ class Pacer:
 
     Any span of k intervals sees at most k + 1 turns begin (for intervals below 10 ms, what fits into 5 ms more): a turn
     that is missed by more than half an interval, because the machine was busy, is lost, and everybody in this process
-    takes the next one. While the store is away everybody waits. Nothing is connected before the first turn. A rate of zero
-    or of more than a million a second, and an address or a bound that is none, raise `ConfigurationError`.
+    takes the next one. A store that has lost its memory begins anew, and what other processes still hold comes on top.
+    While the store is away everybody waits. Nothing is connected before the first turn. A rate of zero or of more
+    than 100,000 a second, and an address or a bound that is none, raise `ConfigurationError`.
     """
 
     def __init__(
@@ -62,17 +66,17 @@ class Pacer:
         self.rate = _checked(rate)
         self.per = _dimensions(per)
         self.name, self.max_wait = name, check_wait(max_wait)
-        self.clock = clock or system_clock
+        self.missed = 0
+        """Turns that were lost so far because this process was too busy to take them."""
+        self._clock = clock or system_clock
         self._store = open_store(store, clock=clock) if isinstance(store, str) else store
         self._known: dict[int, Terms] = {}
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, str], Line] = {}
-        self._most_lines = _FEW_LINES
-        self._behind: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+        # A line lives as long as somebody waits in it.
+        self._lines: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], Line] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking: set[asyncio.Task[None]] = set()
         self._away = False
-        self.missed = 0
-        """Turns that were lost so far because this process was too busy to take them."""
+        self._closings = 0
 
     @property
     def interval(self) -> float:
@@ -83,29 +87,39 @@ class Pacer:
         """Return when it is this caller's turn, and say how many seconds that took.
 
         Where it would take longer than `max_wait` seconds (default: the pacer's), nothing is taken and `LimitExceeded`
-        is raised at once; with the store away for as long, its `StoreError`. Where somebody is cancelled all who came
-        after in this process move up, and the last turn is given back.
+        is raised at once; and later, where turns that were missed make it longer than that and an interval more. With
+        the store away for as long its `StoreError` is raised. Where somebody is cancelled all who came after in this process
+        move up, and the last turn is given back.
         """
-        loop = asyncio.get_running_loop()
-        began, turn = loop.time(), await self._reserve(key, self._bound(max_wait))
-        await self._line(key).wait(turn.number)
+        loop, line = asyncio.get_running_loop(), self._line(key)
+        began, bound = loop.time(), self._bound(max_wait)
+        number = await self._reserve(line, key, bound)
+        try:
+            async with asyncio.timeout_at(None if bound is None else began + bound + self.interval + _GRACE):
+                await line.wait(number)
+        except TimeoutError:
+            raise self._exceeded(line.late(number), bound, 0) from None
         return loop.time() - began
 
-    async def reserve(self, *key: object, max_wait: float | None = None) -> "Turn":
-        """Take the next turn, to be waited for or given back by the caller alone; raises what `wait` does."""
-        return await self._reserve(key, self._bound(max_wait))
+    async def reserve(self, *key: object, max_wait: float | None = None) -> Turn:
+        """Take the next turn, to be waited for or given back by the caller alone; raises what `wait` does at once."""
+        line = self._line(key)
+        return Turn(line, await self._reserve(line, key, self._bound(max_wait)))
 
     def wait_sync(self, *key: object, max_wait: float | None = None) -> float:
         """Do as `wait`, in a thread without an event loop."""
         return in_background(self.wait(*key, max_wait=max_wait))
 
     async def aclose(self) -> None:
-        """Wait for what is being given back and close the store, in this event loop; may be called twice."""
+        """Close the store in this event loop; may be called twice. Who waits here gets `StoreUnavailable`."""
         loop = asyncio.get_running_loop()
-        for task in self._taking:
-            if task.get_loop() is loop:
+        self._closings += 1
+        for (where, _), line in list(self._lines.items()):
+            if where is loop:
+                line.close(StoreUnavailable(_CLOSED))
+        while mine := [task for task in list(self._tasks) if task.get_loop() is loop]:
+            for task in self._taking.intersection(mine):
                 task.cancel()
-        while mine := [task for task in self._tasks if task.get_loop() is loop]:
             await asyncio.wait(mine)
             await asyncio.sleep(0)
         await self._store.settle()
@@ -118,8 +132,8 @@ class Pacer:
     def _bound(self, max_wait: float | None) -> float | None:
         return self.max_wait if max_wait is None else check_wait(max_wait)
 
-    async def _reserve(self, key: Sequence[object], bound: float | None) -> "Turn":
-        loop = asyncio.get_running_loop()
+    async def _reserve(self, line: Line, key: Sequence[object], bound: float | None) -> int:
+        loop, closings = asyncio.get_running_loop(), self._closings
         until = math.inf if bound is None else loop.time() + bound
         while True:
             asked, charge = loop.time(), self._charge(key, until - loop.time())
@@ -130,34 +144,36 @@ class Pacer:
                 if loop.time() + _PAUSE > until:
                     raise
                 await asyncio.sleep(_PAUSE)
+                if closings != self._closings:
+                    raise StoreUnavailable(_CLOSED) from error
+                await self._settle()
             else:
                 self._found()
-                return self._turn(charge, answer, bound, asked)
+                return self._taken(line, answer, asked, bound)
 
-    def _turn(self, charge: Charge, answer: Answer, bound: float | None, asked: float) -> "Turn":
+    def _taken(self, line: Line, answer: Answer, asked: float, bound: float | None) -> int:
         turn, wait, over = answer.numbers[0]
         if over > 0:
-            raise LimitExceeded(
-                f"the next turn of {self.name!r} is {wait / 1e6:g} s away, more than max_wait={bound:g}",
-                Decision(False, 429, over / 1000),
-            )
-        self._hear(answer, asked)
-        return Turn(self, charge, turn)
-
-    def _hear(self, answer: Answer, asked: float) -> None:
-        """Learn how far the store's clock is behind the event loop's, from an answer to what was asked at `asked`."""
-        loop, (turn, wait, _) = asyncio.get_running_loop(), answer.numbers[0]
+            raise self._exceeded(-wait / 1e6, bound, over / 1000)
         # It was read at once, and may be looked at a little later.
-        ago = (self.clock() - answer.now) / 1e6
-        behind = loop.time() - (ago if 0 < ago < 1 else 0.0) - (turn - wait) / 1e6
-        # Answers take longer or less long, and turns are as even as the store says: the quickest tells its clock best.
-        best = min(behind, self._behind.get(loop, math.inf))
-        early = asked + wait / 1e6 - (turn / 1e6 + best)
-        self._behind[loop] = behind if early > _STEP else best
+        ago = (self._clock() - answer.now) / 1e6
+        line.hear(turn, wait, asked, asyncio.get_running_loop().time() - (ago if 0 < ago < 1 else 0.0))
+        return turn
 
-    def moment(self, turn: int) -> float:
-        """Return when a turn begins, by the time of the event loop that runs, as well as it is known now."""
-        return turn / 1e6 + self._behind[asyncio.get_running_loop()]
+    def _exceeded(self, late: float, bound: float | None, over: float) -> LimitExceeded:
+        away = f"is {-late:g} s away" if late < 0 else "was missed"
+        return LimitExceeded(
+            f"the next turn of {self.name!r} {away}, more than max_wait={bound:g}", Decision(False, 429, over)
+        )
+
+    async def _settle(self) -> None:
+        """Give back what was taken for nobody, before something else is taken: later it would be lost in the middle."""
+        with suppress(StoreError):
+            await self._store.settle()
+        loop = asyncio.get_running_loop()
+        giving = [task for task in list(self._tasks - self._taking) if task.get_loop() is loop]
+        if giving:
+            await asyncio.wait(giving)
 
     def _lost(self, error: StoreError) -> None:
         if not self._away:
@@ -170,16 +186,18 @@ class Pacer:
             logger.warning("store back: %r; pacer %r goes on", self._store, self.name)
 
     def _charge(self, key: Sequence[object], bound: float) -> Charge:
+        return Charge(self._terms(bound), self._named(key))
+
+    def _named(self, key: Sequence[object]) -> str:
         if len(key) != len(self.per):
             raise ConfigurationError(f"key: give {', '.join(self.per) or 'nothing'}, not {len(key)} values")
         values = [escape(each) for each in key]
         if "" in values:
             raise ConfigurationError(f"key: the value of {self.per[values.index('')]} is empty")
-        tag = values[0] if values else "*"
-        return Charge(self._terms(bound), f"rl:{{{tag}}}:{escape(self.name)}:pace:{':'.join(values) or '*'}")
+        return f"rl:{{{values[0] if values else '*'}}}:{escape(self.name)}:pace:{':'.join(values) or '*'}"
 
     def _terms(self, bound: float) -> Terms:
-        patience = NEVER if bound > _FOREVER else max(0, int(bound * 1000))
+        patience = NEVER if bound > _FOREVER else max(0, math.ceil(bound * 1000))
         if patience not in self._known:
             if len(self._known) >= _MOST_TERMS:
                 self._known.clear()
@@ -195,32 +213,35 @@ class Pacer:
             self._spawn(self._give_back(request.charges[0], answer.numbers[0][0]))
 
     def _line(self, key: Sequence[object]) -> Line:
-        loop, charge = asyncio.get_running_loop(), self._charge(key, math.inf)
-        line = self._lines.get((loop, charge.key))
+        place = asyncio.get_running_loop(), self._named(key)
+        line = self._lines.get(place)
         if line is None:
-            if len(self._lines) >= self._most_lines:
-                # Where nobody waits nothing is remembered: keys come and go.
-                self._lines = {place: each for place, each in self._lines.items() if each and not place[0].is_closed()}
-                self._most_lines = 2 * len(self._lines) + _FEW_LINES
-            line = self._lines[loop, charge.key] = Line(
+            charge = self._charge(key, math.inf)
+            line = self._lines[place] = Line(
                 self.interval,
-                self.moment,
-                lambda wanted: self._missed(key, wanted=wanted),
+                lambda line, wanted: self._missed(line, key, wanted=wanted),
                 lambda turn: self._spawn(self._give_back(charge, turn)),
             )
         return line
 
-    def _missed(self, key: Sequence[object], *, wanted: bool) -> None:
+    def _missed(self, line: Line, key: Sequence[object], *, wanted: bool) -> None:
         self.missed += 1
         if wanted:
-            task = self._spawn(self._take_more(key))
+            task = self._spawn(self._take_more(line, key))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
 
-    async def _take_more(self, key: Sequence[object]) -> None:
+    async def _take_more(self, line: Line, key: Sequence[object]) -> None:
         """Take a turn for somebody who waits and whose turn was missed."""
-        line = self._line(key)
-        line.more((await self._reserve(key, None)).number)
+        try:
+            turn = await self._reserve(line, key, None)
+        except Exception as error:  # noqa: BLE001 - whoever waits for it has to know
+            line.failed(error)
+        except BaseException:
+            line.failed(StoreUnavailable(_CLOSED))
+            raise
+        else:
+            line.more(turn)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -236,42 +257,6 @@ class Pacer:
             logger.debug("a turn of pacer %r is not given back yet: %s", self.name, error)
 
 
-class Turn:
-    """A turn that was taken: wait for it, or give it back, in the event loop in which it was reserved."""
-
-    def __init__(self, pacer: Pacer, charge: Charge, number: int) -> None:
-        self._pacer, self._charge, self.number = pacer, charge, number
-        """`number` is its moment by the store's clock, in microseconds."""
-        self._returned = False
-
-    @property
-    def delay(self) -> float:
-        """The seconds until it begins, 0.0 when it has."""
-        return max(0.0, -self._late())
-
-    async def wait(self) -> float:
-        """Return when the turn begins, and say how many seconds after that; who is cancelled meanwhile gives it back."""
-        try:
-            await asyncio.sleep(self.delay)
-        except BaseException:
-            self.give_back()
-            raise
-        return max(0.0, self._late())
-
-    def give_back(self) -> None:
-        """Give the turn back, once, without waiting; it goes to who asks next where nobody has a later one.
-
-        Others are lost: moving everybody up would take a round trip each, and giving it to who comes next would let
-        them overtake.
-        """
-        if not self._returned:
-            self._returned = True
-            self._pacer._spawn(self._pacer._give_back(self._charge, self.number))  # noqa: SLF001 - two halves of one
-
-    def _late(self) -> float:
-        return asyncio.get_running_loop().time() - self._pacer.moment(self.number)
-
-
 def _dimensions(per: str | Sequence[str]) -> tuple[str, ...]:
     names: tuple[object, ...] = (per,) if isinstance(per, str) else tuple(per)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
@@ -281,6 +266,6 @@ def _dimensions(per: str | Sequence[str]) -> tuple[str, ...]:
 
 def _checked(rate: Rate | str) -> Rate:
     rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
-    if not 0 < rate.limit <= rate.period * 1_000_000:
-        raise ConfigurationError(f"rate: a pace is above zero and at most 1000000/second, not {rate}")
+    if not 0 < rate.limit <= rate.period * _FASTEST:
+        raise ConfigurationError(f"rate: a pace is above zero and at most {_FASTEST}/second, not {rate}")
     return rate

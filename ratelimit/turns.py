@@ -1,102 +1,178 @@
 """The turns that one process has taken of a pace, and who waits for them."""
 
 import asyncio
+import math
 from bisect import insort
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Final
 
 _LATE: Final = 0.005
 """Seconds after its moment in which a turn is always good: event loops are no more exact than that."""
 
+_STEP: Final = 0.01
+"""Seconds by which a turn may seem to come before it can: more than that, and the store's clock was set back."""
+
 
 class Line:
     """Hands turns to those who wait, first come first served; for one key, in one event loop.
 
-    A turn is a number, that grows with its moment; `moment` says which that is, by the loop's time. One that is missed by more than half an interval, because the machine was
-    busy, is lost: everybody moves to the next one, and `missed` is called, with whether `more` is to be called with
-    another. Where somebody is cancelled everybody moves up, and the last turn goes to `give_back`.
+    A turn is its moment by the store's clock, in microseconds. One that is missed by more than half an interval, because
+    the machine was busy, is lost: everybody moves to the next one, and `missed` is called, with whether another is
+    wanted (`more`, or `failed`). Where somebody is cancelled everybody moves up, and the last turn goes to `give_back`.
     """
 
     def __init__(
-        self,
-        interval: float,
-        moment: Callable[[int], float],
-        missed: Callable[[bool], object],
-        give_back: Callable[[int], object],
+        self, interval: float, missed: Callable[["Line", bool], object], give_back: Callable[[int], object]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._usual = self._late = max(interval / 2, _LATE)
-        self._moment, self._missed, self._give_back = moment, missed, give_back
+        self._gap = interval - self._usual
+        self._missed, self.give_back = missed, give_back
         self._turns: list[int] = []
-        self._waiting: deque[asyncio.Future[int]] = deque()
-        self._coming = 0
+        self._waiting: list[tuple[int, asyncio.Future[int]]] = []
+        self._arrivals, self._coming = count(), 0
+        self._behind, self._last = math.inf, -math.inf
+        self._slowed = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self._turns or self._waiting or self._coming)
+    def hear(self, turn: int, wait: int, asked: float, now: float) -> None:
+        """Learn how far the store's clock is behind: `turn` was `wait` µs away between `asked` and `now`."""
+        behind = now - (turn - wait) / 1e6
+        # Answers take longer or less long, and turns are as even as the store says: the quickest tells its clock best.
+        best = min(behind, self._behind)
+        early = asked + wait / 1e6 - (turn / 1e6 + best)
+        self._behind = behind if early > _STEP else best
 
-    def more(self, turn: int) -> None:
-        """Take in a turn that was called for."""
-        self._coming -= 1
-        self._add(turn)
-
-    def _add(self, turn: int) -> None:
-        insort(self._turns, turn)
-        self._look()
+    def late(self, turn: int) -> float:
+        """Return the seconds since a turn has begun, below zero until it has, as well as it is known now."""
+        return self._loop.time() - turn / 1e6 - self._behind
 
     async def wait(self, turn: int) -> None:
         """Take in a turn, and return when it is this caller's."""
-        mine = self._loop.create_future()
-        self._waiting.append(mine)
-        self._add(turn)
-        while not self._in_time(await self._handed(mine)):
-            # It was handed out in time, and not taken: this one is still the first.
+        insort(self._turns, turn)
+        number, mine = next(self._arrivals), self._loop.create_future()
+        insort(self._waiting, (number, mine))
+        self._look()
+        while (late := self.late(await self._handed(number, mine))) > self._late:
+            # It was handed out in time, and not taken: whoever came first is still the first.
             mine = self._loop.create_future()
-            self._waiting.appendleft(mine)
+            insort(self._waiting, (number, mine))
+            self._slow_down()
             self._miss()
-        self._late = self._usual
+        if late <= self._usual:
+            self._late = self._usual
 
-    async def _handed(self, mine: asyncio.Future[int]) -> int:
+    def more(self, turn: int) -> None:
+        """Take in a turn that was wanted."""
+        self._coming -= 1
+        insort(self._turns, turn)
+        self._look()
+
+    def failed(self, error: Exception) -> None:
+        """Take note that there is no turn where one was wanted: the last one who waits goes without."""
+        self._coming -= 1
+        self._end(self._waiting[-1:], error)
+
+    def close(self, error: Exception) -> None:
+        """Let nobody wait any more, and give all turns back."""
+        self._end(self._waiting, error)
+        self._look()
+
+    def _end(self, waiting: list[tuple[int, asyncio.Future[int]]], error: Exception) -> None:
+        for each in list(waiting):
+            self._waiting.remove(each)
+            if not each[1].done():
+                each[1].set_exception(error)
+
+    async def _handed(self, number: int, mine: asyncio.Future[int]) -> int:
         try:
             return await mine
         except BaseException:
-            self._leave(mine)
+            with suppress(ValueError):
+                self._waiting.remove((number, mine))
+            if mine.done() and not mine.cancelled() and mine.exception() is None:
+                self._hand_out(mine.result())  # Cancelled with the turn in its hand.
+            self._look()
             raise
 
     def _look(self) -> None:
-        """Hand out the turns that have come, and set the timer for the next."""
+        """Hand out the turns that have come, give back what is too many, and set the timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._turns and self._moment(self._turns[0]) <= self._loop.time():
-            self._hand_out(self._turns.pop(0))
-        if self._turns:
-            self._timer = self._loop.call_at(self._moment(self._turns[0]), self._look)
-
-    def _hand_out(self, turn: int) -> None:
-        if not self._in_time(turn):
+        handed, missed, self._slowed = False, list[int](), False
+        while self._turns and self.late(self._turns[0]) >= 0:
+            turn = self._turns.pop(0)
+            if self.late(turn) <= self._usual and self._loop.time() - self._last >= self._gap:
+                handed = self._hand_out(turn)
+            else:
+                missed.append(turn)
+        if missed and not handed:
+            if self.late(missed[-1]) <= self._late:
+                self._hand_out(missed.pop())
+            else:
+                self._slow_down()
+        for _ in missed:
             self._miss()
-            return
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(turn)
-                return
+        while self._turns and len(self._turns) + self._coming > len(self._waiting):
+            self.give_back(self._turns.pop())
+        if self._turns:
+            self._timer = self._loop.call_later(-self.late(self._turns[0]), self._look)
 
-    def _in_time(self, turn: int) -> bool:
-        return self._loop.time() - self._moment(turn) <= self._late
+    def _hand_out(self, turn: int) -> bool:
+        while self._waiting:
+            _, mine = self._waiting.pop(0)
+            if not mine.done():
+                self._last = self._loop.time()
+                mine.set_result(turn)
+                return True
+        return False
 
     def _miss(self) -> None:
-        self._late *= 2  # Whoever is always late has to go some time.
         wanted = len(self._turns) + self._coming < len(self._waiting)
         self._coming += wanted
-        self._missed(wanted)
+        self._missed(self, wanted)
 
-    def _leave(self, mine: asyncio.Future[int]) -> None:
-        with suppress(ValueError):
-            self._waiting.remove(mine)
-        if mine.cancelled() and self._turns and len(self._turns) + self._coming > len(self._waiting):
-            self._give_back(self._turns.pop())
-            self._look()
+    def _slow_down(self) -> None:
+        """Wait longer for who is late, once for each look: whoever is always late has to go some time."""
+        if not self._slowed:
+            self._slowed = True
+            self._late *= 2
+
+
+class Turn:
+    """A turn that was taken: wait for it, or give it back, in the event loop in which it was reserved.
+
+    `number` is its moment by the store's clock, in microseconds.
+    """
+
+    def __init__(self, line: Line, number: int) -> None:
+        self._line, self.number, self._over = line, number, False
+
+    @property
+    def delay(self) -> float:
+        """The seconds until it begins, 0.0 when it has."""
+        return max(0.0, -self._line.late(self.number))
+
+    async def wait(self) -> float:
+        """Return when the turn begins, and say how many seconds after that; who is cancelled meanwhile gives it back."""
+        try:
+            while (delay := self.delay) > 0:  # noqa: ASYNC110 - the store's clock may be set back meanwhile
+                await asyncio.sleep(delay)
+        except BaseException:
+            self.give_back()
+            raise
+        self._over = True
+        return max(0.0, self._line.late(self.number))
+
+    def give_back(self) -> None:
+        """Give back a turn that was not waited for to its end, without waiting; again does nothing.
+
+        It goes to who asks next, where nobody has a later one. Others are lost: moving everybody up would take a round
+        trip each, and giving it to who comes next would let them overtake.
+        """
+        if not self._over:
+            self._line.give_back(self.number)
+            self._over = True

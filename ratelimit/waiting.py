@@ -35,7 +35,7 @@ def check_wait(max_wait: object) -> float | None:
         return None
     if isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or not max_wait >= 0:
         raise ConfigurationError(f"max_wait: must be seconds, 0 or more, or None; got {max_wait!r:.50}")
-    return float(max_wait)
+    return float(min(max_wait, 10**18))
 
 
 def _forget() -> None:

@@ -41,11 +41,12 @@ class View:
     be the next, the wait for it, milliseconds until that is near enough). Turns are their instants; both are µs.
     """
 
-    __slots__ = ("now", "room", "state", "step", "terms", "turn")
+    __slots__ = ("changed", "now", "room", "state", "step", "terms", "turn")
 
     def __init__(self, queue: Queue, terms: Terms, now: int) -> None:
         self.state, self.terms, self.now = queue, terms, now * 1000
         self.step = terms.window * 1_000_000 // terms.limit
+        self.changed = False
         self._look()
 
     def _look(self) -> None:
@@ -64,11 +65,13 @@ class View:
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
         """Take back the turn `holder`, where `delta` is below zero."""
         queue = self.state
-        if delta < 0 and holder < queue.next:
-            if _meet(holder + self.step, queue.next):
-                self._shorten(holder)
-            else:
-                self._remember((holder, holder + self.step))
+        if delta >= 0 or holder >= queue.next:
+            return False
+        if _meet(holder + self.step, queue.next):
+            self._shorten(holder)
+        else:
+            self._remember((holder, holder + self.step))
+        self.changed = True
         self._look()
         return True
 
@@ -92,8 +95,8 @@ class View:
 
     @property
     def empty(self) -> bool:
-        """Whether the state means the same as none."""
-        return self.state.next <= self.now
+        """Whether the state was changed, and means the same as none."""
+        return self.changed and self.state.next <= self.now
 
     @property
     def taken(self) -> int:
