@@ -4,7 +4,6 @@ import asyncio
 import math
 from types import TracebackType
 from typing import Final, Self
-from weakref import WeakKeyDictionary
 
 from ratelimit.clock import Clock
 from ratelimit.decision import Decision
@@ -41,13 +40,15 @@ class Throttle:
         max_wait: float | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if not isinstance(store, (str, Store)):
+            raise ConfigurationError(f"store: must be an address or a store, not {store!r:.50}")
         self.rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
         self.max_wait = check_wait(max_wait)
         address = {"store": store} if isinstance(store, str) else {}
         settings = RateLimitSettings(limits=[Limit(name=name, rate=self.rate, burst=burst)], **address)
         self._limiter = Limiter(settings, None if isinstance(store, str) else store, clock)
         self._most = self.rate.limit + math.floor(self.rate.limit * burst)
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._lines: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
 
     async def wait(self, *, cost: int = 1, max_wait: float | None = None) -> float:
         """Return when `cost` units have room, and say how many seconds that took.
@@ -55,12 +56,13 @@ class Throttle:
         Where it takes longer than `max_wait` seconds (default: the throttle's), `LimitExceeded` is raised as soon as that
         is known, and nothing is counted. A cost that never has room raises `ConfigurationError`.
         """
-        if cost > self._most:
+        asked: object = cost
+        if isinstance(asked, int) and asked > self._most:
             raise ConfigurationError(f"cost: {cost} never have room in {self.rate}")
         loop = asyncio.get_running_loop()
         began, bound = loop.time(), self.max_wait if max_wait is None else check_wait(max_wait)
         until = None if bound is None else began + bound
-        line = self._lines.setdefault(loop, asyncio.Lock())
+        line = self._line(loop)
         try:
             async with asyncio.timeout_at(until):
                 await line.acquire()
@@ -75,6 +77,13 @@ class Throttle:
         finally:
             line.release()
         return loop.time() - began
+
+    def _line(self, loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
+        if loop not in self._lines:
+            # A lock holds its loop, and a loop that has ended is of no use.
+            self._lines = {each: lock for each, lock in list(self._lines.items()) if not each.is_closed()}
+            self._lines[loop] = asyncio.Lock()
+        return self._lines[loop]
 
     def wait_sync(self, *, cost: int = 1, max_wait: float | None = None) -> float:
         """Do as `wait`, in a thread without an event loop."""

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ import http_sf
 
 _NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)")
 _FAMILIES: Final = ("x-ratelimit-", "ratelimit-", "x-rate-limit-")
+
+_ENDLESS: Final = 1e15
+"""Seconds beyond which no more is told apart."""
 
 _EPOCH: Final = 10**9
 """A reset from this number on is an instant, below it a duration: GitHub's way and that of the early drafts."""
@@ -122,11 +126,13 @@ def _whole(text: str) -> int | None:
 
 def _number(text: str) -> float | None:
     match = _NUMBER.fullmatch(text.rstrip())
-    return float(match[1]) if match else None
+    return min(float(match[1]), _ENDLESS) if match else None
 
 
 def _instant(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp()
+        at = parsedate_to_datetime(text)
+        # The obsolete forms name no zone, and are UTC all the same (RFC 9110 §5.6.7).
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None

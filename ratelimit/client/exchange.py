@@ -25,7 +25,9 @@ _TICK: Final = 1.0
 _MOST_SERVERS: Final = 1000
 """Servers and callers of whom something is remembered."""
 
-_ID: Final = re.compile(r"[^/]*[0-9][^/]*")
+_DIGIT: Final = re.compile("[0-9]")
+
+_REFUSED: Final = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Send(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Read the response to its end, so that its connection is free."""
+    """Read the response, if it is short, and close it; come back with one that is read."""
 
     response: httpx.Response
 
@@ -62,7 +64,7 @@ class Pause(NamedTuple):
 
 Step = Send | Close | Pause
 Exchange = Generator[Step, Any, httpx.Response]
-Once = Generator[Step, Any, tuple[Advice, httpx.Response]]
+Once = Generator[Step, Any, tuple[Advice, httpx.Response, float]]
 
 
 def caller(request: httpx.Request) -> Hashable:
@@ -73,7 +75,8 @@ def caller(request: httpx.Request) -> Hashable:
 
 def place(request: httpx.Request) -> Place:
     """Return what a request asks for: parts of the path that have a digit in them are taken for ids."""
-    return Place(request.method, _ID.sub("*", request.url.path))
+    parts = request.url.path.split("/")
+    return Place(request.method, "/".join("*" if _DIGIT.search(part) else part for part in parts))
 
 
 class Memory:
@@ -88,41 +91,55 @@ class Memory:
     ) -> None:
         self.policy, self.on_wait, self.key, self.clock = policy, on_wait, key, clock
         self.last_refusal: httpx.Response | None = None
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # What is given up may be collected in the middle of anything.
         self._known: OrderedDict[Hashable, Gates] = OrderedDict()
 
     def exchange(self, request: httpx.Request, wake: Callable[[], None]) -> Exchange:
         """Return the steps from a request to the response that its caller gets."""
-        began, waited = self.clock(), 0.0
+        begun, waited = self.clock(), 0.0
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        state.start_time = began
+        state.start_time = begun
         while True:
-            advice, response = yield from self._once(request, state.attempt_number, wake)
+            advice, response, ahead = yield from self._once(request, state.attempt_number, wake)
+            waited += ahead
             response.extensions["ratelimit"] = {"attempts": state.attempt_number, "waited": waited}
             if not self.policy.retries_status(response.status_code):
                 return response
-            self.last_refusal = response
-            state.outcome, state.outcome_timestamp = Future(state.attempt_number), self.clock()
-            state.outcome.set_result(advice)
-            seconds = self.policy.pause(state)
-            if seconds is None or not _can_be_sent_again(request):
+            response.request, self.last_refusal = request, response
+            seconds = yield from self._decide(state, advice, request, response)
+            if seconds is None:
                 return response
-            yield Close(response)
-            yield from self._pause(Wait(request, "refused", seconds, state.attempt_number, response))
+            refusal = yield Close(response)
+            self.last_refusal = refusal
+            self._hold(request, advice, seconds)
+            yield from self._pause(Wait(request, "refused", seconds, state.attempt_number, refusal))
             waited += seconds
             state.idle_for = waited
             state.prepare_for_next_attempt()
 
+    def _decide(
+        self, state: RetryCallState, advice: Advice, request: httpx.Request, response: httpx.Response
+    ) -> Generator[Step, Any, float | None]:
+        """Return the seconds until a request is sent again, or `None`; what a wait of somebody's raises leaks nothing."""
+        state.outcome, state.outcome_timestamp = Future(state.attempt_number), self.clock()
+        state.outcome.set_result(advice)
+        try:
+            return self.policy.pause(state) if _can_be_sent_again(request) else None
+        except BaseException:
+            yield Close(response)
+            raise
+
     def _once(self, request: httpx.Request, attempt: int, wake: Callable[[], None]) -> Once:
-        """Send a request once, when it may go, and learn from the answer."""
+        """Send a request once, when it may go, and learn from the answer; say also how long it waited for that."""
         if self.policy.slow_below is None:
             response: httpx.Response = yield Send()
-            return read(response.status_code, response.headers, system_clock() / 1e6), response
-        gates = self._gates(request)
-        with self.lock:
-            waiter = gates.enter(place(request), wake, self.clock())
+            return read(response.status_code, response.headers, system_clock() / 1e6), response, 0.0
+        gates, waiter, begun = self._gates(request), Waiter(place(request), wake), self.clock()
         try:
+            with self.lock:
+                gates.enter(waiter, begun)
             yield from self._stand_in_line(gates, waiter, request, attempt)
+            ahead = self.clock() - begun
             response = yield Send()
         except BaseException:
             with self.lock:
@@ -130,26 +147,36 @@ class Memory:
             raise
         advice = read(response.status_code, response.headers, system_clock() / 1e6)
         with self.lock:
-            gates.answered(waiter, advice, self.clock(), refused=response.status_code in (429, 503))
-        return advice, response
+            gates.answered(waiter, advice, self.clock(), refused=response.status_code in _REFUSED)
+        return advice, response, ahead
 
     def _stand_in_line(
         self, gates: Gates, waiter: Waiter, request: httpx.Request, attempt: int
     ) -> Generator[Step, Any, None]:
-        told = -math.inf
+        told, first = -math.inf, math.inf
         while True:
             with self.lock:
                 now = self.clock()
-                gates.look(now)
+                if not waiter.may and gates.wait(waiter, now) <= 0:
+                    gates.look(now)
                 seconds = 0.0 if waiter.may else gates.wait(waiter, now)
-                if not waiter.may and self.policy.max_wait < seconds < math.inf:
-                    gates.insist(waiter, now)  # The server may say itself that it wants more than that.
+                first = min(first, now) if gates.is_first(waiter) else first
+                left = first + self.policy.max_wait - now
+                # The server may say itself that it wants more than that; and answers may take for ever.
+                if not waiter.may and (self.policy.max_wait < seconds < math.inf or left <= 0):
+                    gates.insist(waiter, now)
             if waiter.may:
                 return
             if now - told >= _TICK:
                 told = now
                 self._tell(Wait(request, "ahead", seconds, attempt, None))
-            yield Pause(min(seconds, _TICK) if self.on_wait else seconds, waiter)
+            yield Pause(min(seconds, left, _TICK) if self.on_wait else min(seconds, left), waiter)
+
+    def _hold(self, request: httpx.Request, advice: Advice, seconds: float) -> None:
+        """Hold back others too, after a refusal that did not say for how long."""
+        if self.policy.slow_below is not None and advice.status in _REFUSED and advice.opens is None:
+            with self.lock:
+                self._gates(request).hold(Waiter(place(request), _nothing), advice, seconds, self.clock())
 
     def _pause(self, wait: Wait) -> Generator[Step, Any, None]:
         until = self.clock() + wait.left
@@ -157,7 +184,7 @@ class Memory:
             "%s %s: refused with %d, try %d; next in %.3g s",
             wait.request.method,
             wait.request.url.copy_with(query=None, userinfo=b""),
-            wait.response.status_code if wait.response else 0,
+            wait.response.status_code if wait.response is not None else 0,
             wait.attempt,
             wait.left,
         )
@@ -174,7 +201,7 @@ class Memory:
         with self.lock:
             gates = self._known.get(key)
             if gates is None:
-                gates = self._known[key] = Gates(self.policy.slow_below or 0.0)
+                gates = self._known[key] = Gates(self.policy.slow_below or 0.0, self.policy.max_wait)
                 if len(self._known) > _MOST_SERVERS:
                     self._known.popitem(last=False)
             self._known.move_to_end(key)
@@ -192,7 +219,31 @@ def _can_be_sent_again(request: httpx.Request) -> bool:
 
 
 def _rewinds(file: Any) -> bool:
-    return isinstance(file, (str, bytes)) or (hasattr(file, "seekable") and bool(file.seekable()))
+    if isinstance(file, (str, bytes)):
+        return True
+    try:
+        return bool(file.seekable())
+    except (AttributeError, ValueError):  # It is closed by now.
+        return False
+
+
+def as_read(response: Any, body: bytes, *, whole: bool) -> Any:
+    """Return a response like the one that is closed, with what was read of its body."""
+    headers = [each for each in response.headers.multi_items() if whole or each[0] != "content-encoding"]
+    try:
+        return type(response)(
+            response.status_code,
+            headers=headers,
+            content=body,
+            request=response.request,
+            extensions={"ratelimit": response.extensions["ratelimit"]},
+        )
+    except Exception:  # noqa: BLE001 - its body is not what its headers say
+        return as_read(response, body, whole=False) if whole else response
+
+
+def _nothing() -> None:
+    """Wake nobody."""
 
 
 __all__ = ["Advice", "Close", "Exchange", "Memory", "Pause", "Send", "Wait", "caller", "place"]

@@ -6,102 +6,21 @@ Instants are seconds of a clock that only goes forward. Nothing here waits: who 
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from ratelimit.client.advice import Advice
+from ratelimit.client.gate import Gate
 
 _MOST_PLACES: Final = 1000
 """Endpoints for which something is remembered."""
 
-_UNKNOWN: Final = 2**62
+_MOST_SHARED: Final = 100
+"""Limits of other scopes that are remembered."""
 
-
-class Gate:
-    """One limit of a server: how much of it is left for certain, and when there is more.
-
-    What is left is what the last answers said, less what was sent since, or is still under way and may have come
-    after. Where nothing is left, one request goes ahead when the limit is renewed, and its answer says how many may
-    follow.
-    """
-
-    def __init__(self, slow_below: float) -> None:
-        self.slow_below = slow_below
-        self.limit: int | None = None
-        self.left: int | None = None
-        self.opens = self.renewed = self.last = -math.inf
-        self.methods: set[str] = set()
-        self._sent = self._newest = self._probe = 0
-        self._flying: dict[int, int] = {}
-
-    def wait(self, now: float) -> float:
-        """Return the seconds until a request may go, infinite where an answer has to come first."""
-        if self.left is None:
-            return 0.0
-        if self.left <= 0:
-            return self._wait_for_more(now)
-        if self.limit is None or self.left >= self.slow_below * self.limit or now >= self.renewed:
-            return 0.0
-        return max(0.0, self.last + (self.renewed - self.last) / (self.left + 1) - now)
-
-    def _wait_for_more(self, now: float) -> float:
-        if now < self.opens:
-            return self.opens - now
-        # Renewed, as it was told: one looks ahead. Else what is under way will say.
-        coming = self._probe in self._flying if self.opens > -math.inf else self._flying
-        return math.inf if coming else 0.0
-
-    def go(self, now: float) -> int:
-        """Let a request go, and return its number."""
-        self._sent += 1
-        self._flying[self._sent] = _UNKNOWN
-        self.last = now
-        if self.left is not None:
-            self._probe = self._sent if self.left <= 0 else self._probe
-            self.left -= 1
-        return self._sent
-
-    def lost(self, number: int) -> None:
-        """Take note that there is no answer."""
-        self._flying.pop(number, None)
-
-    def refused(self, number: int, seconds: float | None, now: float) -> None:
-        """Take note that a request was refused, for so many seconds."""
-        self._flying.pop(number, None)
-        self._newest = max(self._newest, number)
-        self.left, self.opens = 0, max(self.opens, now + (seconds or 0.0))
-
-    def admitted(self, number: int, advice: Advice, now: float) -> int:
-        """Take note of an answer that says what remains; return how many may follow for certain."""
-        remaining = advice.remaining or 0
-        # Of two that were under way together nobody knows which was counted first: the lower number has both.
-        lowest = min(remaining, self._flying.pop(number, _UNKNOWN))
-        for other, low in self._flying.items():
-            self._flying[other] = min(low, remaining)
-        older = sum(other < number for other in self._flying)
-        certain = lowest - (self._sent - number) - older
-        if number > self._newest:
-            self._newest, self.limit = number, advice.limit
-            self.renewed = now + (advice.reset or 0.0)
-            self.left = certain if self.left is None else min(lowest, max(self.left, certain))
-            if lowest > 0:
-                self.opens = -math.inf
-        else:
-            self.left = max(self.left or 0, certain)
-        if not remaining:
-            self.opens = max(self.opens, now + (advice.opens or 0.0))
-        return certain
-
-    def at_least(self, certain: int) -> None:
-        """Take note that another limit, of which less is left than of this one, lets so many follow."""
-        if self.left is not None:
-            self.left = max(self.left, certain)
-
-    def silent(self, now: float) -> None:
-        """Take note of an answer that says nothing of limits: where this one should be open, it is."""
-        if self.left is not None and self.left <= 0 and now >= self.opens:
-            self.left = None
+K = TypeVar("K")
 
 
 class Place(NamedTuple):
@@ -114,8 +33,8 @@ class Place(NamedTuple):
 class Waiter:
     """One request that wants to go; `wake` is called, once it `may`, and where it has to look again."""
 
-    def __init__(self, place: Place, ticket: int, wake: Callable[[], None]) -> None:
-        self.place, self.ticket, self.wake = place, ticket, wake
+    def __init__(self, place: Place, wake: Callable[[], None]) -> None:
+        self.place, self.ticket, self.wake = place, -1, wake
         self.passed: list[tuple[Gate, int]] = []
         self.may = False
 
@@ -124,31 +43,26 @@ class Gates:
     """All limits of one server that were learned for one caller, and the requests that wait for them, in their order.
 
     A limit whose scope is the endpoint's, or is not told, is that of one place; others hold for all places whose methods
-    they were seen with.
+    they were seen with. Below `slow_below` of a limit requests are spread, by `longest` seconds at most.
     """
 
-    def __init__(self, slow_below: float) -> None:
-        self._slow_below = slow_below
-        self._shared: dict[tuple[str | None, int | None], Gate] = {}
+    def __init__(self, slow_below: float, longest: float) -> None:
+        self._make = partial(Gate, slow_below, longest)
+        self._shared: OrderedDict[tuple[str | None, int | None], Gate] = OrderedDict()
         self._own: OrderedDict[Place, Gate] = OrderedDict()
         self._waiting: dict[Place, deque[Waiter]] = {}
         self._away: dict[int, Waiter] = {}
         self._tickets = count()
 
-    def __iter__(self) -> Iterator[tuple[str, Gate]]:
-        yield from ((str(scope), gate) for (scope, _), gate in self._shared.items())
-        yield from ((" ".join(place), gate) for place, gate in self._own.items())
-
-    def enter(self, place: Place, wake: Callable[[], None], now: float) -> Waiter:
+    def enter(self, waiter: Waiter, now: float) -> None:
         """Let a request stand in line, and go if it may."""
-        waiter = Waiter(place, next(self._tickets), wake)
-        self._waiting.setdefault(place, deque()).append(waiter)
+        waiter.ticket = next(self._tickets)
+        self._waiting.setdefault(waiter.place, deque()).append(waiter)
         self.look(now)
-        return waiter
 
     def look(self, now: float) -> None:
         """Let all go that may, the first first; who is the first of a line then is woken, to learn for how long."""
-        heads = [(line[0].ticket, place) for place, line in self._waiting.items()]
+        heads = [(line[0].ticket, place) for place, line in self._waiting.items() if line]
         heapq.heapify(heads)
         first = {ticket for ticket, _ in heads}
         while heads:
@@ -158,16 +72,21 @@ class Gates:
                 if line[0].ticket not in first:
                     line[0].wake()
                 continue
-            self._go(line.popleft(), now)
+            self._go(line[0], now)
+            line.popleft()
             if line:
                 heapq.heappush(heads, (line[0].ticket, place))
             else:
                 del self._waiting[place]
 
+    def is_first(self, waiter: Waiter) -> bool:
+        """Say whether a request is the first of its line."""
+        line = self._waiting.get(waiter.place)
+        return bool(line) and line[0] is waiter  # type: ignore[index]
+
     def wait(self, waiter: Waiter, now: float) -> float:
         """Return the seconds after which to look again, infinite where it will be woken."""
-        line = self._waiting.get(waiter.place)
-        return self._wait(waiter.place, now) if line and line[0] is waiter else math.inf
+        return self._wait(waiter.place, now) if self.is_first(waiter) else math.inf
 
     def insist(self, waiter: Waiter, now: float) -> None:
         """Let a request go that does not want to wait."""
@@ -197,34 +116,37 @@ class Gates:
         for line in self._waiting.values():
             line[0].wake()
 
-    def _learn(self, waiter: Waiter, advice: Advice, now: float, *, refused: bool) -> None:
-        speaking, passed = self._speaking(waiter, advice, now), dict(waiter.passed)
-        number = passed.pop(speaking)
-        certain = 0
-        if refused:
-            speaking.refused(number, advice.opens, now)
-        else:
-            certain = speaking.admitted(number, advice, now)
-        for gate, other in passed.items():
-            gate.lost(other)
-            if not refused:
-                gate.at_least(certain)
+    def hold(self, waiter: Waiter, advice: Advice, seconds: float, now: float) -> None:
+        """Let nobody go for so many seconds after a refusal that did not say for how long."""
+        self._speaking(waiter, advice).hold(seconds, now)
 
-    def _speaking(self, waiter: Waiter, advice: Advice, now: float) -> Gate:
+    def _learn(self, waiter: Waiter, advice: Advice, now: float, *, refused: bool) -> None:
+        speaking, remaining = self._speaking(waiter, advice), advice.remaining
+        passed = dict(waiter.passed)
+        number = passed.pop(speaking)
+        if refused:
+            # One that has something left was refused for another reason, and its reset is not when that is over.
+            speaking.refused(number, advice.retry_after if remaining else advice.opens, now)
+        else:
+            speaking.admitted(number, advice, now)
+        for gate, other in passed.items():
+            if refused or remaining is None:
+                gate.lost(other)
+            else:
+                gate.has_more(other, remaining, now)
+
+    def _speaking(self, waiter: Waiter, advice: Advice) -> Gate:
         """Return the gate of the limit that an answer speaks of; what is under way has passed it, if it was there."""
         place = waiter.place
         if advice.scope in (None, "endpoint"):
-            gate = self._own.setdefault(place, Gate(self._slow_below))
-            self._own.move_to_end(place)
-            if len(self._own) > _MOST_PLACES:
-                self._own.popitem(last=False)
+            gate = _latest(self._own, place, self._make, _MOST_PLACES)
             under_way = [other for other in self._away.values() if other.place == place]
         else:
             gate = self._of_scope(place.method, advice)
             under_way = [other for other in self._away.values() if other.place.method == place.method]
         for other in (*under_way, waiter):
             if all(passed is not gate for passed, _ in other.passed):
-                other.passed.append((gate, gate.go(now)))
+                other.passed.append((gate, gate.join()))
         return gate
 
     def _of_scope(self, method: str, advice: Advice) -> Gate:
@@ -234,7 +156,7 @@ class Gates:
                 other.methods.discard(method)
                 if not other.methods:
                     del self._shared[scope, limit]
-        gate = self._shared.setdefault((advice.scope, advice.limit), Gate(self._slow_below))
+        gate = _latest(self._shared, (advice.scope, advice.limit), self._make, _MOST_SHARED)
         gate.methods.add(method)
         return gate
 
@@ -253,9 +175,8 @@ class Gates:
         waiter.wake()
 
     def _leave(self, waiter: Waiter) -> None:
-        """Take a request out of the line, or out of those under way."""
-        if self._away.pop(waiter.ticket, None):
-            return
+        """Take a request out of the line, and out of those under way."""
+        self._away.pop(waiter.ticket, None)
         line = self._waiting.get(waiter.place)
         if line and waiter in line:
             line.remove(waiter)
@@ -263,3 +184,14 @@ class Gates:
                 line[0].wake()  # It is the first now, and has to learn for how long.
             else:
                 del self._waiting[waiter.place]
+
+
+def _latest(gates: OrderedDict[K, Gate], key: K, make: Callable[[], Gate], most: int) -> Gate:
+    """Return the gate of a key, a new one where there is none; of too many, the one used longest ago is forgotten."""
+    gate = gates.get(key)
+    if gate is None:
+        gate = gates[key] = make()
+        if len(gates) > most:
+            gates.popitem(last=False)
+    gates.move_to_end(key)
+    return gate

@@ -41,13 +41,16 @@ class wait_retry_after(wait_base):  # noqa: N801 - tenacity's waits are called s
 
     def __init__(self, missing: wait_base | None = None, *, factor: float = 1.0) -> None:
         self.missing, self.factor = missing or wait_exponential(multiplier=1, max=60), factor
+        if not callable(self.missing):
+            raise ConfigurationError(f"missing: must be one of tenacity's waits, not {missing!r:.50}")
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds to wait after the refusal that the state tells of."""
         told: Any = retry_state.outcome.result() if retry_state.outcome else None
         if getattr(told, "retry_after", None) is None:
             return self.missing(retry_state)
-        return float(told.retry_after * self.factor ** (retry_state.attempt_number - 1))
+        # Beyond that every factor is as good as the bound.
+        return float(told.retry_after * self.factor ** min(retry_state.attempt_number - 1, 100))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import httpx
 
 from ratelimit.client.around import Around, AsyncAround
+from ratelimit.errors import ConfigurationError
 from ratelimit.throttle import Throttle
 
 
@@ -10,12 +11,13 @@ class ThrottleTransport(Around):
     """Send no faster than a throttle lets: `httpx.Client(transport=ThrottleTransport(Throttle("10/second")))`.
 
     Inside a `RetryTransport` what is sent again is throttled too. Where a request would wait longer than the throttle's
-    `max_wait`, `ratelimit.LimitExceeded` is raised, and it was not sent. The throttle stays open when this is closed.
+    `max_wait`, `ratelimit.LimitExceeded` is raised, and it was not sent. In a thread whose event loop runs it raises
+    `ConfigurationError`. The throttle stays open when this is closed.
     """
 
     def __init__(self, throttle: Throttle, transport: httpx.BaseTransport | None = None) -> None:
         super().__init__(transport)
-        self._throttle = throttle
+        self._throttle = _checked(throttle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Wait for the throttle, and send the request."""
@@ -28,9 +30,15 @@ class AsyncThrottleTransport(AsyncAround):
 
     def __init__(self, throttle: Throttle, transport: httpx.AsyncBaseTransport | None = None) -> None:
         super().__init__(transport)
-        self._throttle = throttle
+        self._throttle = _checked(throttle)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Wait for the throttle, and send the request."""
         await self._throttle.wait()
         return await self._transport.handle_async_request(request)
+
+
+def _checked(throttle: object) -> Throttle:
+    if not isinstance(throttle, Throttle):
+        raise ConfigurationError(f"throttle: must be a Throttle, not {throttle!r:.50}")
+    return throttle

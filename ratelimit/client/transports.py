@@ -9,10 +9,16 @@ import anyio
 import httpx
 
 from ratelimit.client.around import Around, AsyncAround
-from ratelimit.client.exchange import Close, Memory, Pause, Send, Step, Wait, caller
+from ratelimit.client.exchange import Close, Memory, Pause, Send, Step, Wait, as_read, caller
 from ratelimit.client.policy import EXPONENTIAL, RetryPolicy
 from ratelimit.clock import monotonic
 from ratelimit.errors import ConfigurationError
+
+_MUCH: Final = 65_536
+"""Bytes that are read of a refusal, at most."""
+
+_LONG: Final = 5.0
+"""Seconds after which the rest of a refusal is not waited for."""
 
 _WEEK: Final = 604_800.0
 """Seconds that may be waited at a time."""
@@ -21,13 +27,13 @@ _WEEK: Final = 604_800.0
 class RetryTransport(Around):
     """Obey a server's limits: `httpx.Client(transport=RetryTransport(policy=CONTRACT_A))`.
 
-    What is refused with 429 or 503 is sent again as `policy` says, where its body can be: bytes, forms and files that can be
-    rewound, but no generators. What a server's answers say of its limits (`Retry-After`, `X-RateLimit-*`,
+    What is refused with 429 or 503 is sent again as `policy` says, where its body can be: bytes, and forms whose files can
+    be rewound, but no generators and no files as they are. What a server's answers say of its limits (`Retry-After`, `X-RateLimit-*`,
     `RateLimit`) is remembered for each `key` of a request (server and credentials) and scope, and requests that it would
     refuse wait before they are sent, first come first served. The last response is returned whatever it says, and
     nothing is raised but what `transport` raises; `response.extensions["ratelimit"]` tells the attempts and the seconds
     waited. While it waits, `on_wait` is told every second, and what that raises ends the wait; `last_refusal` is the
-    latest response that said no. One transport serves any number of threads.
+    latest response that said no, read up to 64 KiB. One transport serves any number of threads.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class RetryTransport(Around):
         key: Callable[[httpx.Request], Hashable] = caller,
     ) -> None:
         super().__init__(transport)
-        _check(policy)
+        _check(policy, on_wait, key)
         self._memory = Memory(policy, on_wait, key, monotonic)
 
     @property
@@ -67,11 +73,20 @@ class RetryTransport(Around):
         if isinstance(step, Send):
             return self._transport.handle_request(request)
         if isinstance(step, Close):
-            with closing(step.response), suppress(httpx.HTTPError):
-                step.response.read()
-        else:
-            self._rest(step, woken)
+            return self._read(step.response)
+        self._rest(step, woken)
         return None
+
+    def _read(self, response: httpx.Response) -> httpx.Response:
+        if _is_read(response):
+            return response
+        body, until = bytearray(), monotonic() + _LONG
+        with closing(response), suppress(Exception):
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > _MUCH or monotonic() > until:
+                    return cast("httpx.Response", as_read(response, bytes(body), whole=False))
+        return cast("httpx.Response", as_read(response, bytes(body), whole=True))
 
     def _rest(self, pause: Pause, woken: threading.Event) -> None:
         event = threading.Event() if pause.waiter is None else woken
@@ -110,7 +125,7 @@ class AsyncRetryTransport(AsyncAround):
         key: Callable[[httpx.Request], Hashable] = caller,
     ) -> None:
         super().__init__(transport)
-        _check(policy)
+        _check(policy, on_wait, key)
         self._memory = Memory(policy, on_wait, key, anyio.current_time)
 
     @property
@@ -138,12 +153,21 @@ class AsyncRetryTransport(AsyncAround):
         if isinstance(step, Send):
             return await self._transport.handle_async_request(request)
         if isinstance(step, Close):
-            async with aclosing(step.response):
-                with suppress(httpx.HTTPError):
-                    await step.response.aread()
-        else:
-            await self._rest(step, woken)
+            return await self._read(step.response)
+        await self._rest(step, woken)
         return None
+
+    async def _read(self, response: httpx.Response) -> httpx.Response:
+        if _is_read(response):
+            return response
+        body, until = bytearray(), anyio.current_time() + _LONG
+        async with aclosing(response):
+            with suppress(Exception):
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > _MUCH or anyio.current_time() > until:
+                        return cast("httpx.Response", as_read(response, bytes(body), whole=False))
+        return cast("httpx.Response", as_read(response, bytes(body), whole=True))
 
     async def _rest(self, pause: Pause, woken: _Woken) -> None:
         if pause.waiter is None:
@@ -152,6 +176,17 @@ class AsyncRetryTransport(AsyncAround):
             await woken.wait(pause.seconds)
 
 
-def _check(policy: object) -> None:
+def _is_read(response: httpx.Response) -> bool:
+    try:
+        response.content  # noqa: B018 - raises where it was not read
+    except RuntimeError:
+        return False
+    return True
+
+
+def _check(policy: object, on_wait: object, key: object) -> None:
     if not isinstance(policy, RetryPolicy):
         raise ConfigurationError(f"policy: must be a RetryPolicy, not {policy!r:.50}")
+    for name, function in (("on_wait", on_wait), ("key", key)):
+        if function is not None and not callable(function):
+            raise ConfigurationError(f"{name}: must be a function, not {function!r:.50}")
