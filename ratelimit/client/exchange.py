@@ -25,6 +25,9 @@ _TICK: Final = 1.0
 _MOST_SERVERS: Final = 1000
 """Servers and callers of whom something is remembered."""
 
+_ROUNDING: Final = 1e-6
+"""Seconds that sums of instants may be wrong by."""
+
 _DIGIT: Final = re.compile("[0-9]")
 
 _REFUSED: Final = (429, 503)
@@ -163,7 +166,7 @@ class Memory:
                 first = min(first, now) if gates.is_first(waiter) else first
                 left = first + self.policy.max_wait - now
                 # The server may say itself that it wants more than that; and answers may take for ever.
-                if not waiter.may and (self.policy.max_wait < seconds < math.inf or left <= 0):
+                if not waiter.may and (self.policy.max_wait + _ROUNDING < seconds < math.inf or left <= 0):
                     gates.insist(waiter, now)
             if waiter.may:
                 return
