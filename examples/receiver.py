@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -26,7 +26,11 @@ counts = {"duplicates": 0, "forged": 0}
 
 
 async def receive(request: Request) -> Response:
-    subscription, body = request.path_params["subscription"], await request.body()
+    subscription = request.path_params["subscription"]
+    try:
+        body = await request.body()
+    except ClientDisconnect:  # The worker was killed in the middle of it.
+        return Response(status_code=400)
     key, stamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
     arrivals[subscription].append(asyncio.get_running_loop().time())
     turns[subscription].append(float(request.headers["x-turn"]))

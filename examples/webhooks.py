@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from examples.deliveries import DEAD, STREAM, Deliveries
+from examples.deliveries import Deliveries
 from examples.serving import DemoError, redis_server, serving
 
 console = Console(highlight=False)
 DEAD_ONES = 3
+STREAM = f"webhooks:{uuid4().hex[:8]}"
 
 
 def main() -> int:
@@ -50,12 +51,13 @@ async def show(address: str | None, many: int) -> int:
         connected(url) as client,
     ):
         expected = {"one": many, "flaky": many, "dead": DEAD_ONES}
-        await enqueue(client, receiver, expected)
-        with worker(url, "first", secret) as first, worker(url, "second", secret):
-            await watch(client, sum(expected.values()), first)
+        queue = Deliveries(client, "enqueuer", STREAM)
+        await enqueue(queue, receiver, expected)
+        with worker(url, "first", secret) as first, worker(url, "second", secret) as second:
+            await watch(client, sum(expected.values()), first, second)
         async with httpx.AsyncClient() as http:
             report = (await http.get(f"{receiver}/report")).json()
-        buried = await client.xlen(DEAD)
+        buried = await client.xlen(queue.dead)
     return tell(report, expected, buried)
 
 
@@ -65,14 +67,15 @@ async def connected(url: str) -> AsyncIterator[Any]:
     try:
         yield client
     finally:
-        await client.delete(STREAM, DEAD)
+        await client.delete(STREAM, f"{STREAM}:dead")
         await client.aclose()
 
 
 @contextmanager
 def worker(url: str, name: str, secret: str) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(  # noqa: S603 - our own worker, with our own arguments
-        [sys.executable, "-m", "examples.deliveries", url, name], env={**os.environ, "SECRET": secret, "LEASE": "1"}
+        [sys.executable, "-m", "examples.deliveries", url, name, STREAM],
+        env={**os.environ, "SECRET": secret, "LEASE": "1"},
     )
     try:
         yield process
@@ -81,9 +84,7 @@ def worker(url: str, name: str, secret: str) -> Iterator["subprocess.Popen[bytes
         process.wait()
 
 
-async def enqueue(client: Any, receiver: str, expected: dict[str, int]) -> None:
-    queue = Deliveries(client, "enqueuer")
-    await client.delete(STREAM, DEAD)
+async def enqueue(queue: Deliveries, receiver: str, expected: dict[str, int]) -> None:
     await queue.prepare()
     for number in range(max(expected.values())):
         for subscription, many in expected.items():
@@ -93,7 +94,7 @@ async def enqueue(client: Any, receiver: str, expected: dict[str, int]) -> None:
     console.print(f"{sum(expected.values())} webhooks are queued for {len(expected)} subscriptions")
 
 
-async def watch(client: Any, total: int, victim: "subprocess.Popen[bytes]") -> None:
+async def watch(client: Any, total: int, victim: "subprocess.Popen[bytes]", other: "subprocess.Popen[bytes]") -> None:
     """Wait until the queue is empty; when a third is delivered, kill a worker."""
     columns = (TextColumn("   {task.description}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -104,6 +105,9 @@ async def watch(client: Any, total: int, victim: "subprocess.Popen[bytes]") -> N
                 victim.kill()
                 progress.console.print(f"   [red]kill -9[/] for the first worker, at {total - left} of {total}")
                 progress.update(task, description="delivering, by one worker")
+            if other.poll() is not None:
+                msg = "the second worker has ended; what it said stands above"
+                raise DemoError(msg)
             await asyncio.sleep(0.05)
         progress.update(task, completed=total)
 
