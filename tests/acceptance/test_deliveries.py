@@ -70,13 +70,13 @@ async def test_what_cannot_be_delivered_stops_nobody(client: Any) -> None:
     await queue.prepare()
     for number in range(20):
         await queue.enqueue("s", "http://receiver/", {"number": number})
-    for url in ("http://broken/", "http://broken/again", "nowhere", "http://a\x00b/"):
+    for url in ("http://broken/", "http://broken/again", "http://a\x00b/"):
         await queue.enqueue("s", url, {})
     await queue.enqueue("", "http://receiver/", {})
     await client.xadd(STREAM, {"something": "else"})
     await work(client, receiver, empty(client))
     assert sorted(receiver.sent.values()) == [1] * 20
-    assert await client.xlen(queue.dead) == 6
+    assert await client.xlen(queue.dead) == 5
 
 
 async def test_what_fails_is_tried_so_often(client: Any) -> None:
