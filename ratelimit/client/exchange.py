@@ -179,7 +179,7 @@ class Memory:
         """Hold back others too, after a refusal that did not say for how long."""
         if self.policy.slow_below is not None and advice.status in _REFUSED and advice.opens is None:
             with self.lock:
-                self._gates(request).hold(Waiter(place(request), _nothing), advice, seconds, self.clock())
+                self._gates(request).hold(place(request), advice, seconds, self.clock())
 
     def _pause(self, wait: Wait) -> Generator[Step, Any, None]:
         until = self.clock() + wait.left
@@ -243,10 +243,6 @@ def as_read(response: Any, body: bytes, *, whole: bool) -> Any:
         )
     except Exception:  # noqa: BLE001 - its body is not what its headers say
         return as_read(response, body, whole=False) if whole else response
-
-
-def _nothing() -> None:
-    """Wake nobody."""
 
 
 __all__ = ["Advice", "Close", "Exchange", "Memory", "Pause", "Send", "Wait", "caller", "place"]

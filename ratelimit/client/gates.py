@@ -20,6 +20,9 @@ _MOST_PLACES: Final = 1000
 _MOST_SHARED: Final = 100
 """Limits of other scopes that are remembered."""
 
+_ENDPOINT: Final = (None, "endpoint")
+"""Scopes of limits that are taken for one place's."""
+
 K = TypeVar("K")
 
 
@@ -116,12 +119,13 @@ class Gates:
         for line in self._waiting.values():
             line[0].wake()
 
-    def hold(self, waiter: Waiter, advice: Advice, seconds: float, now: float) -> None:
+    def hold(self, place: Place, advice: Advice, seconds: float, now: float) -> None:
         """Let nobody go for so many seconds after a refusal that did not say for how long."""
-        self._speaking(waiter, advice).hold(seconds, now)
+        self._gate(place, advice).hold(seconds, now)
 
     def _learn(self, waiter: Waiter, advice: Advice, now: float, *, refused: bool) -> None:
-        speaking, remaining = self._speaking(waiter, advice), advice.remaining
+        speaking, remaining = self._gate(waiter.place, advice), advice.remaining
+        self._join(waiter, speaking, everywhere=advice.scope not in _ENDPOINT)
         passed = dict(waiter.passed)
         number = passed.pop(speaking)
         if refused:
@@ -135,19 +139,19 @@ class Gates:
             else:
                 gate.has_more(other, remaining, now)
 
-    def _speaking(self, waiter: Waiter, advice: Advice) -> Gate:
-        """Return the gate of the limit that an answer speaks of; what is under way has passed it, if it was there."""
-        place = waiter.place
-        if advice.scope in (None, "endpoint"):
-            gate = _latest(self._own, place, self._make, _MOST_PLACES)
-            under_way = [other for other in self._away.values() if other.place == place]
-        else:
-            gate = self._of_scope(place.method, advice)
-            under_way = [other for other in self._away.values() if other.place.method == place.method]
-        for other in (*under_way, waiter):
-            if all(passed is not gate for passed, _ in other.passed):
+    def _gate(self, place: Place, advice: Advice) -> Gate:
+        """Return the gate of the limit that an answer speaks of."""
+        if advice.scope in _ENDPOINT:
+            return _latest(self._own, place, self._make, _MOST_PLACES)
+        return self._of_scope(place.method, advice)
+
+    def _join(self, waiter: Waiter, gate: Gate, *, everywhere: bool) -> None:
+        """Count what is under way as if it had passed a gate that was not there yet."""
+        method, place = waiter.place.method, waiter.place
+        for other in (*self._away.values(), waiter):
+            concerned = other.place.method == method if everywhere else other.place == place
+            if concerned and all(passed is not gate for passed, _ in other.passed):
                 other.passed.append((gate, gate.join()))
-        return gate
 
     def _of_scope(self, method: str, advice: Advice) -> Gate:
         # Two limits of one scope, such as those of reads and of writes, differ in their numbers.

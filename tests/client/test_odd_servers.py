@@ -195,6 +195,8 @@ def test_a_bare_refusal_holds_back_the_others_too() -> None:
         script = Script(lambda n, _: (0.01, 429 if loop.time() < 5 else 200, {}))
         async with client(script, RetryPolicy(retries=20)) as http:
             await asyncio.gather(*(http.get(URL) for _ in range(50)))
+            (gates,) = http._transport._memory._known.values()  # type: ignore[attr-defined]
+            assert [gate._flying for gate in gates._own.values()] == [{}]
         assert len(script.sent) <= 50 + 50 + 10
 
     virtually(story)
