@@ -245,4 +245,3 @@ def as_read(response: Any, body: bytes, *, whole: bool) -> Any:
         return as_read(response, body, whole=False) if whole else response
 
 
-__all__ = ["Advice", "Close", "Exchange", "Memory", "Pause", "Send", "Wait", "caller", "place"]
