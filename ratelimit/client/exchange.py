@@ -243,5 +243,3 @@ def as_read(response: Any, body: bytes, *, whole: bool) -> Any:
         )
     except Exception:  # noqa: BLE001 - its body is not what its headers say
         return as_read(response, body, whole=False) if whole else response
-
-
