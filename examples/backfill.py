@@ -44,6 +44,8 @@ class Journal:
         self.path = path
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
+        if any(not line.startswith("rec_") for line in text.splitlines()):
+            raise DemoError(f"{path} is no journal of a backfill")
         if whole != text:
             path.write_text(whole)
         self.done = set(whole.split())
@@ -54,23 +56,38 @@ class Journal:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=2000)
-    parser.add_argument("--workers", type=int, default=8, help="requests at a time")
-    parser.add_argument("--rate", type=Rate.parse, default=Rate.parse("500/2 seconds"), help="what the server allows")
-    parser.add_argument("--journal", type=Path, help="where to note what was delivered (default: nowhere)")
+    parser.add_argument("--records", type=positive, default=2000)
+    parser.add_argument("--workers", type=positive, default=8, help="requests at a time")
+    parser.add_argument("--rate", type=rate, default=Rate.parse("500/2 seconds"), help="what the server allows")
+    parser.add_argument("--journal", type=Path, help="a file to note what was delivered (default: it is forgotten)")
     parser.add_argument("--url", help="a server that runs already")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        journal = Journal(options.journal or Path(folder) / "journal")
         try:
+            journal = Journal(options.journal or Path(folder) / "journal")
             return asyncio.run(backfill(options, journal))
         except KeyboardInterrupt:
-            console.print(f"[yellow]stopped[/]; run it again to go on{'' if options.journal else ' (with --journal)'}")
+            console.print(
+                f"[yellow]stopped[/]; {'run it again to go on' if options.journal else 'with a --journal it goes on'}"
+            )
             return 130
-        except (DemoError, httpx.HTTPError, ExceptionGroup) as error:
+        except (DemoError, OSError, httpx.HTTPError, ExceptionGroup) as error:
             first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-            console.print(f"[bold red]not as promised:[/] {first}; what was delivered is in {journal.path}")
+            console.print(f"[bold red]not as promised:[/] {first}")
             return 1
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text!r}")
+    return int(text)
+
+
+def rate(text: str) -> Rate:
+    try:
+        return Rate.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 async def backfill(options: argparse.Namespace, journal: Journal) -> int:
@@ -128,12 +145,14 @@ def show_wait(progress: Progress, task: TaskID, wait: Wait) -> None:
 
 
 def tell(totals: Totals, report: dict[str, int], options: argparse.Namespace) -> int:
-    rate = options.rate
-    least = max(0.0, (totals.delivered / rate.limit - 1) * rate.period)
+    allowed, again = options.rate, report["sent"] - report["stored"]
+    # So many windows have to go by before the last of them is let through.
+    least = (-(-totals.delivered // allowed.limit) - 1) * allowed.period if totals.delivered else 0
     console.print(
-        f"   delivered [bold]{totals.delivered}[/] in {totals.seconds:.1f} s (the limit alone takes {least:.1f} s), "
+        f"   delivered [bold]{totals.delivered}[/] in {totals.seconds:.1f} s (the limit alone takes {least} s), "
         f"refused [bold]{totals.refused}[/]\n"
-        f"   the server has stored [bold]{report['stored']}[/] records, sent {report['sent']} times"
+        f"   the server has stored [bold]{report['stored']}[/] records"
+        + (f"; {again} that were under way when it was stopped came twice, and are stored once" if again else "")
     )
     as_promised = report["stored"] == options.records and totals.refused <= 1
     console.print("[bold green]all as promised.[/]" if as_promised or options.url else "[bold red]not as promised[/]")

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from examples.backfill import positive
 from examples.deliveries import Deliveries
 from examples.serving import DemoError, redis_server, serving
 
@@ -31,11 +32,11 @@ STREAM = f"webhooks:{uuid4().hex[:8]}"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--redis", help="an address, such as redis://localhost (default: a server of its own)")
-    parser.add_argument("--webhooks", type=int, default=500, help="how many for each subscription")
+    parser.add_argument("--webhooks", type=positive, default=500, help="how many for two of the subscriptions")
     options = parser.parse_args()
     try:
         return asyncio.run(show(options.redis, options.webhooks))
-    except (DemoError, redis.RedisError) as error:
+    except (DemoError, redis.RedisError, ValueError) as error:
         console.print(f"[bold red]not as promised:[/] {error}")
         return 1
     except KeyboardInterrupt:
@@ -119,6 +120,8 @@ def tell(report: dict[str, Any], expected: dict[str, int], buried: int) -> int:
         table.add_row(name, str(expected[name]), str(seen["received"]), str(seen["requests"]), *let_go)
     console.print(table)
     console.print(
+        "   100 a second are one every 10 ms, and so 10 or 11 in 0.1 s, from all workers together; in brackets what the\n"
+        "   receiver saw, which has the network's and the machine's delays in it\n"
         f"   {report['duplicates']} came twice (under way at the kill), {report['forged']} forged, {buried} dead letters"
     )
     seen = report["subscriptions"]

@@ -5,7 +5,8 @@ import logging
 import math
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
 from ratelimit.charge import NEVER, Charge, Terms
@@ -49,7 +50,7 @@ class Pacer:
     Any span of k intervals sees at most k + 1 turns begin (for intervals below 10 ms, what fits into 5 ms more): a turn
     that is missed by more than half an interval, because the machine was busy, is lost, and everybody in this process
     takes the next one. A store that has lost its memory begins anew, and what other processes still hold comes on top.
-    While the store is away everybody waits. Nothing is connected before the first turn. A rate of zero or of more
+    While the store is away everybody waits. Nothing is connected before the first turn; close it, or use it as an async context manager. A rate of zero or of more
     than 100,000 a second, and an address or a bound that is none, raise `ConfigurationError`.
     """
 
@@ -129,6 +130,17 @@ class Pacer:
         """Do as `aclose`, for those who use `wait_sync`."""
         in_background(self.aclose())
 
+    def __repr__(self) -> str:
+        return f"<Pacer {self.name} {self.rate} per {', '.join(self.per) or 'nothing'}, {self._store!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     def _bound(self, max_wait: float | None) -> float | None:
         return self.max_wait if max_wait is None else check_wait(max_wait)
 
@@ -190,10 +202,10 @@ class Pacer:
 
     def _named(self, key: Sequence[object]) -> str:
         if len(key) != len(self.per):
-            raise ConfigurationError(f"key: give {', '.join(self.per) or 'nothing'}, not {len(key)} values")
-        values = [escape(each) for each in key]
+            raise ConfigurationError(f"key: per is {', '.join(self.per) or 'empty'}, and {len(key)} values are given")
+        values = ["" if each is None else escape(each) for each in key]
         if "" in values:
-            raise ConfigurationError(f"key: the value of {self.per[values.index('')]} is empty")
+            raise ConfigurationError(f"key: the value of {self.per[values.index('')]} is missing")
         return f"rl:{{{values[0] if values else '*'}}}:{escape(self.name)}:pace:{':'.join(values) or '*'}"
 
     def _terms(self, bound: float) -> Terms:

@@ -43,7 +43,7 @@ class Throttle:
         if not isinstance(store, (str, Store)):
             raise ConfigurationError(f"store: must be an address or a store, not {store!r:.50}")
         self.rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
-        self.max_wait = check_wait(max_wait)
+        self.name, self.max_wait = name, check_wait(max_wait)
         address = {"store": store} if isinstance(store, str) else {}
         settings = RateLimitSettings(limits=[Limit(name=name, rate=self.rate, burst=burst)], **address)
         self._limiter = Limiter(settings, None if isinstance(store, str) else store, clock)
@@ -67,12 +67,12 @@ class Throttle:
             async with asyncio.timeout_at(until):
                 await line.acquire()
         except TimeoutError:
-            raise _exceeded(await self._limiter.peek(_ANYBODY), bound) from None
+            raise _exceeded(self.name, await self._limiter.peek(_ANYBODY), bound) from None
         # One of this process asks at a time, and the others wait behind: a lock lets them in as they came.
         try:
             while not (decision := await self._limiter.check(_ANYBODY, cost=cost)).allowed:
                 if until is not None and loop.time() + decision.retry_after > until:
-                    raise _exceeded(decision, bound)
+                    raise _exceeded(self.name, decision, bound)
                 await asyncio.sleep(decision.retry_after)
         finally:
             line.release()
@@ -88,6 +88,9 @@ class Throttle:
     def wait_sync(self, *, cost: int = 1, max_wait: float | None = None) -> float:
         """Do as `wait`, in a thread without an event loop."""
         return in_background(self.wait(cost=cost, max_wait=max_wait))
+
+    def __repr__(self) -> str:
+        return f"<Throttle {self.name} {self.rate}>"
 
     async def aclose(self) -> None:
         """Close what is open in this event loop; may be called twice."""
@@ -116,5 +119,6 @@ class Throttle:
         """Let go on."""
 
 
-def _exceeded(decision: Decision, bound: float | None) -> LimitExceeded:
-    return LimitExceeded(f"there is no room within max_wait={bound:g} s", decision)
+def _exceeded(name: str, decision: Decision, bound: float | None) -> LimitExceeded:
+    more = f"; there is in {decision.retry_after:g} s" if decision.retry_after else ""
+    return LimitExceeded(f"{name!r} has no room within max_wait={bound:g} s{more}", decision)

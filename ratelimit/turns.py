@@ -8,6 +8,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Final
 
+from ratelimit.errors import ConfigurationError
+
 _LATE: Final = 0.005
 """Seconds after its moment in which a turn is always good: event loops are no more exact than that."""
 
@@ -158,6 +160,8 @@ class Turn:
 
     async def wait(self) -> float:
         """Return when the turn begins, and say how many seconds after that; who is cancelled meanwhile gives it back."""
+        if self._over:
+            raise ConfigurationError("this turn was taken, or given back: reserve another")
         try:
             while (delay := self.delay) > 0:  # noqa: ASYNC110 - the store's clock may be set back meanwhile
                 await asyncio.sleep(delay)

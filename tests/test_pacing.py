@@ -209,9 +209,10 @@ def test_wrong_values_fail_at_once(make: Callable[[], Any], named: str) -> None:
 @pytest.mark.parametrize(
     ("ask", "named"),
     [
-        (lambda pacer: pacer.wait(), "give subscription, not 0 values"),
-        (lambda pacer: pacer.wait("a", "b"), "give subscription, not 2 values"),
-        (lambda pacer: pacer.reserve(""), "the value of subscription is empty"),
+        (lambda pacer: pacer.wait(), "per is subscription, and 0 values"),
+        (lambda pacer: pacer.wait("a", "b"), "per is subscription, and 2 values"),
+        (lambda pacer: pacer.reserve(""), "the value of subscription is missing"),
+        (lambda pacer: pacer.reserve(None), "the value of subscription is missing"),
         (lambda pacer: pacer.wait("a", max_wait="soon"), "max_wait"),
     ],
 )
@@ -447,6 +448,10 @@ def test_a_turn_that_was_used_is_not_given_back() -> None:
             assert await turn.wait() < 0.001
             turn.give_back()
             assert loop.time() == pytest.approx(number)
+        returned = await pacer.reserve()
+        returned.give_back()
+        with pytest.raises(ConfigurationError, match="given back"):
+            await returned.wait()
         await pacer.aclose()
 
     virtually(story)

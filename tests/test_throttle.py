@@ -43,7 +43,9 @@ def test_the_bound_is_known_as_soon_as_it_can_be() -> None:
     async def story(loop: VirtualLoop) -> None:
         throttle = Throttle("1/minute", max_wait=10, clock=loop.clock)
         assert await throttle.wait() == 0
-        with pytest.raises(LimitExceeded, match="no room within max_wait=10 s") as refused:
+        with pytest.raises(
+            LimitExceeded, match="'throttle' has no room within max_wait=10 s; there is in 60"
+        ) as refused:
             await throttle.wait()
         assert loop.time() == 0
         assert refused.value.decision.retry_after == pytest.approx(60, abs=0.01)

@@ -15,6 +15,9 @@ class Around(httpx.BaseTransport):
         _check(transport, httpx.BaseTransport)
         self._transport = httpx.HTTPTransport() if transport is None else transport
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} around {self._transport!r}>"
+
     def close(self) -> None:
         """Close the transport within."""
         self._transport.close()
@@ -39,6 +42,9 @@ class AsyncAround(httpx.AsyncBaseTransport):
         _check(transport, httpx.AsyncBaseTransport)
         self._transport = httpx.AsyncHTTPTransport() if transport is None else transport
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} around {self._transport!r}>"
+
     async def aclose(self) -> None:
         """Close the transport within."""
         await self._transport.aclose()
@@ -58,4 +64,4 @@ class AsyncAround(httpx.AsyncBaseTransport):
 
 def _check(transport: object, kind: type) -> None:
     if transport is not None and not isinstance(transport, kind):
-        raise ConfigurationError(f"transport: must be a {kind.__name__}, not {type(transport).__name__}")
+        raise ConfigurationError(f"transport: must be an httpx.{kind.__name__}, not {type(transport).__name__}")

@@ -111,6 +111,7 @@ class Memory:
             response.request, self.last_refusal = request, response
             seconds = yield from self._decide(state, advice, request, response)
             if seconds is None:
+                self._log(request, response, state.attempt_number, "not sent again")
                 return response
             refusal = yield Close(response)
             self.last_refusal = refusal
@@ -141,8 +142,9 @@ class Memory:
         try:
             with self.lock:
                 gates.enter(waiter, begun)
+            at_once = waiter.may
             yield from self._stand_in_line(gates, waiter, request, attempt)
-            ahead = self.clock() - begun
+            ahead = 0.0 if at_once else self.clock() - begun
             response = yield Send()
         except BaseException:
             with self.lock:
@@ -183,17 +185,24 @@ class Memory:
 
     def _pause(self, wait: Wait) -> Generator[Step, Any, None]:
         until = self.clock() + wait.left
-        logger.info(
-            "%s %s: refused with %d, try %d; next in %.3g s",
-            wait.request.method,
-            wait.request.url.copy_with(query=None, userinfo=b""),
-            wait.response.status_code if wait.response is not None else 0,
-            wait.attempt,
-            wait.left,
-        )
+        if wait.response is not None:
+            self._log(wait.request, wait.response, wait.attempt, f"next in {wait.left:.3g} s")
         while (left := until - self.clock()) > 0:
             self._tell(Wait(wait.request, wait.reason, left, wait.attempt, wait.response))
             yield Pause(min(left, _TICK) if self.on_wait else left)
+
+    @staticmethod
+    def _log(request: httpx.Request, response: httpx.Response, attempt: int, then: str) -> None:
+        asked = response.headers.get("retry-after")
+        logger.info(
+            "%s %s: refused with %d%s, try %d; %s",
+            request.method,
+            request.url.copy_with(query=None, userinfo=b""),
+            response.status_code,
+            f" (Retry-After {asked:.50})" if asked else "",
+            attempt,
+            then,
+        )
 
     def _tell(self, wait: Wait) -> None:
         if self.on_wait is not None:

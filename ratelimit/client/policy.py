@@ -28,6 +28,11 @@ def _seconds(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
+def _made(value: object) -> bool:
+    """Say whether this is a wait or a stop, and not the class of one."""
+    return callable(value) and not isinstance(value, type)
+
+
 def _part(value: object) -> bool:
     return _seconds(value) and value <= 1  # type: ignore[operator]
 
@@ -41,7 +46,7 @@ class wait_retry_after(wait_base):  # noqa: N801 - tenacity's waits are called s
 
     def __init__(self, missing: wait_base | None = None, *, factor: float = 1.0) -> None:
         self.missing, self.factor = missing or wait_exponential(multiplier=1, max=60), factor
-        if not callable(self.missing):
+        if not _made(self.missing):
             raise ConfigurationError(f"missing: must be one of tenacity's waits, not {missing!r:.50}")
 
     def __call__(self, retry_state: RetryCallState) -> float:
@@ -81,8 +86,8 @@ class RetryPolicy:
         statuses: Collection[Any] = given if isinstance(given, Collection) else (None,)
         for name, holds in (
             ("retries: must be an integer, 0 or more", _whole(self.retries) and self.retries >= 0),
-            ("wait: must be one of tenacity's", callable(self.wait)),
-            ("stop: must be one of tenacity's", callable(self.stop)),
+            ("wait: must be one of tenacity's", _made(self.wait)),
+            ("stop: must be one of tenacity's", _made(self.stop)),
             ("retry_on: must be statuses from 400 to 599", all(_whole(one) and 400 <= one <= 599 for one in statuses)),
             ("retry_on: a 403 says that waiting does not help", 403 not in statuses),
             ("retry_on_for: must be seconds, 0 or more", _seconds(self.retry_on_for)),

@@ -26,6 +26,7 @@ def assert_admitted(answer: Any, *, remaining: int | None = None, scope: str | N
 
     A response is let through if it is no 429, no 503 and no problem of a quota: the app's own statuses are its own.
     """
+    __tracebackhide__ = True
     seen = _seen(answer)
     quota = seen.status == 403 and seen.policy is not None
     _hold(seen.status not in _REFUSALS and not quota, "an admission", seen)
@@ -41,6 +42,7 @@ def assert_limited(
     A response also has to be one that clients understand: an integral `Retry-After` of 1 or more, the same in its body,
     nothing remaining, and no caching. Waiting that never helps is `retry_after=math.inf`.
     """
+    __tracebackhide__ = True
     seen = _seen(answer)
     _hold(seen.status == 429, "a refusal with 429", seen)
     _equal("policy", seen.policy, policy, seen)
@@ -57,6 +59,7 @@ def assert_limited(
 
 def assert_quota_exceeded(answer: Any, *, policy: str | None = None) -> None:
     """Assert a refusal with 403, by that quota; a response carries nothing that makes clients try again."""
+    __tracebackhide__ = True
     seen = _seen(answer)
     _hold(seen.status == 403 and seen.policy is not None, "a quota that is exceeded (403)", seen)
     _equal("policy", seen.policy, policy, seen)
@@ -88,7 +91,7 @@ def _seen(answer: Any) -> _Seen:
         headers.get("x-ratelimit-scope") or body.get("scope"),
         None if remaining is None else int(remaining),
         None if wait is None else float(wait),
-        f"{answer.status_code} {shown} {body or ''}",
+        f"{answer.status_code} {shown} {body or ''}".rstrip(),
     )
 
 
@@ -103,8 +106,12 @@ def _body(response: Any) -> dict[str, Any]:
 
 
 def _hold(holds: object, expected: str, seen: _Seen) -> None:
-    assert holds, f"expected {expected}, got {seen.shown}"
+    __tracebackhide__ = True
+    if not holds:
+        raise AssertionError(f"expected {expected}, got {seen.shown}")
 
 
 def _equal(name: str, value: object, expected: object, seen: _Seen) -> None:
-    assert expected is None or value == expected, f"expected {name} {expected!r}, got {value!r} in {seen.shown}"
+    __tracebackhide__ = True
+    if expected is not None and value != expected:
+        raise AssertionError(f"expected {name} {expected!r}, got {value!r} in {seen.shown}")

@@ -22,6 +22,8 @@ def _story(tell: Story) -> Callable[[Any], None]:
         async def whole() -> None:
             clock = ManualClock()
             store = self.make_store(clock)
+            if not isinstance(store, Store):
+                raise TypeError(f"make_store has to return a Store (and is no coroutine), not {store!r:.100}")
             try:
                 await tell(self, store, clock)
             finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
 from ratelimit.policy import Concurrency, Limit, Quota
 from ratelimit.settings import RateLimitSettings
@@ -14,7 +15,7 @@ from ratelimit.testing.clock import ManualClock
 from ratelimit.testing.switches import frozen_limits as freeze
 from ratelimit.testing.switches import limits_off as switch_off
 
-_SECTIONS = {Limit: "limits", Quota: "quotas", Concurrency: "concurrency"}
+_SECTIONS: dict[type, str] = {Limit: "limits", Quota: "quotas", Concurrency: "concurrency"}
 
 
 @pytest.fixture
@@ -43,13 +44,17 @@ def frozen_limits(ratelimit_clock: ManualClock) -> Iterator[Callable[..., Manual
 
 @pytest.fixture
 def make_limiter(ratelimit_clock: ManualClock) -> Callable[..., Limiter]:
-    """Return a maker of limiters in memory on `ratelimit_clock`, from settings or from policies."""
+    """Return a maker of limiters in memory on `ratelimit_clock`: `make_limiter(settings)`, or of policies."""
 
-    def make(*policies: Limit | Quota | Concurrency, settings: RateLimitSettings | None = None) -> Limiter:
-        sections: dict[str, list[Any]] = {}
-        for policy in policies:
-            sections.setdefault(_SECTIONS[type(policy)], []).append(policy)
-        settings = settings or RateLimitSettings(**sections)
+    def make(*policies: RateLimitSettings | Limit | Quota | Concurrency) -> Limiter:
+        settings, *more = policies or (RateLimitSettings(),)
+        if not isinstance(settings, RateLimitSettings) or more:
+            sections: dict[str, list[Any]] = {}
+            for policy in policies:
+                if type(policy) not in _SECTIONS:
+                    raise ConfigurationError(f"make_limiter takes settings, or policies, not {policy!r:.100}")
+                sections.setdefault(_SECTIONS[type(policy)], []).append(policy)
+            settings = RateLimitSettings(**sections)
         return Limiter(settings, MemoryStore(clock=ratelimit_clock), ratelimit_clock)
 
     return make

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from ratelimit.clock import Clock
 from ratelimit.decision import Decision
+from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
 from ratelimit.settings import RateLimitSettings
 from ratelimit.stores import MemoryStore, Store
@@ -34,9 +35,12 @@ def frozen_limits(*apps: Any, clock: ManualClock | None = None) -> Iterator[Manu
     """Let every limiter that is made meanwhile count afresh, in memory, by a clock that stands still; yields the clock.
 
     An app's middleware is made with its first request. `apps` that may have had one are made to build it anew, now
-    and once more afterwards. A limiter that was made before, and handed to its middleware, stays as it is.
+    and once more afterwards. What is no app, and one whose middleware was handed a limiter that is made already, raises
+    `ConfigurationError`.
     """
     clock = clock or ManualClock()
+    for app in apps:
+        _check(app)
     make = Limiter.__init__
 
     def made(self: Limiter, settings: RateLimitSettings, store: Store | None = None, own: Clock | None = None) -> None:
@@ -52,3 +56,12 @@ def frozen_limits(*apps: Any, clock: ManualClock | None = None) -> Iterator[Manu
             yield clock
         finally:
             make_anew()
+
+
+def _check(app: Any) -> None:
+    if not hasattr(app, "middleware_stack"):
+        raise ConfigurationError(f"frozen_limits takes Starlette or FastAPI apps, not {app!r:.100}")
+    if any(getattr(each, "kwargs", {}).get("limiter") is not None for each in app.user_middleware):
+        raise ConfigurationError(
+            "frozen_limits: the limiter of this app is made already; make it of `make_limiter`, or give settings instead"
+        )

@@ -91,6 +91,7 @@ def test_a_misreported_status_is_bounded_in_time() -> None:
         (lambda: RetryPolicy(slow_below=10), "slow_below"),
         (lambda: RetryPolicy(slow_below="x"), "slow_below"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(wait=5), "wait"),  # type: ignore[arg-type]
+        (lambda: RetryPolicy(stop=stop_after_delay), "stop"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(stop=5), "stop"),  # type: ignore[arg-type]
     ],
 )

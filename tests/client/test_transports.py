@@ -135,8 +135,9 @@ def test_the_last_response_is_there(caplog: pytest.LogCaptureFixture) -> None:
     assert transport.last_refusal is not None
     assert transport.last_refusal.status_code == 429
     assert [record.message for record in caplog.records] == [
-        "GET http://api/x: refused with 429, try 1; next in 3 s",
-        "GET http://api/x: refused with 429, try 2; next in 3 s",
+        "GET http://api/x: refused with 429 (Retry-After 3), try 1; next in 3 s",
+        "GET http://api/x: refused with 429 (Retry-After 3), try 2; next in 3 s",
+        "GET http://api/x: refused with 429 (Retry-After 3), try 3; not sent again",
     ]
 
 
@@ -282,8 +283,8 @@ def test_it_goes_into_the_other_httpx_too() -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: RetryTransport(httpx.AsyncHTTPTransport()), "transport: must be a BaseTransport"),  # type: ignore[arg-type]
-        (lambda: AsyncRetryTransport(httpx.HTTPTransport()), "transport: must be a AsyncBaseTransport"),  # type: ignore[arg-type]
+        (lambda: RetryTransport(httpx.AsyncHTTPTransport()), "must be an httpx.BaseTransport, not Async"),  # type: ignore[arg-type]
+        (lambda: AsyncRetryTransport(httpx.HTTPTransport()), "transport: must be an httpx.AsyncBaseTransport"),  # type: ignore[arg-type]
         (lambda: RetryTransport(policy="A"), "policy: must be a RetryPolicy"),  # type: ignore[arg-type]
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ratelimit import Identity, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings
+from ratelimit import ConfigurationError, Identity, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings
 from ratelimit.testing import (
     ManualClock,
     assert_admitted,
@@ -80,7 +80,20 @@ async def test_limiters_are_made_of_policies(
     ratelimit_clock.advance(seconds=1.001)
     assert_admitted(await limiter.check(acme))
     assert [limiter.settings.limits[0].name, limiter.settings.quotas[0].name] == ["one", "all"]
-    assert make_limiter(settings=SETTINGS).settings is SETTINGS
+    assert make_limiter(SETTINGS).settings is SETTINGS
+    for wrong in (("limits",), (SETTINGS, SETTINGS)):
+        with pytest.raises(ConfigurationError, match="takes settings, or policies"):
+            make_limiter(*wrong)
+
+
+@pytest.mark.parametrize("made", [5, "limited"])
+def test_what_cannot_be_frozen_says_so(made: Any) -> None:
+    """No app, or one whose limiter was made before."""
+    if made == "limited":
+        made = FastAPI()
+        made.add_middleware(RateLimitMiddleware, limiter=Limiter(SETTINGS))
+    with pytest.raises(ConfigurationError, match="frozen_limits"), frozen_limits(made):
+        pass
 
 
 def test_limits_are_on_again_after_a_failure() -> None:
