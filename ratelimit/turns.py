@@ -73,9 +73,10 @@ class Line:
         self._look()
 
     def failed(self, error: Exception) -> None:
-        """Take note that there is no turn where one was wanted: the last one who waits goes without."""
+        """Take note that there is no turn where one was wanted: the last one goes without, if it still is."""
         self._coming -= 1
-        self._end(self._waiting[-1:], error)
+        if len(self._turns) + self._coming < len(self._waiting):
+            self._end(self._waiting[-1:], error)
 
     def close(self, error: Exception) -> None:
         """Let nobody wait any more, and give all turns back."""

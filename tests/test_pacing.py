@@ -482,3 +482,24 @@ def test_clocks_of_several_nodes_do_not_mix() -> None:
 
     gone = virtually(story)
     assert [round(after - before, 3) for before, after in pairwise(gone)] == [0.01] * 49
+
+
+def test_a_turn_that_cannot_be_had_is_nobodys_loss_where_it_is_not_wanted() -> None:
+    """Who was cancelled meanwhile has left a turn for everybody else."""
+
+    async def story(loop: VirtualLoop) -> None:
+        returned, asked = list[int](), list[bool]()
+        line = Line(1.0, lambda _, wanted: asked.append(wanted), returned.append)
+        line.hear(0, 0, 0.0, 0.0)
+        first, second = (asyncio.ensure_future(line.wait(turn)) for turn in (100_000, 1_100_000))
+        await asyncio.sleep(0)
+        loop.now = 0.9  # The first turn is missed, and another one wanted.
+        line._look()
+        assert asked == [True]
+        first.cancel()
+        await asyncio.sleep(0)
+        line.failed(StoreError("away"))
+        await second
+        assert loop.time() == pytest.approx(1.1)
+
+    virtually(story)

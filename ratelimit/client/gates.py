@@ -117,7 +117,8 @@ class Gates:
     def _look_again(self, now: float) -> None:
         self.look(now)
         for line in self._waiting.values():
-            line[0].wake()
+            if line:  # An interrupt may have left an empty one.
+                line[0].wake()
 
     def hold(self, place: Place, advice: Advice, seconds: float, now: float) -> None:
         """Let nobody go for so many seconds after a refusal that did not say for how long."""

@@ -101,9 +101,11 @@ class _Woken:
         self.event = anyio.Event()
 
     def set(self) -> None:
+        """Wake who waits."""
         self.event.set()
 
     async def wait(self, seconds: float) -> None:
+        """Return when it was set, or so many seconds are over."""
         with anyio.move_on_after(seconds):
             await self.event.wait()
         self.event = anyio.Event()

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,7 @@ from ratelimit.client import (
     wait_retry_after,
 )
 from ratelimit.client.advice import read
-from ratelimit.client.gates import Gates
+from ratelimit.client.gates import Gates, Place, Waiter
 from tests.client.test_gates import Network, app, per_window
 from tests.client.test_transports import Sends, Server
 from tests.client.test_two_colours import Resting
@@ -306,6 +307,17 @@ def test_an_interrupt_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch, *, l
         assert http.get("http://api/other").status_code == 200
         assert http.get(URL).status_code == 200
     assert sum(transport.time.pauses) <= 2
+
+
+def test_an_interrupt_between_two_lines_of_code_leaves_nobody_behind() -> None:
+    """An empty line that was not taken away is none, also for who gets an answer."""
+    gates = Gates(0.0, 60.0)
+    gates._waiting[Place("GET", "/interrupted")] = deque()
+    waiter = Waiter(Place("GET", "/"), lambda: None)
+    gates.enter(waiter, 0.0)
+    gates.answered(waiter, read(200, left(9, 8, 1), 0), 0.0, refused=False)
+    gates.lost(waiter, 0.0)
+    assert waiter.may
 
 
 def test_what_a_refusal_says_of_itself() -> None:
