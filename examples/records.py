@@ -8,7 +8,7 @@ import sqlite3
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -29,9 +29,13 @@ async def take(request: Request) -> JSONResponse:
     key = request.headers.get("idempotency-key")
     if not key:
         return JSONResponse({"error": "Idempotency-Key is missing"}, 400)
+    try:
+        body = await request.body()
+    except ClientDisconnect:  # The backfill was stopped in the middle of it.
+        return JSONResponse({"error": "the record was cut off"}, 400)
     (sent,) = database.execute(
         "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET sent = sent + 1 RETURNING sent",
-        (key, await request.body()),
+        (key, body),
     ).fetchone()
     return JSONResponse({"key": key}, 201 if sent == 1 else 200)
 

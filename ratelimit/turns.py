@@ -119,7 +119,8 @@ class Line:
                 self._slow_down()
         for _ in missed:
             self._miss()
-        while self._turns and len(self._turns) + self._coming > len(self._waiting):
+        # What is only coming may not come: it is given back when it is there.
+        while len(self._turns) > len(self._waiting):
             self.give_back(self._turns.pop())
         if self._turns:
             self._timer = self._loop.call_later(-self.late(self._turns[0]), self._look)
