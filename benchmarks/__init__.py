@@ -1,1 +1,1 @@
-"""Measured claims: one file per question, each a ratio to something run side by side in the same process."""
+"""Measured claims: one file per question, by layer; each figure is a ratio to something that runs side by side with it."""

@@ -4,15 +4,16 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
-from benchmarks import (
+from benchmarks.asgi import full_stack, middleware_memory, middleware_redis
+from benchmarks.outbound import pacing
+from benchmarks.report import draw
+from benchmarks.stores import (
     accuracy,
-    full_stack,
     hot_keys,
     longest_call,
-    middleware_memory,
-    middleware_redis,
-    pacing,
     redis_concurrency,
     redis_cpu,
     redis_latency,
@@ -20,10 +21,9 @@ from benchmarks import (
     scaling,
     state_size,
 )
-from benchmarks.report import draw
 
-HERE = Path(__file__).parent
-BENCHMARKS = [
+HERE: Final = Path(__file__).parent
+BENCHMARKS: Final = (
     redis_throughput,
     redis_concurrency,
     full_stack,
@@ -37,30 +37,35 @@ BENCHMARKS = [
     state_size,
     accuracy,
     pacing,
-]
+)
 
 
 def main() -> None:
-    """Run all, or those that are named, and leave JSON, PNG and the table behind."""
+    """Run all benchmarks, or those that are named, and write their JSON, their PNG and the table."""
     wanted = sys.argv[1:]
     for benchmark in BENCHMARKS:
-        if wanted and benchmark.__name__.rpartition(".")[2] not in wanted:
+        name = _name(benchmark)
+        if wanted and name not in wanted:
             continue
-        print(f"{benchmark.__name__.rpartition('.')[2]}: {(benchmark.__doc__ or '').partition(chr(10))[0]}", flush=True)
+        print(f"{name}: {(benchmark.__doc__ or '').partition(chr(10))[0]}", flush=True)
         result = benchmark.run()
         (HERE / "results" / f"{result.name}.json").write_text(json.dumps(result.as_dict(), indent=2) + "\n")
         draw(result, HERE / "results" / f"{result.name}.png")
     _rewrite_table()
 
 
+def _name(benchmark: ModuleType) -> str:
+    return benchmark.__name__.rpartition(".")[2]
+
+
 def _rewrite_table() -> None:
     rows = ["| question | goal | measured | |", "| --- | --- | --- | --- |"]
     for benchmark in BENCHMARKS:
-        file = HERE / "results" / f"{benchmark.__name__.rpartition('.')[2]}.json"
+        file = HERE / "results" / f"{_name(benchmark)}.json"
         if file.exists():
-            told = json.loads(file.read_text())
+            figures = json.loads(file.read_text())
             picture = f"[picture](results/{file.stem}.png)"
-            rows.append(f"| {told['question']} | {told['goal']} | {told['measured']} | {picture} |")
+            rows.append(f"| {figures['question']} | {figures['goal']} | {figures['measured']} | {picture} |")
     readme = HERE / "README.md"
     table = "<!-- table -->\n" + "\n".join(rows) + "\n<!-- end -->"
     readme.write_text(re.sub(r"<!-- table -->.*<!-- end -->", lambda _: table, readme.read_text(), flags=re.DOTALL))

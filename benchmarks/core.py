@@ -1,6 +1,7 @@
 """The cases of the hot-path suite: each is one operation of the limiter's core, ready to be repeated.
 
-`make bench-core` times them (pytest-benchmark) and counts their instructions (valgrind), which no busy machine changes.
+`make bench-core` times them (pytest-benchmark) and counts their instructions (valgrind), which do not depend on the load
+of the machine.
 """
 
 from collections.abc import Callable, Coroutine
@@ -9,23 +10,30 @@ from typing import Any, Final
 
 import msgpack
 
-from benchmarks.middleware_memory import LIMITS, NOTHING_LEFT, SCOPE, app, receive, send
+from benchmarks.asgi.middleware_memory import LIMITS, NOTHING_LEFT, SCOPE, app, receive, send
 from ratelimit import Decision, Identity, Limiter, RateLimitSettings, ResponseStyle
-from ratelimit.charge import Charge
-from ratelimit.http.headers import admitted
-from ratelimit.refusals import Refusals
-from ratelimit.stores import Request, wire
+from ratelimit.asgi.headers import response_headers
+from ratelimit.enforcement.rejection_cache import RejectionCache
+from ratelimit.model.charge import Charge
+from ratelimit.stores.messages import StoreRequest
+from ratelimit.stores.redis import codec
 
 Case = Callable[[], object]
 
 NOW: Final = 1_700_000_000_000_000
+"""The time of all cases, in epoch microseconds."""
+
 IETF: Final = ResponseStyle(headers=["x-ratelimit", "ietf"])
+
 PRESENT: Final = [(b"content-length", b"2"), (b"content-type", b"text/plain; charset=utf-8")]
+"""The headers that the app itself sets."""
+
 BATCH: Final = 32
+"""Requests in a batch."""
 
 
 def drive(coroutine: Coroutine[Any, Any, object]) -> object:
-    """Run to its end what never has to wait."""
+    """Run a coroutine that never waits to its end, and return its result."""
     try:
         while True:
             coroutine.send(None)
@@ -34,41 +42,44 @@ def drive(coroutine: Coroutine[Any, Any, object]) -> object:
 
 
 async def cases() -> dict[str, Case]:
-    """Return every case, with all that it needs made and warm; they run where an event loop does."""
+    """Return all cases, prepared and warm; call them in a running event loop."""
     limiter = Limiter(RateLimitSettings(limits=LIMITS), clock=lambda: NOW)
     await limiter.start()
-    who, numbers = Identity(token="secret", org="acme"), count()
+    caller, numbers = Identity(token="secret", org="acme"), count()
     apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app()]
-    served, refusing, bare = apps
+    limited, refusing, bare = apps
     for each in apps:
         await each(dict(SCOPE), receive, send)
-    rules = limiter.plan.rules(limiter.plan.endpoint("GET", "/x"))
-    charges, refusals, spent = rules.charges(who), *await _refused()
-    batch = [Request(rules.charges(Identity(token=f"t{n}", org="acme"))) for n in range(BATCH)]
+    policies = limiter.resolver.policies_at(limiter.resolver.endpoint("GET", "/x"))
+    charges, rejections, refused = policies.charges(caller), *await _refused()
+    batch = [StoreRequest(policies.charges(Identity(token=f"t{n}", org="acme"))) for n in range(BATCH)]
     reply = msgpack.packb([1, NOW // 1000, *[999_999, 60_000, -30] * len(LIMITS) * BATCH])
-    told = [(999_999, 60_000, -30)] * len(charges)
+    readings = [(999_999, 60_000, -30)] * len(charges)
+    # These names stand in core_baseline.json too.
     return {
         "the app alone": lambda: drive(bare(dict(SCOPE), receive, send)),
-        "the app with three limits": lambda: drive(served(dict(SCOPE), receive, send)),
+        "the app with three limits": lambda: drive(limited(dict(SCOPE), receive, send)),
         "the app, refusing": lambda: drive(refusing(dict(SCOPE), receive, send)),
-        "a check of three limits": lambda: drive(limiter.check(who, endpoint="/x")),
-        "charges of a caller who is known": lambda: rules.charges(who),
-        "charges of a new caller": lambda: rules.charges(Identity(token=f"new{next(numbers)}", org="acme")),
-        "a decision of three limits": lambda: Decision.told(charges, told, NOW).binding,
-        "headers": lambda: admitted(Decision.told(charges, told, NOW), IETF, 200, PRESENT),
-        "a refusal that is remembered": lambda: refusals.known(spent, NOW + 1000),
-        f"a batch of {BATCH}, packed": lambda: wire.pack(
-            *wire.encode(batch, now=None, ttl_floor=0, name="name", number=1)
+        "a check of three limits": lambda: drive(limiter.check(caller, endpoint="/x")),
+        "charges of a caller who is known": lambda: policies.charges(caller),
+        "charges of a new caller": lambda: policies.charges(Identity(token=f"new{next(numbers)}", org="acme")),
+        "a decision of three limits": lambda: Decision.from_readings(charges, readings, NOW).binding,
+        "headers": lambda: response_headers(Decision.from_readings(charges, readings, NOW), IETF, 200, PRESENT),
+        "a refusal that is remembered": lambda: rejections.lookup(refused, NOW + 1000),
+        f"a batch of {BATCH}, packed": lambda: codec.encode_command(
+            *codec.encode(batch, now=None, ttl_floor=0, name="name", number=1)
         ),
-        f"a batch of {BATCH}, read": lambda: list(wire.decode(reply, batch, NOW, 1)),
+        f"a batch of {BATCH}, read": lambda: list(codec.decode(reply, batch, NOW, 1)),
     }
 
 
-async def _refused() -> tuple[Refusals, list[Charge]]:
+async def _refused() -> tuple[RejectionCache, list[Charge]]:
+    """Return charges that were refused, and the cache that holds their rejection."""
     limiter = Limiter(RateLimitSettings(limits=NOTHING_LEFT), clock=lambda: NOW)
-    charges = list(limiter.plan.rules(limiter.plan.endpoint("GET", "/x")).charges(Identity(token="secret")))
+    policies = limiter.resolver.policies_at(limiter.resolver.endpoint("GET", "/x"))
+    charges = list(policies.charges(Identity(token="secret")))
     for _ in range(2):
         decision = await limiter.check(Identity(token="secret"), endpoint="/x")
-    refusals = Refusals()
-    refusals.note(charges, decision.limits, NOW)
-    return refusals, charges
+    rejections = RejectionCache()
+    rejections.store(charges, decision.limits, NOW)
+    return rejections, charges

@@ -1,4 +1,4 @@
-"""What several benchmarks need: a Redis of their own, children that measure, and the peers' virtual environment."""
+"""Shared parts of the benchmarks: a Redis server, child processes that measure, and the environment of the other libraries."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ PEERS = ROOT / ".venv-peers"
 
 @contextmanager
 def redis() -> Iterator[RedisServer]:
-    """Run a Redis that keeps nothing."""
+    """Run a Redis server that keeps nothing on disk."""
     with TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -32,10 +32,10 @@ def redis() -> Iterator[RedisServer]:
 
 
 def peers_python() -> str:
-    """Return the interpreter of the peers' environment, which is made when it is first asked for."""
+    """Return the interpreter of the environment with the other libraries; the first call creates it."""
     python, wanted, done = PEERS / "bin" / "python", Path(__file__).parent / "peers.txt", PEERS / ".done"
     if not done.exists() or done.read_text() != wanted.read_text():
-        print("  installing the peers into .venv-peers (once)", flush=True)
+        print("  installing the other libraries into .venv-peers (once)", flush=True)
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
         install: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", "-r", wanted]
         subprocess.run(install, check=True)
@@ -44,17 +44,17 @@ def peers_python() -> str:
 
 
 def child(python: str, module: str, *arguments: object) -> dict[str, float]:
-    """Run a module in a process of its own and return the JSON object that it prints last."""
+    """Run a module in a child process and return the JSON object on its last line."""
     command = [python, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{module} {arguments}: {done.stderr[-500:]}")
-    told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    printed: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return printed
 
 
 def progress(steps: Sequence[Step]) -> Iterator[Step]:
-    """Yield each step, and show which it is."""
+    """Yield each step, and show which one runs."""
     for number, step in enumerate(steps):
         print(f"\r  {number + 1} of {len(steps)}: {step!s:60.60}", end="", flush=True)
         yield step
@@ -62,7 +62,7 @@ def progress(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure each in turn, round by round, so that a machine that slows down slows all of them."""
+    """Call each measure once per round, so that a machine that slows down slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
@@ -73,7 +73,7 @@ def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 
 
 def compared(times: dict[str, list[float]], first: str) -> dict[str, float]:
-    """Return, for each, the median over the rounds of its ratio to `first`."""
+    """Return the median over the rounds of each one's ratio to `first`."""
     return {
         name: median(one / base for one, base in zip(each, times[first], strict=True)) for name, each in times.items()
     }
@@ -82,7 +82,7 @@ def compared(times: dict[str, list[float]], first: str) -> dict[str, float]:
 def result(
     name: str, question: str, *, goal: str, measured: str, unit: str, times: dict[str, list[float]], first: str
 ) -> Result:
-    """Return what a benchmark leaves behind, and print it."""
+    """Print the figures of a benchmark, and return them."""
     ratios = compared(times, first)
     for one, each in times.items():
         print(f"  {one:40} {median(each):12.1f} {unit:16} {ratios[one]:8.2f}×")

@@ -1,7 +1,8 @@
-"""Count the instructions of each case of the hot-path suite, and name what needs 10 % more than the baseline.
+"""Count the instructions of each case of the hot-path suite, and name the cases that need 10 % more than the baseline.
 
-The counts are valgrind's, of user code alone, and the same again on a busy machine. They depend on the interpreter, so
-the baseline is kept by its version. `python -m benchmarks.instructions [--accept]` compares or writes it.
+Valgrind counts the instructions of user code, which do not depend on the load of the machine. They depend on the
+interpreter, so there is a baseline for each of its versions. `python -m benchmarks.instructions [--accept]` compares with
+the baseline, or replaces it.
 """
 
 import asyncio
@@ -23,15 +24,15 @@ BASELINE: Final = Path(__file__).parent / "core_baseline.json"
 VERSION: Final = ".".join(platform.python_version_tuple()[:2])
 
 _MARK: Final = "getloadavg"
-"""A function of the C library that nothing of ours calls: where it is entered, valgrind writes what it counted."""
+"""A function of the C library that no other code here calls: when it is called, valgrind writes its counts."""
 
 
 def main() -> None:
-    """Count, print the comparison, and fail where something has become slower."""
+    """Count, print the comparison, and fail if a case has become slower."""
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: no instructions are counted")
         return
-    counts = counted()
+    counts = count_instructions()
     known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     before = known.get(VERSION, {})
     slower = []
@@ -46,7 +47,7 @@ def main() -> None:
         sys.exit("more than 10 % above the baseline:\n  " + "\n  ".join(slower))
 
 
-def counted() -> dict[str, int]:
+def count_instructions() -> dict[str, int]:
     """Return the instructions of one operation of each case."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
@@ -61,7 +62,7 @@ def counted() -> dict[str, int]:
         if done.returncode:
             sys.exit(f"valgrind failed: {done.stderr[-500:]}")
         names = done.stdout.splitlines()
-        # Before each case and after it one part is written: the second of the two is the case.
+        # Valgrind writes a part before each case and one after it: the second holds the counts of the case.
         parts = [_total(out.with_name(f"{out.name}.{number}")) for number in range(1, 2 * len(names) + 1)]
     return {name: round(part / REPEATS) for name, part in zip(names, parts[1::2], strict=True)}
 
@@ -74,7 +75,7 @@ def _total(part: Path) -> int:
 
 
 async def run() -> None:
-    """Run each case, marked; this is what valgrind watches."""
+    """Run each case between two marks; valgrind runs this in a child process."""
     for name, case in (await cases()).items():
         for _ in range(WARM_UP):
             case()

@@ -1,6 +1,6 @@
-"""Ask a server as fast as it goes, over connections that are kept: for machines without `wrk`.
+"""A load generator for machines without `wrk`: sends requests as fast as the server answers, over persistent connections.
 
-`python -m benchmarks.load PORT CONNECTIONS SECONDS TOKENS` prints what it did as JSON.
+`python -m benchmarks.load PORT CONNECTIONS SECONDS TOKENS` prints its counts as JSON.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from time import perf_counter
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
-async def ask(port: int, connections: int, seconds: float, tokens: int) -> dict[str, float]:
-    """Keep one request under way on each connection, and count the answers."""
+async def generate_load(port: int, connections: int, seconds: float, tokens: int) -> dict[str, float]:
+    """Keep one request in flight on each connection, and count the answers."""
     numbers, ends = count(), perf_counter() + seconds
     began = perf_counter()
     answers = await asyncio.gather(*(_connection(port, numbers, ends, tokens) for _ in range(connections)))
@@ -38,5 +38,5 @@ async def _connection(port: int, numbers: Iterator[int], ends: float, tokens: in
 
 
 if __name__ == "__main__":
-    where, many, time, different = sys.argv[1:]
-    print(json.dumps(asyncio.run(ask(int(where), int(many), float(time), int(different)))))
+    port, connections, seconds, tokens = sys.argv[1:]
+    print(json.dumps(asyncio.run(generate_load(int(port), int(connections), float(seconds), int(tokens)))))

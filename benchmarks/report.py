@@ -1,19 +1,20 @@
-"""What a benchmark leaves behind: figures, and a picture of them."""
+"""The result of a benchmark: figures, and a picture of them."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-_FAR: Final = 50
-"""From how many times the smallest bar on a picture is drawn by powers of ten."""
+_LOG_SCALE_RATIO: Final = 50
+"""The ratio of the largest bar to the smallest above which the axis is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Result:
     """Figures of one question.
 
-    `bars` are medians in `unit`, `spread` their (lowest, highest) over all rounds, and `ratios` the medians of what
-    each round measured against the first bar. `lines` are drawn instead of bars: by name, what was measured `across`.
+    `bars` are medians in `unit`, and `spread` the (lowest, highest) of all rounds. `ratios` are the medians over the rounds
+    of the ratio to the first bar. `lines`, if there are any, are drawn instead of bars: for each name, its values over
+    the quantity that `across` names.
     """
 
     name: str
@@ -28,12 +29,12 @@ class Result:
     across: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures for a file."""
+        """Return the figures as a JSON object."""
         return asdict(self)
 
 
 def draw(result: Result, path: Path) -> None:
-    """Draw the figures into a PNG."""
+    """Draw the figures as a PNG."""
     import matplotlib as mpl  # noqa: PLC0415 - slow to import, and only needed at the end
 
     mpl.use("Agg")
@@ -74,7 +75,7 @@ def _draw_bars(result: Result, axes: Any) -> None:
     labels = [f"{value:.1f} {result.unit}  ({result.ratios[name]:.2f}×)" for name, value in result.bars.items()]
     axes.bar_label(bars, labels, padding=8)
     most = max(v + h for v, h in zip(values, high, strict=True))
-    if most > _FAR * min(values):  # Else the small ones could not be told from nothing.
+    if most > _LOG_SCALE_RATIO * min(values):  # Otherwise the small bars would not be visible.
         axes.set_xscale("log")
         axes.set_xlim(min(values) / 2, most * 30)
     else:

@@ -1,1 +1,4 @@
-"""Apps that show what can be limited, and how; each runs with `uvicorn examples.<name>:app`."""
+"""Runnable examples: limited servers, a client that obeys limits, and paced webhooks.
+
+Each app runs under uvicorn: `uvicorn examples.server.<name>:app`.
+"""

@@ -1,21 +1,24 @@
-"""Rate limiting for ASGI apps: every limit that applies, charged in one atomic step, and the truth in the answer."""
+"""Rate limiting for ASGI apps: all limits of a request are charged in one atomic step, in memory or on Redis."""
 
-from ratelimit.decision import Decision, ServiceLimit
-from ratelimit.decorators import exempt, limit
-from ratelimit.errors import ConfigurationError, LimitExceeded, NotTaken, RateLimitError, StoreError
-from ratelimit.http.headers import RATE_LIMIT_EXPOSE_HEADERS
-from ratelimit.http.middleware import RateLimitMiddleware
-from ratelimit.identity import Identity
-from ratelimit.limiter import Limiter, Usage
-from ratelimit.overrides import Override
-from ratelimit.pacing import Pacer
-from ratelimit.policy import Concurrency, Limit, Quota
-from ratelimit.rate import Rate
-from ratelimit.schedule import Hours
-from ratelimit.settings import RateLimitSettings
-from ratelimit.stores import MemoryStore, RedisStore, open_store
-from ratelimit.style import ResponseStyle
-from ratelimit.throttle import Throttle
+from ratelimit.asgi.decorators import exempt, limit
+from ratelimit.asgi.headers import RATE_LIMIT_EXPOSE_HEADERS
+from ratelimit.asgi.middleware import RateLimitMiddleware
+from ratelimit.config.policies import Concurrency, Limit, Quota
+from ratelimit.config.response_style import ResponseStyle
+from ratelimit.config.schedule import Hours
+from ratelimit.config.settings import RateLimitSettings
+from ratelimit.enforcement.decision import Decision
+from ratelimit.errors import ConfigurationError, LimitExceeded, OverRelease, RateLimitError, StoreError
+from ratelimit.limiter import Limiter, QuotaUsage
+from ratelimit.model.identity import Identity
+from ratelimit.model.override import Override
+from ratelimit.model.rate import Rate
+from ratelimit.model.service_limit import ServiceLimit
+from ratelimit.outbound.pacer import Pacer
+from ratelimit.outbound.throttle import Throttle
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.redis.store import RedisStore
+from ratelimit.stores.urls import open_store
 
 __all__ = [
     "Concurrency",
@@ -27,10 +30,11 @@ __all__ = [
     "LimitExceeded",
     "Limiter",
     "MemoryStore",
-    "NotTaken",
+    "OverRelease",
     "Override",
     "Pacer",
     "Quota",
+    "QuotaUsage",
     "RATE_LIMIT_EXPOSE_HEADERS",
     "Rate",
     "RateLimitError",
@@ -41,7 +45,6 @@ __all__ = [
     "ServiceLimit",
     "StoreError",
     "Throttle",
-    "Usage",
     "exempt",
     "limit",
     "open_store",

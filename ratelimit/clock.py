@@ -13,5 +13,5 @@ def system_clock() -> int:
 
 
 def monotonic() -> float:
-    """Return the seconds of a clock that only goes forward, to measure waits by."""
+    """Return the seconds of a clock that never steps back, to measure waits by."""
     return time.monotonic()

@@ -1,13 +1,13 @@
-"""The tree of errors: what the programmer declared wrong, apart from what the world did.
+"""The tree of errors: mistakes in declarations, apart from failures of a store.
 
 RateLimitError
 ├── ConfigurationError        a wrong setting, decorator or rate; raised at construction or start (also a ValueError)
-│   └── InvalidRate           text that is no rate
-├── NotTaken                  more was to be released than had been taken (also a ValueError)
-├── LimitExceeded             a slot that was asked for is not free; carries the decision
+│   └── InvalidRate           a text or pair of numbers that is not a rate
+├── OverRelease               more units were to be released than were charged (also a ValueError)
+├── LimitExceeded             a permit or room that was asked for is not free; carries the decision
 └── StoreError                the store did not do its work
-    ├── StoreUnavailable      it could not be reached, or hung up
-    │   └── StorePartlyAway   one of its servers is known to be away
+    ├── StoreUnavailable      it could not be reached, or closed the connection
+    │   └── StorePartiallyUnavailable   one of its servers is known to be unavailable
     └── StoreTimeout          it did not answer in time
 """
 
@@ -15,23 +15,23 @@ from typing import Any
 
 
 class RateLimitError(Exception):
-    """Catches everything that this package raises on purpose."""
+    """The base of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(RateLimitError, ValueError):
-    """Says which declared thing is wrong, by its field's path or its function's name."""
+    """A declaration is wrong; the message names the field's path or the function."""
 
 
 class InvalidRate(ConfigurationError):
-    """Says why a text or a pair of numbers is no rate."""
+    """A text or a pair of numbers is not a rate; the message says why."""
 
 
-class NotTaken(RateLimitError, ValueError):
-    """Says that more was to be released than had been taken; nothing was released."""
+class OverRelease(RateLimitError, ValueError):
+    """More units were to be released than were charged; nothing was released."""
 
 
 class LimitExceeded(RateLimitError):
-    """Says that what was asked for is not to be had now; `decision` says when."""
+    """A permit, or room in a limit, is not free now; `decision` says when to try again."""
 
     def __init__(self, message: str, decision: Any) -> None:
         super().__init__(message)
@@ -39,16 +39,16 @@ class LimitExceeded(RateLimitError):
 
 
 class StoreError(RateLimitError):
-    """Says that a store answered with a failure; never carries its address or credentials."""
+    """A store failed or answered with an error; the message never contains its address or credentials."""
 
 
 class StoreUnavailable(StoreError):
-    """Says that the store could not be reached or broke off the conversation."""
+    """The store could not be reached or closed the connection."""
 
 
-class StorePartlyAway(StoreUnavailable):
-    """One of several servers is away, and nothing was sent to it; what is kept by the others goes on."""
+class StorePartiallyUnavailable(StoreUnavailable):
+    """One of several servers is unavailable, and nothing was sent to it; the others are used."""
 
 
 class StoreTimeout(StoreError):
-    """Says that the store did not answer within its timeout; the charge may or may not have been made."""
+    """The store did not answer within its timeout; whether the charge was made is unknown."""

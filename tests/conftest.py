@@ -8,23 +8,15 @@ from hypothesis import HealthCheck, settings
 from starlette.testclient import TestClient
 
 from ratelimit import MemoryStore, RedisStore
-from ratelimit.stores import Store
+from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 from tests.support.asgi import client_for
-from tests.support.engines import Engine, MemoryEngine, RedisEngine
 from tests.support.redis_server import RedisServer
+from tests.support.stores import SyncMemoryStore, SyncRedisStore, SyncStore
 
 # A shared machine may stop for a while in the middle of any example.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nobody_waits() -> Iterator[None]:
-    """Let a worker that finds its store again be back at once: nothing sleeps here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ratelimit.absence.GRACE", 0.0)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +42,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def limited(clock: ManualClock) -> Iterator[Callable[..., TestClient]]:
-    """Return a maker of clients, each of an app with the settings that it is given, limited twice on purpose."""
+    """Return a function that makes a client of an app with the given settings, limited twice on purpose."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> TestClient:
@@ -71,18 +63,19 @@ async def store(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIter
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Each engine in turn, kept for all examples of a module: every example uses keys of its own."""
+def sync_store(request: pytest.FixtureRequest) -> Iterator[SyncStore]:
+    """Each store in turn, kept for all examples of a module: every example uses keys of its own."""
     if request.param == "memory":
-        yield MemoryEngine()
+        yield SyncMemoryStore()
         return
-    remote = RedisEngine(request.getfixturevalue("redis_server").url)
+    remote = SyncRedisStore(request.getfixturevalue("redis_server").url)
     yield remote
     remote.close()
 
 
 @pytest.fixture(scope="module")
-def redis_engine(redis_server: RedisServer) -> Iterator[RedisEngine]:
-    remote = RedisEngine(redis_server.url)
+def sync_redis(redis_server: RedisServer) -> Iterator[SyncRedisStore]:
+    """Return the Redis store alone, kept for all examples of a module."""
+    remote = SyncRedisStore(redis_server.url)
     yield remote
     remote.close()

@@ -1,1 +1,1 @@
-"""What the limiter does while its store fails: `make faults`."""
+"""Measures the limiter while its store fails: `make faults`."""

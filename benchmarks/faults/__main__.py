@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.faults.measures import Measured, measure
+from benchmarks.faults.measures import FaultResult, measure
 from benchmarks.faults.proxy import Proxy
 from benchmarks.faults.report import write
 from benchmarks.faults.scenarios import SCENARIOS, Scenario
@@ -19,35 +19,35 @@ from tests.support.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parent.parent.parent
 WORKERS, PACE, BEFORE, DURING, AFTER, STARTING = 4, 100, 4.0, 4.0, 6.0, 3.0
-CHECKS, AT_ONCE = 100_000, 16
+CHECKS, CONCURRENCY = 100_000, 16
 
 
-async def run(scenario: Scenario, folder: Path) -> Measured:
-    """Let four workers ask for fourteen seconds, with the fault in the middle."""
-    place = await scenario.where(folder)
+async def run(scenario: Scenario, folder: Path) -> FaultResult:
+    """Run four workers for fourteen seconds, with the fault in the middle."""
+    deployment = await scenario.deploy(folder)
     try:
         begin = time.monotonic() + STARTING
-        workers = [await _worker(number, scenario, place.url, begin, folder) for number in range(WORKERS)]
+        workers = [await _worker(number, scenario, deployment.url, begin, folder) for number in range(WORKERS)]
         await _until(begin + BEFORE)
-        await scenario.begin(place)
+        await scenario.begin(deployment)
         await _until(begin + BEFORE + DURING)
-        await scenario.end(place)
+        await scenario.end(deployment)
         ended = time.monotonic()
         for worker in workers:
             if await worker.wait():
                 raise RuntimeError(f"{scenario.name}: a worker failed")
         answers = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORKERS)]
-        counted = await _counted(place.direct) if scenario.keeps else None
+        counted = await _counted(deployment.direct) if scenario.keeps_data else None
     finally:
-        await place.stop()
+        await deployment.stop()
     return measure(scenario, answers, counted, (begin, begin + BEFORE, ended))
 
 
 async def _worker(number: int, scenario: Scenario, url: str, begin: float, folder: Path) -> asyncio.subprocess.Process:
-    shift = scenario.shifts[number % len(scenario.shifts)]
-    told = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift]
+    shift = scenario.clock_shifts[number % len(scenario.clock_shifts)]
+    arguments = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift]
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.faults.worker", *map(str, told), cwd=ROOT
+        sys.executable, "-m", "benchmarks.faults.worker", *map(str, arguments), cwd=ROOT
     )
 
 
@@ -56,7 +56,7 @@ async def _until(instant: float) -> None:
 
 
 async def checks() -> str:
-    """Return what 100,000 checks did to the counter while one reply in twenty was lost."""
+    """Make 100,000 checks while one reply in twenty is lost, and return a sentence about the counter."""
     with TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -66,34 +66,34 @@ async def checks() -> str:
         await limiter.start()
         proxy.mode, proxy.share = "lost", 0.05
 
-        async def ask() -> None:
+        async def make_checks() -> None:
             nonlocal admitted, degraded
-            for _ in range(CHECKS // AT_ONCE):
+            for _ in range(CHECKS // CONCURRENCY):
                 decision = await limiter.consume("served", Identity(org="acme"))
                 admitted += decision.allowed
                 degraded += decision.degraded
 
-        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+        await asyncio.gather(*(make_checks() for _ in range(CONCURRENCY)))
         proxy.mode = "pass"
         await limiter.aclose()
         counted = await _counted(server.url)
         await proxy.stop()
         server.stop()
     return (
-        f"{admitted:,} checks, {AT_ONCE} at a time, while one reply in twenty was lost: {degraded:,} decided by the "
-        f"worker itself, and counted {counted - admitted:+d} times too often."
+        f"{admitted:,} checks, {CONCURRENCY} at a time, while one reply in twenty was lost: the worker decided {degraded:,} "
+        f"locally, and the count of the store differs from the admitted checks by {counted - admitted}."
     )
 
 
 async def _counted(url: str) -> int:
-    """Return what the store says of the quota."""
+    """Return the count of the quota in the store."""
     async with Limiter(settings(url).model_copy(update={"store_timeout": 5.0})) as limiter:
         (served,) = await limiter.usage(Identity(token="t", org="acme"))
         return served.used
 
 
 def main(names: Sequence[str]) -> None:
-    """Run all, or those whose name contains one of `names`, and write the report where all were run."""
+    """Run all faults and write the report, or run only those whose name contains one of `names`."""
     wanted = [each for each in SCENARIOS if not names or any(name in each.name for name in names)]
     results = []
     for number, scenario in enumerate(wanted):
@@ -102,9 +102,9 @@ def main(names: Sequence[str]) -> None:
             results.append(asyncio.run(run(scenario, Path(folder))))
         print(f"   {results[-1].line()}", flush=True)
     if not names:
-        said = asyncio.run(checks())
-        print(said)
-        write(results, said, ROOT / "docs")
+        sentence = asyncio.run(checks())
+        print(sentence)
+        write(results, sentence, ROOT / "docs")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a fault did to those who asked."""
+"""The figures of a fault, computed from the answers of the workers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,18 @@ from benchmarks.faults.scenarios import Scenario
 from benchmarks.faults.settings import LIMIT, WINDOW
 
 SETTLED = 1.0
-"""Seconds after which a fault is known to all."""
+"""Seconds after the beginning or end of a fault until all workers have noticed it."""
 
 
 @dataclass
-class Measured:
+class FaultResult:
     """The figures of one fault.
 
-    Admissions are the most in any window, in times of the limit: before the fault, in windows that touch it or the
-    second after, and afterwards. Waits are milliseconds: the longest of all, and what the 99th percentile of later
-    requests waited longer than before the fault. `recovery` is in seconds from the end of the fault until the last
-    worker had an answer of the store; `difference` what the quota counts beyond what was served.
+    `before`, `during` and `after` are the most admissions in any window, as multiples of the limit: in windows before the
+    fault, in windows that touch it or the second after it, and in later ones. `longest_ms` is the longest wait. `later_ms`
+    is how much longer the 99th percentile of requests waits once the fault is known than before it. `recovery` is the
+    seconds from the end of the fault until the store has decided a request of every worker. `difference` is the count of
+    the quota minus the served requests.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Measured:
     timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the figures as one line of text."""
         back = "" if self.recovery is None else f", back after {self.recovery:.2f} s"
         off = "" if self.difference is None else f", quota {self.difference:+d}"
         return (
@@ -45,23 +46,24 @@ class Measured:
 
 
 Answers = Sequence[Sequence[Any]]
+"""For each request of a worker: when it began, how many seconds it took, its status, and whether it was degraded."""
 
 
 def measure(
     scenario: Scenario, workers: Sequence[Answers], counted: int | None, times: tuple[float, float, float]
-) -> Measured:
-    """Return the figures; `times` are when it all began, and when the fault began and ended (monotonic seconds)."""
+) -> FaultResult:
+    """Return the figures; `times` are when the load began, and when the fault began and ended (monotonic seconds)."""
     start, begun, ended = times
     answers = sorted((each for worker in workers for each in worker), key=lambda each: each[0])
     admitted = sorted(at + wait for at, wait, status, _ in answers if status == 200)
     ready = [wait for at, wait, *_ in answers if start + SETTLED <= at < begun]
     later = [wait for at, wait, *_ in answers if begun + SETTLED <= at < ended]
-    lasted = [max((at + wait - begun for at, wait, _, off in each if off), default=0.0) for each in workers]
+    lasted = [max((at + wait - begun for at, wait, _, degraded in each if degraded), default=0.0) for each in workers]
     recovered = [
-        min((at + wait - ended for at, wait, _, off in each if at >= ended and not off), default=99.0)
+        min((at + wait - ended for at, wait, _, degraded in each if at >= ended and not degraded), default=99.0)
         for each in workers
     ]
-    return Measured(
+    return FaultResult(
         name=scenario.name,
         requests=len(answers),
         failed=sum(status == 401 or status >= 500 or status == 0 for _, _, status, _ in answers),
@@ -78,7 +80,7 @@ def measure(
 
 
 def _worst(admitted: Sequence[float], first: float, last: float) -> float:
-    """Return the most that was admitted in a window that begins between two instants, in times of the limit."""
+    """Return the most admissions in a window that begins between two instants, as a multiple of the limit."""
     worst, end = 0, 0
     for begin, at in enumerate(admitted):
         while end < len(admitted) and admitted[end] < at + WINDOW:
@@ -93,7 +95,7 @@ def _percentile(waits: Sequence[float]) -> float:
 
 
 def _timeline(answers: Answers, start: float, step: float = 0.1) -> list[tuple[float, float, float, float]]:
-    """Return, for each tenth of a second: when, admissions and refusals per second, and the longest wait in ms."""
+    """Return for each tenth of a second its start, admissions and refusals per second, and the longest wait in ms."""
     found = []
     parts: dict[int, list[Sequence[Any]]] = {}
     for each in answers:

@@ -1,4 +1,4 @@
-"""A proxy in front of a server that loses, cuts, delays and repeats what the server answers."""
+"""A proxy in front of a server that loses, cuts, delays or repeats its replies."""
 
 import asyncio
 import random
@@ -10,11 +10,11 @@ _COMMAND: Final = re.compile(rb"(?:^|\r\n)\*\d+\r\n")
 
 
 class Proxy:
-    """Forwards to `port` until `mode` says otherwise.
+    """Forwards commands to `port`, and treats the replies by `mode`.
 
-    `pass`; `lost`: the connection breaks instead of the reply, `share` of the times; `cut`: it breaks in the middle of
-    the reply; `twice`: the reply comes twice; `slow`: it comes `delay` seconds later; `loading`: every command is
-    answered with `-LOADING`.
+    `pass` forwards them; `lost` breaks the connection instead; `cut` breaks it in the middle of a reply; `twice` forwards a
+    reply twice; `slow` forwards it after `delay` seconds; `loading` answers every command with `-LOADING`. `share` is the
+    fraction of replies that a mode applies to.
     """
 
     def __init__(self, port: int) -> None:
@@ -39,14 +39,16 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, away = await asyncio.open_connection("127.0.0.1", self._server_port)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         except OSError:
             writer.transport.abort()
             return
-        ends = {writer, away}
+        ends = {writer, server_writer}
         self._open |= ends
         try:
-            await asyncio.gather(self._ask(reader, away, writer), self._answer(there, writer))
+            await asyncio.gather(
+                self._forward_commands(reader, server_writer, writer), self._forward_replies(server_reader, writer)
+            )
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -54,25 +56,27 @@ class Proxy:
                 end.transport.abort()
             self._open -= ends
 
-    async def _ask(self, reader: asyncio.StreamReader, away: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
+    async def _forward_commands(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
         while data := await reader.read(65536):
             if self.mode == "loading":
-                back.write(b"-LOADING Redis is loading the dataset in memory\r\n" * len(_COMMAND.findall(data)))
+                client.write(b"-LOADING Redis is loading the dataset in memory\r\n" * len(_COMMAND.findall(data)))
             else:
-                away.write(data)
-                await away.drain()
+                server.write(data)
+                await server.drain()
         raise ConnectionResetError
 
-    async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await there.read(65536):
+    async def _forward_replies(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await server.read(65536):
             mode = self.mode if self._random.random() < self.share else "pass"
             if mode == "lost":
                 raise ConnectionResetError
             if mode == "slow":
                 await asyncio.sleep(self.delay)
-            writer.write(data[: len(data) // 2] if mode == "cut" else data * 2 if mode == "twice" else data)
+            client.write(data[: len(data) // 2] if mode == "cut" else data * 2 if mode == "twice" else data)
             with suppress(ConnectionError):
-                await writer.drain()
+                await client.drain()
             if mode == "cut":
                 await asyncio.sleep(0)
                 raise ConnectionResetError

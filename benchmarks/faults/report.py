@@ -4,35 +4,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults.measures import Measured
+from benchmarks.faults.measures import FaultResult
 from benchmarks.faults.settings import LIMIT, TIMEOUT, WINDOW
 
 DRAWN: Final = ("killed and restarted, with its data", "server hung (SIGSTOP)")
 
 _HEAD: Final = f"""# Faults
 
-What the limiter does while its store fails, measured by `make faults`: four worker processes, each an ASGI app with the
-middleware, are asked 400 times a second for one token that may do {LIMIT} requests in any {WINDOW} seconds (L), beside a
-quota that counts what was served. After four seconds the fault begins, four seconds later it ends, and six seconds later the
-counters are compared. `store_timeout` is {TIMEOUT:g} s. Faults of the network happen in a proxy between the workers and a real
-Redis.
+This page shows what the limiter does while its store fails, as measured by `make faults`. Four worker processes, each an
+ASGI app with the middleware, get 400 requests a second in total. All requests have one token, which is limited to {LIMIT}
+requests in any {WINDOW} seconds (L), and a quota counts the served ones. The fault begins after four seconds and ends four
+seconds later; after six more seconds the counters are compared. `store_timeout` is {TIMEOUT:g} s. Faults of the network
+happen in a proxy between the workers and a real Redis.
 
-* **failed**: answers of 401, 5xx or none at all.
-* **admitted**: the most in any window of {WINDOW} s, in times of L: before the fault, in windows that touch it or the second
-  after, and later. Times are taken by the workers when they have answered, so a few milliseconds' jitter is in them.
-* **longest**: the longest wait of a request from the fault on; **later**: what the 99th percentile of the requests
-  that began a second after the fault or later waited longer than before it.
-* **back**: from the end of the fault until the last of the four workers had an answer of the store again; where a replica
-  takes over, from the kill until the last decision that a worker made by itself (node and failure timeouts of 0.3 to 0.5 s).
-* **quota**: what the store counts at the end, less what was served: above zero is double, below is missing (at a failover, what the
-  master had not passed on).
+* **failed**: requests that were answered with 401 or 5xx, or not at all.
+* **admitted**: the most admissions in any window of {WINDOW} s, as a multiple of L: before the fault, in windows that touch it
+  or the second after it, and later. The workers record the times after they have answered, with a jitter of a few
+  milliseconds.
+* **longest**: the longest wait of a request since the beginning of the fault. **later**: how much longer the 99th percentile
+  of requests waits during the fault, from one second after its beginning on, than before it.
+* **back**: the time from the end of the fault until the store has decided a request of each of the four workers. Where a
+  replica takes over: the time from the kill until the last local decision of a worker (node and failure timeouts are 0.3 to
+  0.5 s).
+* **quota**: the store's count at the end minus the served requests. Above zero, charges were counted twice; below zero,
+  charges are missing (at a failover, those that the master had not replicated).
 
 | fault | answered | failed | degraded | admitted × L | longest | later | back | quota |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
-def write(results: Sequence[Measured], checks: str, folder: Path) -> None:
+def write(results: Sequence[FaultResult], checks: str, folder: Path) -> None:
     """Write `faults.md` and `faults.png` into a folder."""
     rows = "".join(f"| {' | '.join(_cells(each))} |\n" for each in results)
     _draw([each for each in results if each.name in DRAWN], folder / "faults.png")
@@ -43,7 +45,7 @@ def write(results: Sequence[Measured], checks: str, folder: Path) -> None:
     print(f"wrote {page.relative_to(folder.parent)}")
 
 
-def _cells(one: Measured) -> list[str]:
+def _cells(one: FaultResult) -> list[str]:
     return [
         one.name,
         f"{one.requests:,}",
@@ -57,7 +59,7 @@ def _cells(one: Measured) -> list[str]:
     ]
 
 
-def _draw(results: Sequence[Measured], path: Path) -> None:
+def _draw(results: Sequence[FaultResult], path: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - slow to import, and only needed at the end
 
     mpl.use("Agg")

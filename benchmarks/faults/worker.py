@@ -1,8 +1,8 @@
-"""One worker of a fleet: an app with the limiter, asked at a steady pace, that notes what everybody was answered.
+"""One worker of a fleet: calls an app with the limiter at a steady pace, and writes down the answers.
 
 `python -m benchmarks.faults.worker URL BEGIN SECONDS PACE FILE SHIFT` begins at an instant of the monotonic clock, which
-all processes share, and writes a list of [begun, seconds, status, degraded] for each request. Its wall clock is off by
-`SHIFT` seconds, from the middle on if that is written `~SHIFT`.
+all processes share. For each request it writes [begun, seconds, status, degraded]. Its wall clock is off by `SHIFT`
+seconds; written `~SHIFT`, from the middle of the run on.
 """
 
 import asyncio
@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 PAUSE = 0.002
+"""Seconds between two looks at the clock."""
 
 
-def shift_clock(told: str, since: float) -> None:
-    """Let the wall clock of this process be off."""
-    real, seconds = time.time_ns, float(told.removeprefix("~"))
+def shift_clock(shift: str, since: float) -> None:
+    """Change the wall clock of this process by `shift` seconds; with `~`, from the instant `since` on."""
+    real, seconds = time.time_ns, float(shift.removeprefix("~"))
 
     def shifted() -> int:
-        off = seconds if not told.startswith("~") or time.monotonic() >= since else 0.0
+        off = seconds if not shift.startswith("~") or time.monotonic() >= since else 0.0
         return real() + round(off * 1e9)
 
     time.time_ns = shifted
 
 
 def build(url: str) -> Any:
-    """Return the app: one token that is asked for more than it may, and a quota that counts everything."""
+    """Return an app whose callers all have the same token and organization."""
     from starlette.applications import Starlette  # noqa: PLC0415 - after the clock was shifted
     from starlette.requests import Request  # noqa: PLC0415
     from starlette.responses import PlainTextResponse  # noqa: PLC0415
@@ -47,8 +48,8 @@ def build(url: str) -> Any:
     return app
 
 
-async def ask(app: Any, told: list[list[Any]]) -> None:
-    """Make one request and note its answer."""
+async def request_once(app: Any, answers: list[list[Any]]) -> None:
+    """Make one request, and append its answer to `answers`."""
     scope: dict[str, Any] = {
         "type": "http",
         "method": "GET",
@@ -73,16 +74,16 @@ async def ask(app: Any, told: list[list[Any]]) -> None:
     try:
         await app(scope, receive, send)
         entry[3] = scope["state"]["ratelimit"].degraded
-    except Exception:  # noqa: BLE001 - an exception is what a client sees as 500
+    except Exception:  # noqa: BLE001 - a server answers an exception with 500
         entry[2] = 500
     entry[1] = time.monotonic() - entry[0]
-    told.append(entry)
+    answers.append(entry)
 
 
 async def work(url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
-    """Ask at a steady pace, whatever becomes of earlier requests."""
-    served, told, under_way = build(url).build_middleware_stack(), list[list[Any]](), set[asyncio.Task[None]]()
-    stack = served
+    """Make requests at a steady pace, without waiting for earlier ones, and return their answers."""
+    app, answers, in_flight = build(url).build_middleware_stack(), list[list[Any]](), set[asyncio.Task[None]]()
+    stack = app
     while not hasattr(stack, "limiter"):
         stack = stack.app
     await stack.limiter.start()
@@ -91,22 +92,21 @@ async def work(url: str, begin: float, seconds: float, pace: float) -> list[list
     number = 0
     while (now := time.monotonic()) < begin + seconds:
         while number < (now - begin) * pace:
-            task = asyncio.create_task(ask(served, told))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            task = asyncio.create_task(request_once(app, answers))
+            in_flight.add(task)
+            task.add_done_callback(in_flight.discard)
             number += 1
         await asyncio.sleep(PAUSE)
-    while under_way:
-        await asyncio.wait(under_way)
+    while in_flight:
+        await asyncio.wait(in_flight)
         await asyncio.sleep(0)
     await stack.limiter.aclose()
-    return told
+    return answers
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.CRITICAL)
-    address, start, lasts, speed, file, off = sys.argv[1:]
-    if off != "0":
-        shift_clock(off, float(start) + float(lasts) / 2)
-    answers = asyncio.run(work(address, float(start), float(lasts), float(speed)))
-    Path(file).write_text(json.dumps(answers))
+    url, begin, seconds, pace, file, shift = sys.argv[1:]
+    if shift != "0":
+        shift_clock(shift, float(begin) + float(seconds) / 2)
+    Path(file).write_text(json.dumps(asyncio.run(work(url, float(begin), float(seconds), float(pace)))))

@@ -1,97 +1,105 @@
-"""Concurrency, twin of `concurrency.lua`: so many holders at once, each with a lease that ends unless it is renewed.
+"""Concurrency, twin of `concurrency.lua`: a number of permits, each with a lease that expires unless it is renewed.
 
-A holder is a number that whoever asks has drawn by lot. What has ended does not count, whether or not it is still
-written there.
+A holder is a random number, drawn by the worker that asks for the permit. A permit whose lease has expired does not
+count, whether or not it is still stored.
 """
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.charge import NEVER, Terms
+from ratelimit.model.effective_limit import EffectiveConcurrency
+from ratelimit.model.kinds import NEVER
 
-SOON: Final = 1000
-"""The longest wait, in milliseconds, that a refusal names: a slot may come free at any moment."""
+MAX_RETRY_MS: Final = 1000
+"""The longest wait, in milliseconds, that a refusal names: a permit may be released at any moment."""
 
 
 @dataclass(slots=True)
-class Slots:
-    """The state of one key: until when (ms) each holder has its slot, and a moment before which no lease ends."""
+class ConcurrencyState:
+    """The state of one key: when (ms) the lease of each holder expires, and an instant before which none does."""
 
     holders: dict[int, int] = field(default_factory=dict)
-    soonest: int = 0
+    first_expiry: int = 0
 
-    def expires(self, terms: Terms) -> int:  # noqa: ARG002 - leases say it themselves
+    def expires(self, limit: EffectiveConcurrency) -> int:  # noqa: ARG002 - the leases say it
         """Return an instant (ms) from which this state means the same as none."""
-        # A little more than needed, so that a clock that steps back a little finds what it left.
-        return max(self.holders.values(), default=0) + SOON
+        # The margin covers a clock that steps back a little.
+        return max(self.holders.values(), default=0) + MAX_RETRY_MS
 
 
-class View:
-    """Slots seen at one instant (ms) under one policy's numbers; the interface is that of the sliding window's."""
+class ConcurrencyView:
+    """Permits as they stand at one instant (ms) under one effective limit; see `StateView`."""
 
-    __slots__ = ("held", "now", "room", "state", "terms")
+    __slots__ = ("available", "held", "limit", "now", "state")
 
-    def __init__(self, slots: Slots, terms: Terms, now: int) -> None:
-        self.state, self.terms, self.now = slots, terms, now
+    def __init__(self, state: ConcurrencyState, limit: EffectiveConcurrency, now: int) -> None:
+        self.state, self.limit, self.now = state, limit, now
         self._count()
 
     def _count(self) -> None:
-        slots = self.state
-        self.held = len(slots.holders) if slots.soonest > self.now else len(self._ends())
-        self.room = self.terms.cap - self.held
+        state = self.state
+        self.held = len(state.holders) if state.first_expiry > self.now else len(self._expiries())
+        self.available = self.limit.caller_capacity - self.held
 
-    def _ends(self) -> list[int]:
-        return [end for end in self.state.holders.values() if end > self.now]
+    def _expiries(self) -> list[int]:
+        return [expiry for expiry in self.state.holders.values() if expiry > self.now]
 
-    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - a holder takes one slot
-        """Give `holder` a slot and say that the state expires later; whether there is room is for the caller."""
-        slots, end = self.state, self.now + self.terms.lease
-        slots.holders[holder] = end
-        if slots.soonest <= self.now:
-            slots.holders = {each: until for each, until in slots.holders.items() if until > self.now}
-            slots.soonest = min(slots.holders.values())
-        slots.soonest = min(slots.soonest, end)
+    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - a holder takes one permit
+        """Give `holder` a permit; the state expires later then."""
+        state, expiry = self.state, self.now + self.limit.lease_ms
+        state.holders[holder] = expiry
+        if state.first_expiry <= self.now:
+            state.holders = {each: ends for each, ends in state.holders.items() if ends > self.now}
+            state.first_expiry = min(state.holders.values())
+        state.first_expiry = min(state.first_expiry, expiry)
         self._count()
         return True
 
-    def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Take the holder's slot away, or give it one, room or none, where `delta` is above zero."""
-        return self.charge(1, holder) if delta > 0 else self.give_back(1, holder)
+    def repair(self) -> bool:
+        """Shorten leases that last longer than a lease does: a wrong clock started them."""
+        latest = self.now + self.limit.lease_ms
+        self.state.holders = {holder: min(expiry, latest) for holder, expiry in self.state.holders.items()}
+        self.state.first_expiry = min(self.state.first_expiry, latest)
+        return True
 
-    def give_back(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Take the holder's slot away, if it has one."""
+    def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Take the holder's permit away or, where `delta` is positive, give it one, whether or not there is room."""
+        return self.charge(1, holder) if delta > 0 else self.release(1, holder)
+
+    def release(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Take the holder's permit away, if it has one."""
         self.state.holders.pop(holder, None)
         self._count()
         return False
 
     def renew(self, holder: int) -> bool:
-        """Let the lease of `holder` begin anew; one whose lease has ended gets none."""
+        """Start the lease of `holder` again; a lease that has expired is not revived."""
         return self.state.holders.get(holder, 0) > self.now and self.charge(1, holder)
 
     @property
     def empty(self) -> bool:
-        """Whether the state means the same as none, also to a clock that is set back."""
+        """Whether the state means the same as none, also to a clock that steps back."""
         return not self.state.holders
 
     @property
-    def taken(self) -> int:
-        """How many slots are held."""
+    def releasable(self) -> int:
+        """How many permits are held."""
         return self.held
 
     def usage(self) -> tuple[int, int, int]:
-        """Return (slots held, 0, 0)."""
+        """Return (permits held, 0, 0)."""
         return self.held, 0, 0
 
-    def answer(self, cost: int) -> tuple[int, int, int]:  # noqa: ARG002
+    def status(self, cost: int) -> tuple[int, int, int]:  # noqa: ARG002
         """Return (remaining, reset, wait) as they stand; durations in ms."""
-        if self.room >= 1:
-            return self.terms.usable - self.held, 0, 0
-        if self.terms.cap < 1:
+        if self.available >= 1:
+            return self.limit.advertised_limit - self.held, 0, 0
+        if self.limit.caller_capacity < 1:
             return 0, 0, NEVER
-        wait = min(SOON, min(self._ends()) - self.now)
+        wait = min(MAX_RETRY_MS, min(self._expiries()) - self.now)
         return 0, wait, wait
 
-    def answer_charged(self) -> tuple[int, int, int]:
-        """Return (remaining, reset, wait) after a slot was given: `wait` below zero where none is left."""
-        remaining, reset, wait = self.answer(1)
+    def status_after_charge(self) -> tuple[int, int, int]:
+        """Return (remaining, reset, wait) after a permit was given: `wait` is negative where none is left."""
+        remaining, reset, wait = self.status(1)
         return remaining, reset, -wait

@@ -1,83 +1,84 @@
--- A pace, twin of pace.py; read the words there.
+-- A pace, twin of pace.py, which explains the terms.
 --
--- A state is one string of little-endian integers of 7 bytes: the next turn (µs), the rest (in parts of the limit), and
--- for each run of turns given back from when to when (µs).
+-- A state is one string of little-endian integers of 7 bytes: the start of the next reservation (µs), the remainder (in
+-- parts of the limit), and for each gap of cancelled reservations from when to when (µs).
 
-local WIDTH, FORMAT, NEVER, SLACK, MOST_RUNS = 14, '<I7I7', 9007199254740991, 1000, 64
+local WIDTH, FORMAT, NEVER, EXPIRY_MARGIN_MS, MAX_GAPS = 14, '<I7I7', 9007199254740991, 1000, 64
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
--- Terms as they come off the wire.
-local function terms(t, kind)
-  local period = t[5] * 1000000
+-- The limit of a list of numbers as `codec.py` sends it.
+local function decode_limit(numbers, kind)
+  local period = numbers[5] * 1000000
   return {
-    kind = kind, shadow = t[2] == 1, limit = t[3], step = floor(period / t[3]), over = period % t[3], patience = t[6] * 1000,
+    kind = kind, shadow = numbers[2] == 1, limit = numbers[3], interval = floor(period / numbers[3]),
+    carry_per_step = period % numbers[3], max_wait_us = numbers[6] * 1000,
   }
 end
 
--- What something else has written under our key means nothing, and is written over.
-local function open(_, value)
-  local s = { next = 0, rest = 0, runs = {} }
+-- A value that something else has written under this key is ignored and overwritten.
+local function load(_, value)
+  local s = { next = 0, remainder = 0, gaps = {} }
   if not value or #value < WIDTH or #value % WIDTH ~= 0 then return s end
-  s.next, s.rest = struct.unpack(FORMAT, value)
+  s.next, s.remainder = struct.unpack(FORMAT, value)
   for at = WIDTH + 1, #value, WIDTH do
     local from, to = struct.unpack(FORMAT, value, at)
-    s.runs[#s.runs + 1] = { from, to }
+    s.gaps[#s.gaps + 1] = { from, to }
   end
   return s
 end
 
-local function meet(ends, starts)
+local function adjoin(ends, starts)
   return ends - starts >= -1 and ends - starts <= 1
 end
 
-local function look(s, t, now)
-  s.seen, s.turn = t, max(s.next, now * 1000)
-  s.wait = s.turn - now * 1000
+local function evaluate(s, lim, now)
+  s.evaluated_for, s.start = lim, max(s.next, now * 1000)
+  s.wait = s.start - now * 1000
 end
 
-local function room(s, t)
-  return s.wait <= t.patience and 1 or 0
+local function available(s, lim)
+  return s.wait <= lim.max_wait_us and 1 or 0
 end
 
-local function charge(s, t, now)
-  if now * 1000 > s.next then s.rest, s.runs = 0, {} end
-  local rest = s.rest + t.over
-  local more = floor(rest / t.limit)
-  s.rest = rest - more * t.limit
-  s.next, s.dirty = s.turn + t.step + more, t
+local function charge(s, lim, now)
+  if now * 1000 > s.next then s.remainder, s.gaps = 0, {} end
+  local remainder = s.remainder + lim.carry_per_step
+  local carry = floor(remainder / lim.limit)
+  s.remainder = remainder - carry * lim.limit
+  s.next, s.dirty = s.start + lim.interval + carry, lim
 end
 
-local function shorten(s, start)
-  s.next, s.rest = start, 0
-  local runs = s.runs
-  while #runs > 0 and meet(runs[#runs][2], s.next) do
-    s.next = table.remove(runs)[1]
+local function cancel_last(s, start)
+  s.next, s.remainder = start, 0
+  local gaps = s.gaps
+  while #gaps > 0 and adjoin(gaps[#gaps][2], s.next) do
+    s.next = table.remove(gaps)[1]
   end
 end
 
-local function remember(s, from, to)
-  local runs, at = s.runs, 1
-  while at <= #runs and runs[at][1] < from do at = at + 1 end
-  if at <= #runs and meet(to, runs[at][1]) then to = table.remove(runs, at)[2] end
-  if at > 1 and meet(runs[at - 1][2], from) then
+local function remember_gap(s, from, to)
+  local gaps, at = s.gaps, 1
+  while at <= #gaps and gaps[at][1] < from do at = at + 1 end
+  if at <= #gaps and adjoin(to, gaps[at][1]) then to = table.remove(gaps, at)[2] end
+  if at > 1 and adjoin(gaps[at - 1][2], from) then
     at = at - 1
-    from = table.remove(runs, at)[1]
+    from = table.remove(gaps, at)[1]
   end
-  table.insert(runs, at, { from, to })
-  if #runs > MOST_RUNS then table.remove(runs, 1) end
+  table.insert(gaps, at, { from, to })
+  if #gaps > MAX_GAPS then table.remove(gaps, 1) end
 end
 
-local function adjust(s, t, now, delta, _, holder)
+local function adjust(s, lim, now, delta, _, holder)
   if delta < 0 and holder < s.next then
-    if meet(holder + t.step, s.next) then shorten(s, holder) else remember(s, holder, holder + t.step) end
-    s.dirty = t
+    if adjoin(holder + lim.interval, s.next) then cancel_last(s, holder) else remember_gap(s, holder, holder + lim.interval) end
+    s.dirty = lim
   end
-  look(s, t, now)
+  evaluate(s, lim, now)
 end
 
-local function give_back() end
+local function release() end
 
-local function taken()
+local function releasable()
   return 0
 end
 
@@ -85,9 +86,8 @@ local function usage(s)
   return 0, ceil(s.wait / 1000), 0
 end
 
--- What was given a turn was patient enough.
-local function answer(s, t)
-  return s.turn, s.wait, min(NEVER, max(0, ceil((s.wait - t.patience) / 1000)))
+local function status(s, lim)
+  return s.start, s.wait, min(NEVER, max(0, ceil((s.wait - lim.max_wait_us) / 1000)))
 end
 
 local function save(key, s, now, ttl_floor)
@@ -95,13 +95,13 @@ local function save(key, s, now, ttl_floor)
     redis.call('DEL', key)
     return
   end
-  local parts = { struct.pack(FORMAT, s.next, s.rest) }
-  for i = 1, #s.runs do parts[i + 1] = struct.pack(FORMAT, s.runs[i][1], s.runs[i][2]) end
-  local ttl = floor(s.next / 1000) + 1 + SLACK - now
+  local parts = { struct.pack(FORMAT, s.next, s.remainder) }
+  for i = 1, #s.gaps do parts[i + 1] = struct.pack(FORMAT, s.gaps[i][1], s.gaps[i][2]) end
+  local ttl = floor(s.next / 1000) + 1 + EXPIRY_MARGIN_MS - now
   redis.call('SET', key, table.concat(parts), 'PX', string.format('%.0f', max(ttl, ttl_floor)))
 end
 
 return {
-  terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  make_rare = function() return { adjust = adjust, give_back = give_back, taken = taken, usage = usage } end,
+  decode_limit = decode_limit, load = load, evaluate = evaluate, available = available, charge = charge, status = status, save = save,
+  make_slow_path = function() return { adjust = adjust, release = release, releasable = releasable, usage = usage } end,
 }

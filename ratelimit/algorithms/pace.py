@@ -1,97 +1,106 @@
-"""A pace, twin of `pace.lua`: turns that are evenly spaced, given in the order in which they are asked for.
+"""A pace, twin of `pace.lua`: evenly spaced reservations, given in the order in which they are asked for.
 
-The state of a key is when the next turn is free, exactly: microseconds, and a remainder in parts of the limit, so that
-`limit` turns in a row take one period to the microsecond. A turn that is given back is free again where it was the last
-one, with all those just before it that were given back; others, which somebody has a later turn than, are lost: nobody is
-overtaken.
+The state of a key is when the next reservation starts, exactly: microseconds, and a remainder in parts of the limit, so
+that `limit` reservations in a row take one period to the microsecond. A reservation that is cancelled becomes free again
+if it is the last one, together with all cancelled reservations just before it. An earlier one is lost: reusing it
+would let a new caller overtake those who hold a later one.
 """
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from ratelimit.charge import NEVER, Terms
+from ratelimit.model.effective_limit import EffectivePace
+from ratelimit.model.kinds import NEVER
 
-_SLACK: Final = 1000
+_EXPIRY_MARGIN_MS: Final = 1000
 """Milliseconds that a state is kept beyond its end, for a clock that steps back a little."""
 
-_MOST_RUNS: Final = 64
-"""Runs of turns given back that are remembered."""
+_MAX_GAPS: Final = 64
+"""Gaps of cancelled reservations that are remembered; beyond that the oldest is lost."""
 
-Run = tuple[int, int]
-"""Turns beside each other that were given back: from when to when (µs)."""
+Gap = tuple[int, int]
+"""Neighbouring reservations that were cancelled: from when to when (µs)."""
 
 
 @dataclass(slots=True)
-class Queue:
-    """The state of one key: `next` in microseconds since the epoch, `rest` in parts of the limit."""
+class PaceState:
+    """The state of one key: `next` in microseconds since the epoch, `remainder` in parts of the limit."""
 
     next: int = 0
-    rest: int = 0
-    runs: list[Run] = field(default_factory=list)
+    remainder: int = 0
+    gaps: list[Gap] = field(default_factory=list)
 
-    def expires(self, terms: Terms) -> int:  # noqa: ARG002 - the next turn says it
+    def expires(self, limit: EffectivePace) -> int:  # noqa: ARG002 - the next reservation says it
         """Return an instant (ms) from which this state means the same as none."""
-        return self.next // 1000 + 1 + _SLACK
+        return self.next // 1000 + 1 + _EXPIRY_MARGIN_MS
 
 
-class View:
-    """A queue seen at one instant (ms) under one policy's numbers; the interface is that of the sliding window's.
+class PaceView:
+    """A pace as it stands at one instant (ms) under one effective limit; see `StateView`.
 
-    Answers are (the turn, the wait for it, 0) or, where the wait is longer than `Terms.patience`, (the turn that would
-    be the next, the wait for it, milliseconds until that is near enough). Turns are their instants; both are µs.
+    Its readings are (start of the reservation in µs, wait for it in µs, 0) or, where that wait exceeds
+    `EffectivePace.max_wait_ms`, (start of the next reservation, wait for it, milliseconds by which it is too long).
     """
 
-    __slots__ = ("changed", "now", "room", "state", "step", "terms", "turn")
+    __slots__ = ("available", "changed", "interval", "limit", "now", "start", "state")
 
-    def __init__(self, queue: Queue, terms: Terms, now: int) -> None:
-        self.state, self.terms, self.now = queue, terms, now * 1000
-        self.step = terms.window * 1_000_000 // terms.limit
+    def __init__(self, state: PaceState, limit: EffectivePace, now: int) -> None:
+        self.state, self.limit, self.now = state, limit, now * 1000
+        self.interval = limit.window * 1_000_000 // limit.limit
         self.changed = False
-        self._look()
+        self._find_next()
 
-    def _look(self) -> None:
-        self.turn = max(self.state.next, self.now)
-        self.room = int(self.turn - self.now <= self.terms.patience * 1000)
+    def _find_next(self) -> None:
+        self.start = max(self.state.next, self.now)
+        self.available = int(self.start - self.now <= self.limit.max_wait_ms * 1000)
 
-    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - one turn at a time
-        """Give the next turn away, and say that the state expires later."""
-        queue, limit = self.state, self.terms.limit
-        if self.now > queue.next:
-            queue.rest, queue.runs = 0, []
-        more, queue.rest = divmod(queue.rest + self.terms.window * 1_000_000 % limit, limit)
-        queue.next = self.turn + self.step + more
+    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - one reservation at a time
+        """Give the next reservation away; the state expires later then."""
+        state, limit = self.state, self.limit.limit
+        if self.now > state.next:
+            state.remainder, state.gaps = 0, []
+        carry, state.remainder = divmod(state.remainder + self.limit.window * 1_000_000 % limit, limit)
+        state.next = self.start + self.interval + carry
         return True
+
+    def repair(self) -> bool:
+        """Do nothing: a pace that is far ahead may be one with many reservations."""
+        return False
 
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Take back the turn `holder`, where `delta` is below zero."""
-        queue = self.state
-        if delta >= 0 or holder >= queue.next:
+        """Cancel the reservation that starts at `holder` (µs), where `delta` is negative."""
+        state = self.state
+        if delta >= 0 or holder >= state.next:
             return False
-        if _meet(holder + self.step, queue.next):
-            self._shorten(holder)
+        if _adjoin(holder + self.interval, state.next):
+            self._cancel_last(holder)
         else:
-            self._remember((holder, holder + self.step))
+            self._remember_gap((holder, holder + self.interval))
         self.changed = True
-        self._look()
+        self._find_next()
         return True
 
-    def _shorten(self, start: int) -> None:
-        queue = self.state
-        queue.next, queue.rest = start, 0
-        while queue.runs and _meet(queue.runs[-1][1], queue.next):
-            queue.next = queue.runs.pop()[0]
+    def _cancel_last(self, start: int) -> None:
+        state = self.state
+        state.next, state.remainder = start, 0
+        while state.gaps and _adjoin(state.gaps[-1][1], state.next):
+            state.next, _ = state.gaps.pop()
 
-    def _remember(self, run: Run) -> None:
-        runs = self.state.runs
-        at = sum(each[0] < run[0] for each in runs)
-        if at < len(runs) and _meet(run[1], runs[at][0]):
-            run = run[0], runs.pop(at)[1]
-        if at > 0 and _meet(runs[at - 1][1], run[0]):
+    def _remember_gap(self, gap: Gap) -> None:
+        gaps = self.state.gaps
+        at = sum(start < gap[0] for start, _ in gaps)
+        if at < len(gaps) and _adjoin(gap[1], gaps[at][0]):
+            gap = gap[0], gaps.pop(at)[1]
+        if at > 0 and _adjoin(gaps[at - 1][1], gap[0]):
             at -= 1
-            run = runs.pop(at)[0], run[1]
-        runs.insert(at, run)
-        if len(runs) > _MOST_RUNS:
-            del runs[0]
+            gap = gaps.pop(at)[0], gap[1]
+        gaps.insert(at, gap)
+        if len(gaps) > _MAX_GAPS:
+            del gaps[0]
+
+    def release(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Do nothing: reservations are cancelled one by one, by `adjust`."""
+        return False
 
     @property
     def empty(self) -> bool:
@@ -99,25 +108,25 @@ class View:
         return self.changed and self.state.next <= self.now
 
     @property
-    def taken(self) -> int:
-        """How many units may be released: turns are given back one by one."""
+    def releasable(self) -> int:
+        """Always 0: reservations are cancelled one by one, by `adjust`."""
         return 0
 
     def usage(self) -> tuple[int, int, int]:
-        """Return (0, milliseconds until the next turn is free, 0)."""
-        return 0, -(-(self.turn - self.now) // 1000), 0
+        """Return (0, milliseconds until the next reservation starts, 0)."""
+        return 0, -(-(self.start - self.now) // 1000), 0
 
-    def answer(self, cost: int) -> tuple[int, int, int]:  # noqa: ARG002
-        """Return the next turn, the wait for it, and how long it is too far away."""
-        wait = self.turn - self.now
-        return self.turn, wait, min(NEVER, max(0, -((self.terms.patience * 1000 - wait) // 1000)))
+    def status(self, cost: int) -> tuple[int, int, int]:  # noqa: ARG002
+        """Return the next reservation, the wait for it, and by how much that is too long."""
+        wait = self.start - self.now
+        return self.start, wait, min(NEVER, max(0, -((self.limit.max_wait_ms * 1000 - wait) // 1000)))
 
-    def answer_charged(self) -> tuple[int, int, int]:
-        """Return the turn that was given, or the next one after another change: who was given one was patient enough."""
-        turn, wait, over = self.answer(1)
-        return turn, wait, -over
+    def status_after_charge(self) -> tuple[int, int, int]:
+        """Return the reservation that was given, or the next one after another change."""
+        start, wait, over_ms = self.status(1)
+        return start, wait, -over_ms
 
 
-def _meet(end: int, start: int) -> bool:
-    """Say whether one turn begins where the other ends; either may have been rounded."""
+def _adjoin(end: int, start: int) -> bool:
+    """Say whether one reservation starts where the other ends; either may have been rounded."""
     return -1 <= end - start <= 1

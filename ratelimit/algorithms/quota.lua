@@ -1,7 +1,7 @@
--- Quotas, twin of quota.py; read the words there. Periods are those of periods.py.
+-- Quotas, twin of quota.py, which explains the terms. Periods are those of model/calendar_period.py.
 --
 -- A state is one string of little-endian integers: the first millisecond of the period (6 bytes; 0 for a level), the
--- units used in it (7), and those used in the period before (7).
+-- units used in it (7), and those used in the previous period (7).
 
 local FORMAT, SIZE = '<I6I7I7', 20
 local NEVER = 9007199254740991
@@ -52,80 +52,89 @@ local END = {
   function(start) return year(start + 400 * DAY) end,
 }
 
--- Terms as they come off the wire.
-local function terms(t, kind)
-  return { kind = kind, shadow = t[2] == 1, cap = t[4], usable = min(t[3], t[4]), start_of = START[t[5]], end_of = END[t[5]] }
+-- The limit of a list of numbers as `codec.py` sends it.
+local function decode_limit(numbers, kind)
+  return { kind = kind, shadow = numbers[2] == 1, caller_capacity = numbers[4], advertised_limit = min(numbers[3], numbers[4]), start_of = START[numbers[5]], end_of = END[numbers[5]] }
 end
 
--- What something else has written under our key means nothing, and is written over.
-local function open(_, value)
-  if not value or #value ~= SIZE then return { start = 0, used = 0, before = 0 } end
-  local start, used, before = struct.unpack(FORMAT, value)
-  return { start = start, used = used, before = before }
+-- A value that something else has written under this key is ignored and overwritten.
+local function load(_, value)
+  if not value or #value ~= SIZE then return { start = 0, used = 0, used_before = 0 } end
+  local start, used, used_before = struct.unpack(FORMAT, value)
+  return { start = start, used = used, used_before = used_before }
 end
 
-local function look(s, t, now)
-  if s.seen == t then return end
-  s.seen = t
-  local start = t.start_of and t.start_of(now) or 0
+local function evaluate(s, lim, now)
+  if s.evaluated_for == lim then return end
+  s.evaluated_for = lim
+  local start = lim.start_of and lim.start_of(now) or 0
+  if lim.end_of and s.start > lim.end_of(start) then
+    -- A wrong clock charged a period that lies further ahead than the next one: the units count now.
+    s.start, s.used_before, s.repaired = start, 0, true
+  end
   if s.start >= start then
-    s.v_start, s.v_used, s.v_before = s.start, s.used, s.before
+    s.now_start, s.now_used, s.now_used_before = s.start, s.used, s.used_before
   else
-    s.v_start, s.v_used = start, 0
-    s.v_before = t.end_of and t.end_of(s.start) == start and s.used or 0
+    s.now_start, s.now_used = start, 0
+    s.now_used_before = lim.end_of and lim.end_of(s.start) == start and s.used or 0
   end
-  s.v_end = t.end_of and t.end_of(s.v_start) or now
+  s.now_end = lim.end_of and lim.end_of(s.now_start) or now
 end
 
-local function room(s, t)
-  return t.cap - s.v_used
+local function available(s, lim)
+  return lim.caller_capacity - s.now_used
 end
 
-local function write(s, t)
-  s.start, s.used, s.before, s.dirty = s.v_start, s.v_used, s.v_before, t
+local function write(s, lim)
+  s.start, s.used, s.used_before, s.dirty = s.now_start, s.now_used, s.now_used_before, lim
 end
 
-local function charge(s, t, _, cost)
-  s.v_used = min(NEVER, s.v_used + cost)
-  write(s, t)
+local function charge(s, lim, _, cost)
+  s.now_used = min(NEVER, s.now_used + cost)
+  write(s, lim)
 end
 
-local function adjust(s, t, _, delta, at)
-  if not t.end_of or at >= s.v_start then
-    s.v_used = max(0, min(NEVER, s.v_used + delta))
-  elseif t.end_of(t.start_of(at)) == s.v_start then
-    s.v_before = max(0, min(NEVER, s.v_before + delta))
+local function adjust(s, lim, _, delta, at)
+  if not lim.end_of or at >= s.now_start then
+    s.now_used = max(0, min(NEVER, s.now_used + delta))
+  elseif lim.end_of(lim.start_of(at)) == s.now_start then
+    s.now_used_before = max(0, min(NEVER, s.now_used_before + delta))
   elseif delta > 0 then
-    s.v_used = min(NEVER, s.v_used + delta)
+    s.now_used = min(NEVER, s.now_used + delta)
   end
-  write(s, t)
+  write(s, lim)
 end
 
-local function give_back(s, t, _, amount)
-  s.v_used = s.v_used - amount
-  write(s, t)
+local function release(s, lim, _, amount)
+  s.now_used = s.now_used - amount
+  write(s, lim)
 end
 
-local function taken(s)
-  return s.v_used
+-- The only write of a refused charge: of units that a wrong clock charged in a period far ahead.
+local function repair(s, lim)
+  s.dirty = lim
+end
+
+local function releasable(s)
+  return s.now_used
 end
 
 local function usage(s, _, now)
-  return s.v_used, s.v_end - now, s.v_before
+  return s.now_used, s.now_end - now, s.now_used_before
 end
 
-local function answer(s, t, now, cost)
-  local remaining, reset = max(0, t.usable - s.v_used), s.v_end - now
-  if room(s, t) >= cost then return remaining, reset, 0 end
-  return remaining, reset, (not t.end_of or cost > t.cap) and NEVER or reset
+local function status(s, lim, now, cost)
+  local remaining, reset = max(0, lim.advertised_limit - s.now_used), s.now_end - now
+  if available(s, lim) >= cost then return remaining, reset, 0 end
+  return remaining, reset, (not lim.end_of or cost > lim.caller_capacity) and NEVER or reset
 end
 
 -- A period is kept until a day after the following one; a level as long as it is above zero.
 local function save(key, s, now, ttl_floor)
-  local t = s.dirty
-  local value = struct.pack(FORMAT, s.start, s.used, s.before)
-  if t.end_of then
-    local ttl = t.end_of(t.end_of(s.start)) + DAY - now
+  local lim = s.dirty
+  local value = struct.pack(FORMAT, s.start, s.used, s.used_before)
+  if lim.end_of then
+    local ttl = lim.end_of(lim.end_of(s.start)) + DAY - now
     redis.call('SET', key, value, 'PX', max(ttl, ttl_floor))
   elseif s.used > 0 then
     redis.call('SET', key, value)
@@ -135,6 +144,8 @@ local function save(key, s, now, ttl_floor)
 end
 
 return {
-  terms = terms, open = open, look = look, room = room, charge = charge, answer = answer, save = save,
-  make_rare = function() return { adjust = adjust, give_back = give_back, taken = taken, usage = usage } end,
+  decode_limit = decode_limit, load = load, evaluate = evaluate, available = available, charge = charge, status = status, save = save,
+  make_slow_path = function()
+    return { adjust = adjust, release = release, releasable = releasable, usage = usage, repair = repair }
+  end,
 }

@@ -1,103 +1,113 @@
 """Quotas, twin of `quota.lua`: an amount per calendar period in UTC, or a level that never turns over.
 
 The state of a key is what was used in one period, and in the one just before it. A period begins with the first charge
-in it: until then the state is that of an earlier one, and is read as such.
+in it: until then the state is that of an earlier period, and is read as such.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from ratelimit.charge import NEVER, Terms
-from ratelimit.periods import DAY, end_of, start_of
+from ratelimit.model.calendar_period import DAY, end_of, start_of
+from ratelimit.model.effective_limit import EffectiveQuota
+from ratelimit.model.kinds import NEVER
 
-FOREVER: Final = 2**62
-"""An instant (ms) that does not come."""
+NO_EXPIRY: Final = 2**62
+"""An instant (ms) that is never reached."""
 
 
 @dataclass(slots=True)
-class Tally:
+class QuotaState:
     """The state of one key: `start` is the first millisecond of the period, 0 for a level; the others are units."""
 
     start: int = 0
     used: int = 0
-    before: int = 0
+    used_before: int = 0
 
-    def expires(self, terms: Terms) -> int:
-        """Return an instant (ms) from which nobody asks for this: a day after the following period has ended."""
-        if terms.period is None:
-            return FOREVER
-        return end_of(terms.period, end_of(terms.period, self.start)) + DAY
+    def expires(self, limit: EffectiveQuota) -> int:
+        """Return an instant (ms) from which this is not needed: a day after the following period has ended."""
+        if limit.period is None:
+            return NO_EXPIRY
+        return end_of(limit.period, end_of(limit.period, self.start)) + DAY
 
 
-class View:
-    """A tally seen at one instant (ms) under one policy's numbers; the interface is that of the sliding window's."""
+class QuotaView:
+    """A quota as it stands at one instant (ms) under one effective limit; see `StateView`."""
 
-    __slots__ = ("before", "end", "now", "room", "start", "state", "terms", "used")
+    __slots__ = ("available", "end", "limit", "now", "start", "state", "used", "used_before")
 
-    def __init__(self, tally: Tally, terms: Terms, now: int) -> None:
-        self.state, self.terms, self.now = tally, terms, now
-        period = terms.period
+    def __init__(self, state: QuotaState, limit: EffectiveQuota, now: int) -> None:
+        self.state, self.limit, self.now = state, limit, now
+        period = limit.period
         self.start = start_of(period, now) if period else 0
-        if tally.start >= self.start:  # A clock that was set back does not turn back a period.
-            self.start, self.used, self.before = tally.start, tally.used, tally.before
+        if period and state.start > end_of(period, self.start):
+            # A wrong clock charged a period that lies further ahead than the next one: the units count now.
+            self.used, self.used_before = state.used, 0
+        elif state.start >= self.start:  # A clock that steps back does not reopen a past period.
+            self.start, self.used, self.used_before = state.start, state.used, state.used_before
         else:
             self.used = 0
-            self.before = tally.used if period and end_of(period, tally.start) == self.start else 0
+            self.used_before = state.used if period and end_of(period, state.start) == self.start else 0
         self.end = end_of(period, self.start) if period else now
-        self.room = terms.cap - self.used
+        self.available = limit.caller_capacity - self.used
 
-    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - only slots have holders
-        """Count `cost` units and say whether the tally expires later; whether there is room is for the caller."""
+    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - only permits have holders
+        """Count `cost` units now and say whether the state expires later than before."""
         self.used = min(NEVER, self.used + cost)
         return self._write()
 
-    def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Change what was charged at `at` (ms) by `delta` units, in the period of that moment.
+    def repair(self) -> bool:
+        """Write the period in which the units count, where a wrong clock charged them in one far ahead."""
+        return self._write() if self.start < self.state.start else False
 
-        What lies before the last period is counted in this one; credits there are void.
+    def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Change what was charged at `at` (ms) by `delta` units, in the period of that instant.
+
+        If that instant lies before the previous period, a positive `delta` is counted in this period and a negative
+        one is void.
         """
-        period = self.terms.period
+        period = self.limit.period
         if period is None or at >= self.start:
             self.used = max(0, min(NEVER, self.used + delta))
         elif end_of(period, start_of(period, at)) == self.start:
-            self.before = max(0, min(NEVER, self.before + delta))
+            self.used_before = max(0, min(NEVER, self.used_before + delta))
         elif delta > 0:
             self.used = min(NEVER, self.used + delta)
         return self._write()
 
-    def give_back(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Take `amount` units off; the caller has made sure that so many were taken."""
+    def release(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Take `amount` units off; the caller has checked that they are `releasable`."""
         self.used -= amount
         return self._write()
 
     @property
     def empty(self) -> bool:
         """Whether the state means the same as none."""
-        return not self.used and not self.before
+        return not self.used and not self.used_before
 
     @property
-    def taken(self) -> int:
-        """How many units may be given back."""
+    def releasable(self) -> int:
+        """How many units may be released."""
         return self.used
 
     def usage(self) -> tuple[int, int, int]:
-        """Return (used, milliseconds until the period ends, used in the period before)."""
-        return self.used, self.end - self.now, self.before
+        """Return (units used, milliseconds until the period ends, units used in the previous period)."""
+        return self.used, self.end - self.now, self.used_before
 
-    def answer(self, cost: int) -> tuple[int, int, int]:
+    def status(self, cost: int) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) as they stand, `wait` being that of a further `cost`; durations in ms."""
-        remaining, reset = max(0, self.terms.usable - self.used), self.end - self.now
-        if self.room >= cost:
+        remaining, reset = max(0, self.limit.advertised_limit - self.used), self.end - self.now
+        if self.available >= cost:
             return remaining, reset, 0
-        return remaining, reset, NEVER if self.terms.period is None or cost > self.terms.cap else reset
+        never = self.limit.period is None or cost > self.limit.caller_capacity
+        return remaining, reset, NEVER if never else reset
 
-    def answer_charged(self) -> tuple[int, int, int]:
-        """Return (remaining, reset, wait) after a charge: `wait` below zero where nothing at all is left."""
-        remaining, reset, wait = self.answer(1)
+    def status_after_charge(self) -> tuple[int, int, int]:
+        """Return (remaining, reset, wait) after a charge: `wait` is negative where nothing at all is left."""
+        remaining, reset, wait = self.status(1)
         return remaining, reset, -wait
 
     def _write(self) -> bool:
-        tally = self.state
-        tally.start, tally.used, tally.before = self.start, self.used, self.before
-        self.room = self.terms.cap - self.used
+        state = self.state
+        state.start, state.used, state.used_before = self.start, self.used, self.used_before
+        self.available = self.limit.caller_capacity - self.used
         return True

@@ -1,251 +1,298 @@
 """The sliding window, twin of `sliding_window.lua`.
 
-Time is cut into slots. The state of a key is a queue of entries (stamp, count, x) with their running total, and the
-excess X carried over from the window before, with its stamp. A stamp is the last millisecond of the slot in which the
-entry was written, so that limits and with them slots may change without the state meaning something else. An entry
-leaves when its slot lies a whole window back; the oldest, partly covered slot thus counts in full. What was used above
-the limit (the burst) is carried by the entries as x, and taken off the next window when they leave.
+Time is cut into buckets. The state of a key is a queue of entries (stamp, count, overage) with their running total, and
+the overage that is carried over from the previous window, with its stamp. A stamp is the last millisecond of the bucket
+in which the entry was written, so that limits and with them bucket widths may change without the state changing its
+meaning. An entry leaves when its bucket lies a whole window back, so the oldest, partly covered bucket counts in full.
+What is used above the limit (the burst) is recorded in the entries as overage; when they leave, it is deducted from the
+next window.
 
-Any k consecutive windows admit at most k·limit + allowance; the proof stands in docs/how-it-works.md.
+Any k consecutive windows admit at most k·limit + burst; the proof stands in docs/how-it-works.md.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
 
-from ratelimit.charge import MAX_SLOTS, NEVER, Terms
+from ratelimit.model.effective_limit import WINDOW_BUCKETS, EffectiveRate
+from ratelimit.model.kinds import NEVER
 
 Entry = tuple[int, int, int]
-"""Stamp (milliseconds since the epoch), count and x (units)."""
-
-
-_NOTHING: Final[Entry] = (0, 0, 0)
+"""Stamp (milliseconds since the epoch), count and overage (units)."""
 
 
 @dataclass(slots=True)
-class Window:
-    """The state of one key; `older` in the order in which they leave, `last` apart because most writes touch only it."""
+class SlidingWindowState:
+    """The state of one key.
+
+    `older` holds the entries in the order in which they leave; `last` stands apart because most writes touch only it.
+    `may_carry` says that the expiry leaves time for a carried overage.
+    """
 
     total: int = 0
-    excess: int = 0
-    excess_stamp: int = 0
+    carried_overage: int = 0
+    carried_stamp: int = 0
     last: Entry | None = None
     older: list[Entry] = field(default_factory=list)
-    carries: bool = False
+    may_carry: bool = False
 
-    def is_open(self, terms: Terms, now: int, cost: int) -> bool:
-        """Say whether `cost` is admitted by a glance: the last slot goes on, none has left, and something remains."""
+    def is_open(self, limit: EffectiveRate, now: int, cost: int) -> bool:
+        """Say whether the fast path may charge `cost`: the last bucket is open, no entry has left, something remains."""
         last, older = self.last, self.older
         return (
             last is not None
-            and last[0] >= now
-            and self.total + cost < terms.usable
-            and not self.excess
-            and (not older or older[0][0] >= now - terms.span)
-            and (self.carries or not terms.allowance)
+            and now <= last[0] < now + limit.clock_tolerance_ms
+            and self.total + cost < limit.advertised_limit
+            and not self.carried_overage
+            and (not older or older[0][0] >= now - limit.window_ms)
+            and (self.may_carry or not limit.burst)
         )
 
-    def add(self, terms: Terms, now: int, cost: int) -> tuple[int, int, int]:
-        """Count `cost` units in a window that `is_open`, and return (remaining, reset, wait) as after a charge."""
-        stamp, count, _ = self.last or _NOTHING
+    def add(self, limit: EffectiveRate, now: int, cost: int) -> tuple[int, int, int]:
+        """Count `cost` units in a window that `is_open`, and return the reading after that charge."""
+        stamp, count, _ = self.last or (0, 0, 0)
         self.last = (stamp, count + cost, 0)
         self.total += cost
-        return terms.usable - self.total, stamp + 1 + terms.span - now, 0
+        return limit.advertised_limit - self.total, stamp + 1 + limit.window_ms - now, 0
 
-    def expires(self, terms: Terms) -> int:
+    def expires(self, limit: EffectiveRate) -> int:
         """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
-        stamp = self.last[0] if self.last else self.excess_stamp
-        carried = terms.span + terms.slot if self.carries else 0
-        return stamp + 1 + terms.span + carried + 3 * (terms.span // MAX_SLOTS + 2)
+        stamp = self.last[0] if self.last else self.carried_stamp
+        carrying = limit.window_ms + limit.bucket_ms if self.may_carry else 0
+        return stamp + 1 + limit.window_ms + carrying + 3 * (limit.window_ms // WINDOW_BUCKETS + 2)
 
 
-class View:
-    """A window seen at one instant (ms) under one policy's numbers, rolled forward without being changed.
+class SlidingWindowView:
+    """A window as it stands at one instant (ms) under one effective limit; see `StateView`."""
 
-    `room` is how many units would be admitted now (below zero where the limit was lowered). `charge` is the only
-    change of state.
-    """
+    __slots__ = (
+        "_left",
+        "_older",
+        "available",
+        "carried_overage",
+        "carried_stamp",
+        "last",
+        "limit",
+        "now",
+        "state",
+        "total",
+    )
 
-    __slots__ = ("excess", "excess_stamp", "gone", "last", "now", "room", "state", "terms", "total")
-
-    def __init__(self, window: Window, terms: Terms, now: int) -> None:
-        self.state, self.terms, self.now = window, terms, now
-        self.gone = 0
-        self.total, self.last = window.total, window.last
-        self.excess, self.excess_stamp = window.excess, window.excess_stamp
+    def __init__(self, state: SlidingWindowState, limit: EffectiveRate, now: int) -> None:
+        self.state, self.limit, self.now = state, limit, now
+        self._left, self._older = 0, state.older
+        self.total, self.last = state.total, state.last
+        self.carried_overage, self.carried_stamp = state.carried_overage, state.carried_stamp
+        horizon = now + limit.clock_tolerance_ms
+        if (self.last is not None and self.last[0] >= horizon) or self.carried_stamp >= horizon:
+            self._bring_back(horizon)
         if self.last is not None:
-            self._roll(now - terms.span)
-        if self.excess and now >= self._lapse(self.excess_stamp):
-            self.excess = 0
-        self.room = self._room()
+            self._roll(now - limit.window_ms)
+        if self.carried_overage and now >= self._overage_lapses(self.carried_stamp):
+            self.carried_overage = 0
+        self.available = self._available()
+
+    def _bring_back(self, horizon: int) -> None:
+        """Count entries from beyond `horizon`, which a wrong clock wrote, in the current bucket."""
+        entries = self._entries()
+        kept = [entry for entry in entries if entry[0] < horizon]
+        stamp = max(self._current_stamp(), kept[-1][0] if kept else 0)
+        if len(kept) < len(entries):
+            _, _, overage = entries[-1]
+            kept.append((stamp, sum(count for _, count, _ in entries[len(kept) :]), overage))
+        self._older, self.last = kept[:-1], kept[-1] if kept else None
+        self.carried_stamp = min(self.carried_stamp, stamp)
+
+    def _current_stamp(self) -> int:
+        """Return the last millisecond of the bucket of now."""
+        bucket_ms = self.limit.bucket_ms
+        return self.now // bucket_ms * bucket_ms + bucket_ms - 1
 
     def _roll(self, horizon: int) -> None:
-        """Let go of the entries that have left."""
-        for entry in self.state.older:
+        """Leave out the entries from before `horizon`."""
+        for entry in self._older:
             if entry[0] >= horizon:
                 return
-            self.gone += 1
-            self._release(entry)
+            self._left += 1
+            self._leave_out(entry)
         if self.last is not None and self.last[0] < horizon:
-            self._release(self.last)
+            self._leave_out(self.last)
             self.last = None
 
-    def _release(self, entry: Entry) -> None:
-        self.excess_stamp, count, self.excess = entry
+    def _leave_out(self, entry: Entry) -> None:
+        self.carried_stamp, count, self.carried_overage = entry
         self.total -= count
 
-    def _lapse(self, stamp: int) -> int:
-        return stamp + 1 + 2 * self.terms.span + self.terms.slot
+    def _overage_lapses(self, stamp: int) -> int:
+        """Return the instant from which an overage that was carried at `stamp` no longer counts."""
+        return stamp + 1 + 2 * self.limit.window_ms + self.limit.bucket_ms
 
-    def _room(self) -> int:
-        return min(self.terms.cap, self.terms.ceiling - self._carried()) - self.total
+    def _available(self) -> int:
+        return min(self.limit.caller_capacity, self.limit.capacity - self._deducted()) - self.total
 
-    def _carried(self) -> int:
-        return min(self.excess, self.terms.allowance) if self.excess else 0
+    def _deducted(self) -> int:
+        """Return the carried overage as far as it is deducted from this window: at most the burst."""
+        return min(self.carried_overage, self.limit.burst) if self.carried_overage else 0
 
-    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - only slots have holders
-        """Count `cost` units now and say whether the window expires later; whether there is room is for the caller."""
-        window, terms, last = self.state, self.terms, self.last
-        x = max(0, self.total + cost - terms.limit + self._carried())
-        if self.gone:
-            del window.older[: self.gone]
-            self.gone = 0
+    def charge(self, cost: int, holder: int = 0) -> bool:  # noqa: ARG002 - only permits have holders
+        """Count `cost` units now and say whether the state expires later than before."""
+        state, limit, last = self.state, self.limit, self.last
+        overage = max(0, self.total + cost - limit.limit + self._deducted())
         later = last is None or last[0] < self.now
         if last is not None and not later:
-            self.last = (last[0], last[1] + cost, x)
+            self.last = (last[0], last[1] + cost, overage)
+            later = self._older is not state.older
         else:
             if last is not None:
-                window.older.append(last)
-            self.last = (self.now // terms.slot * terms.slot + terms.slot - 1, cost, x)
+                self._older.append(last)
+            self.last = (self._current_stamp(), cost, overage)
         self.total += cost
-        self.room -= cost
-        if terms.allowance and not window.carries:
-            window.carries = later = True
+        self.available -= cost
+        if (limit.burst or overage) and not state.may_carry:
+            state.may_carry = later = True
         self._write()
         return later
 
+    def repair(self) -> bool:
+        """Write the entries that a wrong clock left in the future as they count now: in the current bucket."""
+        if is_due := self._older is not self.state.older:
+            self._write()
+        return is_due
+
     def _write(self) -> None:
-        window = self.state
-        window.total, window.last = self.total, self.last
-        window.excess, window.excess_stamp = self.excess, self.excess_stamp
+        state = self.state
+        if self._left:
+            del self._older[: self._left]
+            self._left = 0
+        state.older = self._older
+        state.total, state.last = self.total, self.last
+        state.carried_overage, state.carried_stamp = self.carried_overage, self.carried_stamp
 
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Change what was charged at `at` (ms) by `delta` units, wherever that leaves the total.
+        """Change what was charged at `at` (ms) by `delta` units, whether or not there is room.
 
-        It is done in the entry of that moment, which is made for units that were charged elsewhere then. Where it has
-        left, units are counted now, and credits are void.
+        The entry of that instant is changed; it is made where the units were charged elsewhere. If that instant has left
+        the window, a positive `delta` is counted now and a negative one is void.
         """
         if delta > 0:
             delta = min(delta, NEVER - self.total)
-        entries, later = self._alive(), False
+        entries, later = self._entries(), False
         found = next((i for i, entry in enumerate(entries) if entry[0] >= at), None)
-        if found is None or entries[found][0] - at >= self.terms.slot:
-            if at < self.now - self.terms.span:
-                found = None  # That of `at` has left.
+        if found is None or entries[found][0] - at >= self.limit.bucket_ms:
+            if at < self.now - self.limit.window_ms:
+                found = None  # The entry of `at` has left.
             elif delta > 0:
                 found, later = self._insert(entries, at, found)
         if found is None:
             return delta > 0 and self.charge(delta)
         self._change(entries, found, max(delta, -entries[found][1]))
         self._put_back(entries)
+        _, _, overage = entries[-1]
+        if overage and not self.state.may_carry:
+            self.state.may_carry = later = True
         return later
 
     def _insert(self, entries: list[Entry], at: int, before: int | None) -> tuple[int | None, bool]:
-        """Make the entry of a moment that is over; return its place, and whether the window expires later with it."""
-        slot = self.terms.slot
-        stamp = at // slot * slot + slot - 1
+        """Make the entry of a past instant; return its index, and whether the state expires later with it."""
+        bucket_ms = self.limit.bucket_ms
+        stamp = at // bucket_ms * bucket_ms + bucket_ms - 1
         if stamp >= self.now:
             return None, False
-        place = len(entries) if before is None else before
-        # With no admission since the entry before, later spans held no more above the limit than it carries.
-        entries.insert(place, (stamp, 0, entries[place - 1][2] if place else self._carried()))
-        if not self.terms.allowance or self.state.carries:
-            return place, before is None
-        self.state.carries = True
-        return place, True
+        index = len(entries) if before is None else before
+        # With no admission since the previous entry, later spans held no more above the limit than it recorded.
+        entries.insert(index, (stamp, 0, entries[index - 1][2] if index else self._deducted()))
+        if not self.limit.burst or self.state.may_carry:
+            return index, before is None
+        self.state.may_carry = True
+        return index, True
 
-    def give_back(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
-        """Take `amount` units off the total, the newest first; the caller has made sure that so many were taken."""
-        entries = self._alive()
+    def release(self, amount: int, holder: int = 0) -> bool:  # noqa: ARG002
+        """Take `amount` units off the total, from the newest entries first."""
+        entries = self._entries()
         for i in range(len(entries) - 1, -1, -1):
-            taken = min(entries[i][1], amount)
-            self._change(entries, i, -taken)
-            amount -= taken
+            part = min(entries[i][1], amount)
+            self._change(entries, i, -part)
+            amount -= part
         self._put_back(entries)
         return False
 
     @property
-    def taken(self) -> int:
-        """How many units may be given back."""
+    def releasable(self) -> int:
+        """How many units may be released."""
         return self.total
 
+    @property
+    def empty(self) -> bool:
+        """Always `False`: a window without entries may still carry an overage, and expires by itself."""
+        return False
+
     def usage(self) -> tuple[int, int, int]:
-        """Return (used, milliseconds until it is empty, 0)."""
-        return self.total, self._empty_again(), 0
+        """Return (units used, milliseconds until the window is empty, 0)."""
+        return self.total, self._until_empty(), 0
 
     def _change(self, entries: list[Entry], at: int, delta: int) -> None:
-        """Change the count of one entry; what it and those after it carry above the limit changes with it."""
+        """Change the count of one entry, and with it the overage of that entry and of those after it."""
         self.total += delta
         for i in range(at, len(entries)):
-            stamp, count, x = entries[i]
-            entries[i] = (stamp, count + delta if i == at else count, max(0, x + delta) if x else 0)
+            stamp, count, overage = entries[i]
+            entries[i] = (stamp, count + delta if i == at else count, max(0, overage + delta) if overage else 0)
         if delta > 0:
-            stamp, count, x = entries[-1]
-            entries[-1] = (stamp, count, max(x, self.total - self.terms.limit + self._carried()))
+            stamp, count, overage = entries[-1]
+            entries[-1] = (stamp, count, max(overage, self.total - self.limit.limit + self._deducted()))
 
     def _put_back(self, entries: list[Entry]) -> None:
         if entries:
-            self.state.older, self.last, self.gone = entries[:-1], entries[-1], 0
-            self.room = self._room()
+            self._older, self.last, self._left = entries[:-1], entries[-1], 0
+            self.available = self._available()
             self._write()
 
-    def answer(self, cost: int) -> tuple[int, int, int]:
+    def status(self, cost: int) -> tuple[int, int, int]:
         """Return (remaining, reset, wait) as they stand, `wait` being that of a further `cost`; durations in ms."""
-        remaining = max(0, self.terms.usable - self.total)
-        wait = 0 if self.room >= cost else self.wait(cost)
+        remaining = max(0, self.limit.advertised_limit - self.total)
+        wait = 0 if self.available >= cost else self.wait(cost)
         if 0 < wait < NEVER:
             return remaining, wait, wait
-        return remaining, self._empty_again() if remaining else self._free_again(), wait
+        return remaining, self._until_empty() if remaining else self._until_one_remains(), wait
 
-    def answer_charged(self) -> tuple[int, int, int]:
-        """Return (remaining, reset, wait) after a charge: `wait` below zero where nothing at all is left."""
-        remaining = self.terms.usable - self.total
+    def status_after_charge(self) -> tuple[int, int, int]:
+        """Return (remaining, reset, wait) after a charge: `wait` is negative where nothing at all is left."""
+        remaining = self.limit.advertised_limit - self.total
         if remaining > 0 and self.last is not None:
-            return remaining, self.last[0] + 1 + self.terms.span - self.now, 0
-        remaining, reset, wait = self.answer(1)
+            return remaining, self.last[0] + 1 + self.limit.window_ms - self.now, 0
+        remaining, reset, wait = self.status(1)
         return remaining, reset, -wait
 
     def wait(self, cost: int) -> int:
-        """Return the milliseconds after which `cost` is admitted if nobody else spends, exactly; `NEVER` if never."""
-        cap, ceiling, allowance = self.terms.cap, self.terms.ceiling, self.terms.allowance
-        if cost > cap:
+        """Return the milliseconds after which `cost` is admitted if nothing else is charged, exactly; or `NEVER`."""
+        caller_capacity, capacity, burst = self.limit.caller_capacity, self.limit.capacity, self.limit.burst
+        if cost > caller_capacity:
             return NEVER
-        total, excess, lapse = self.total, self.excess, self._lapse(self.excess_stamp)
-        for stamp, count, x in self._alive():
-            leave = stamp + 1 + self.terms.span
-            if excess and lapse <= leave:
-                excess = 0
-                if total + cost <= cap:
-                    return lapse - self.now
-            total, excess, lapse = total - count, x, self._lapse(stamp)
-            if total + cost <= min(cap, ceiling - min(excess, allowance)):
-                return leave - self.now
-        return lapse - self.now
+        total, carried, lapses = self.total, self.carried_overage, self._overage_lapses(self.carried_stamp)
+        for stamp, count, overage in self._entries():
+            leaves = stamp + 1 + self.limit.window_ms
+            if carried and lapses <= leaves:
+                carried = 0
+                if total + cost <= caller_capacity:
+                    return lapses - self.now
+            total, carried, lapses = total - count, overage, self._overage_lapses(stamp)
+            if total + cost <= min(caller_capacity, capacity - min(carried, burst)):
+                return leaves - self.now
+        return lapses - self.now
 
-    def _empty_again(self) -> int:
-        return self.last[0] + 1 + self.terms.span - self.now if self.last else 0
+    def _until_empty(self) -> int:
+        return self.last[0] + 1 + self.limit.window_ms - self.now if self.last else 0
 
-    def _free_again(self) -> int:
-        """Return the milliseconds until `remaining` is above zero: burst alone does not count."""
-        if self.room < 1:
+    def _until_one_remains(self) -> int:
+        """Return the milliseconds until `remaining` is above zero; available burst alone does not count."""
+        if self.available < 1:
             wait = self.wait(1)
             return wait if wait < NEVER else 0
         total = self.total
-        for stamp, count, _ in self._alive():
+        for stamp, count, _ in self._entries():
             total -= count
-            if total < self.terms.usable:
-                return stamp + 1 + self.terms.span - self.now
+            if total < self.limit.advertised_limit:
+                return stamp + 1 + self.limit.window_ms - self.now
         return 0
 
-    def _alive(self) -> list[Entry]:
-        older = self.state.older[self.gone :]
+    def _entries(self) -> list[Entry]:
+        """Return the entries that have not left."""
+        older = self._older[self._left :]
         return older if self.last is None else [*older, self.last]

@@ -1,4 +1,4 @@
-"""The other end of the wire: transports for httpx that obey a server's limits (`pip install ratelimit-asgi[client]`)."""
+"""Transports for httpx that obey a server's rate limits (`pip install ratelimit-asgi[client]`)."""
 
 try:
     import http_sf as _http_sf
@@ -9,21 +9,21 @@ except ImportError as error:
         f"ratelimit.client needs {error.name}, which is not installed: pip install 'ratelimit-asgi[client]'"
     ) from error
 
-from ratelimit.client.exchange import Wait
-from ratelimit.client.policy import CONTRACT_A, CONTRACT_B, EXPONENTIAL, RetryPolicy, wait_retry_after
-from ratelimit.client.throttled import AsyncThrottleTransport, ThrottleTransport
-from ratelimit.client.transports import AsyncRetryTransport, RetryTransport
+from ratelimit.client.retry_engine import WaitEvent
+from ratelimit.client.retry_policy import CONTRACT_A, CONTRACT_B, DEFAULT_RETRY_POLICY, RetryPolicy, wait_retry_after
+from ratelimit.client.retry_transport import AsyncRetryTransport, RetryTransport
+from ratelimit.client.throttle_transport import AsyncThrottleTransport, ThrottleTransport
 
 __all__ = [
     "CONTRACT_A",
     "CONTRACT_B",
-    "EXPONENTIAL",
+    "DEFAULT_RETRY_POLICY",
     "AsyncRetryTransport",
     "AsyncThrottleTransport",
     "RetryPolicy",
     "RetryTransport",
     "ThrottleTransport",
-    "Wait",
+    "WaitEvent",
     "wait_retry_after",
 ]
 

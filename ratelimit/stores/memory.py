@@ -1,4 +1,4 @@
-"""The embedded store: counters of this process."""
+"""The embedded store: counters in this process's memory."""
 
 import logging
 from collections.abc import Callable
@@ -6,40 +6,42 @@ from threading import Lock
 from typing import Any, Final
 
 from ratelimit.algorithms import concurrency, pace, quota, sliding_window
-from ratelimit.algorithms.sliding_window import Window
-from ratelimit.charge import NEVER, Charge
+from ratelimit.algorithms.sliding_window import SlidingWindowState
 from ratelimit.clock import Clock, system_clock
-from ratelimit.stores.base import Answer, Notes, Op, Request, Store
-from ratelimit.stores.expiry import Expiries
+from ratelimit.model.charge import Charge
+from ratelimit.model.kinds import NEVER, Kind
+from ratelimit.model.service_limit import Reading
+from ratelimit.stores.base import Store
+from ratelimit.stores.eviction import ExpiryIndex
+from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
 
 logger = logging.getLogger("ratelimit")
 
-
-_KINDS: Final[dict[str, tuple[Callable[[], Any], Callable[..., Any]]]] = {
-    "limit": (Window, sliding_window.View),
-    "quota": (quota.Tally, quota.View),
-    "concurrency": (concurrency.Slots, concurrency.View),
-    "pace": (pace.Queue, pace.View),
+_ALGORITHMS: Final[dict[Kind, tuple[Callable[[], Any], Callable[..., Any]]]] = {
+    "limit": (SlidingWindowState, sliding_window.SlidingWindowView),
+    "quota": (quota.QuotaState, quota.QuotaView),
+    "concurrency": (concurrency.ConcurrencyState, concurrency.ConcurrencyView),
+    "pace": (pace.PaceState, pace.PaceView),
 }
-"""The state of a key of each kind, and how it is seen at an instant."""
+"""For each kind, the empty state of a key and the view of a state."""
 
-Triple = tuple[int, int, int]
+_EMPTY_MAP: Final = SharedMap(0, {})
 
 
 class MemoryStore(Store):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
-    `clock` returns integer microseconds (default: the system's). At most `max_keys` keys are held:
-    beyond that, of the policy that has most of them, the one that expires first or was used longest ago is forgotten,
-    with one warning in the log.
+    `clock` returns integer microseconds since the epoch (default: the system's). At most `max_keys` keys are held. Beyond
+    that, the policy that has most of them loses the key that expires first, or of several the one used longest ago;
+    the log has one warning.
     """
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
         self._clock = clock or system_clock
         self._max_keys = max_keys
         self._states: dict[str, Any] = {}
-        self._notes: dict[str, Notes] = {}
-        self._expiries = Expiries(max_keys)
+        self._maps: dict[str, SharedMap] = {}
+        self.expiry_index = ExpiryIndex(max_keys)
         self._overflowed = False
         self._lock = Lock()
 
@@ -49,103 +51,114 @@ class MemoryStore(Store):
     def __len__(self) -> int:
         return len(self._states)
 
-    async def submit(self, request: Request) -> Answer:
+    async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request; never waits and never fails."""
         return self.run(request)
 
-    async def notes(self, book: str, seen: int | None) -> Notes | None:
-        """Return what is noted in `book`, unless `seen` is still its version."""
-        notes = self._notes.get(book, _NO_NOTES)
-        return None if notes.version == seen else notes
+    async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
+        """Return the shared map `name`, unless its version is still `seen`."""
+        found = self._maps.get(name, _EMPTY_MAP)
+        return None if found.version == seen else found
 
-    async def note(self, book: str, name: str, value: bytes | None) -> None:
-        """Write or remove one note."""
+    async def put_entry(self, name: str, entry: str, value: bytes | None) -> None:
+        """Write or remove one entry."""
         with self._lock:
-            version, values = self._notes.get(book, _NO_NOTES)
-            changed = {**values, name: value}
-            self._notes[book] = Notes(version + 1, {each: told for each, told in changed.items() if told is not None})
+            version, values = self._maps.get(name, _EMPTY_MAP)
+            changed = {**values, entry: value}
+            self._maps[name] = SharedMap(version + 1, {key: kept for key, kept in changed.items() if kept is not None})
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing to give back."""
+        """Do nothing: nothing is open."""
 
-    def run(self, request: Request) -> Answer:
-        """Do what is asked with the charges of one request, for callers that cannot wait; any thread may call it."""
+    def clear(self) -> None:
+        """Forget all counters, as a restart does."""
+        with self._lock:
+            self._states.clear()
+            self.expiry_index = ExpiryIndex(self._max_keys)
+
+    def run(self, request: StoreRequest) -> StoreReply:
+        """Do what is asked with the charges of one request; any thread may call it. Override `submit`, not this."""
         with self._lock:
             now = self._clock()
             ms = now // 1000
-            if self._expiries.next <= ms:
-                for key in self._expiries.expired(ms):
+            if self.expiry_index.next <= ms:
+                for key in self.expiry_index.expired(ms):
                     self._states.pop(key, None)
-            done = self._charge if request.op <= Op.PEEK or request.op == Op.HOLD else self._amend
-            return Answer(done(request, ms), now, ms)
+            charges = request.operation <= Operation.PEEK or request.operation == Operation.ACQUIRE
+            return StoreReply((self._charge if charges else self._amend)(request, ms), now, ms)
 
-    def _charge(self, request: Request, ms: int) -> list[Triple]:
-        return (request.op == Op.CHARGE and self._charge_open(request, ms)) or self._charge_any(request, ms)
+    submit_nowait = run
 
-    def _charge_open(self, request: Request, ms: int) -> list[Triple] | None:
-        """Charge windows that are all open: what most requests of callers who come often find."""
+    def _charge(self, request: StoreRequest, ms: int) -> list[Reading]:
+        fast = request.operation == Operation.CHARGE and self._charge_open(request, ms)
+        return fast or self._charge_any(request, ms)
+
+    def _charge_open(self, request: StoreRequest, ms: int) -> list[Reading] | None:
+        """Charge sliding windows that are all open, as they are for most requests of frequent callers."""
         windows = []
-        for terms, key, cost in request.charges:
+        for limit, key, cost in request.charges:
             window = self._states.get(key)
-            if window.__class__ is not Window or not window.is_open(terms, ms, cost):
+            # A key that has this state is charged under an `EffectiveRate`.
+            if window.__class__ is not SlidingWindowState or not window.is_open(limit, ms, cost):  # type: ignore[arg-type]
                 return None
             windows.append(window)
-        return [w.add(terms, ms, cost) for w, (terms, _, cost) in zip(windows, request.charges, strict=True)]
+        charged = zip(windows, request.charges, strict=True)
+        return [window.add(limit, ms, cost) for window, (limit, _, cost) in charged]  # type: ignore[arg-type]
 
-    def _charge_any(self, request: Request, ms: int) -> list[Triple]:
-        admitted, views = request.op != Op.PEEK, []
+    def _charge_any(self, request: StoreRequest, ms: int) -> list[Reading]:
+        admitted, views = request.operation != Operation.PEEK, []
         for charge in request.charges:
             view = self._view(charge, ms)
             views.append(view)
-            if view.room < charge.cost and not charge.terms.shadow:
+            if view.available < charge.cost and not charge.limit.shadow:
                 admitted = False
-        numbers = []
+        readings = []
         for charge, view in zip(request.charges, views, strict=True):
-            if admitted and view.room >= charge.cost:
+            if admitted and view.available >= charge.cost:
                 self._keep(charge, view, later=view.charge(charge.cost, request.holder))
-                numbers.append(view.answer_charged())
+                readings.append(view.status_after_charge())
             else:
-                numbers.append(view.answer(charge.cost))
-        return numbers
+                if request.operation != Operation.PEEK and view.repair():
+                    self._keep(charge, view, later=True)
+                readings.append(view.status(charge.cost))
+        return readings
 
-    def _amend(self, request: Request, ms: int) -> list[Triple]:
-        op, views = request.op, [(charge, self._view(charge, ms)) for charge in request.charges]
-        if op == Op.USAGE:
+    def _amend(self, request: StoreRequest, ms: int) -> list[Reading]:
+        operation = request.operation
+        views = [(charge, self._view(charge, ms)) for charge in request.charges]
+        if operation == Operation.USAGE:
             return [view.usage() for _, view in views]
-        if op == Op.RELEASE and any(view.taken < -charge.cost for charge, view in views):
-            return [(*view.answer(1)[:2], NEVER) for _, view in views]
+        if operation == Operation.RELEASE and any(view.releasable < -charge.cost for charge, view in views):
+            return [(remaining, reset, NEVER) for remaining, reset, _ in (view.status(1) for _, view in views)]
         for charge, view in views:
-            if op == Op.ADJUST:
-                later = view.adjust(charge.cost, request.at or ms, request.holder)
-            elif op == Op.RELEASE:
-                later = view.give_back(-charge.cost, request.holder)
+            if operation == Operation.ADJUST:
+                later = view.adjust(charge.cost, request.charged_at or ms, request.holder)
+            elif operation == Operation.RELEASE:
+                later = view.release(-charge.cost, request.holder)
             else:
                 later = view.renew(request.holder)
             self._keep(charge, view, later=later)
-        return [view.answer_charged() for _, view in views]
+        return [view.status_after_charge() for _, view in views]
 
     def _view(self, charge: Charge, ms: int) -> Any:
-        empty, view = _KINDS[charge.terms.kind]
+        empty_state, view = _ALGORITHMS[charge.limit.kind]
         state = self._states.get(charge.key)
-        return view(empty() if state is None else state, charge.terms, ms)
+        return view(empty_state() if state is None else state, charge.limit, ms)
 
     def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
-        """Keep the state that was changed, and note when it expires if that is `later` than before."""
-        if charge.terms.kind != "limit" and view.empty:
-            # Empty levels and slots mean the same as none.
+        """Keep the state that was changed, and record when it expires if that is `later` than before."""
+        if view.empty:
             self._states.pop(charge.key, None)
-            self._expiries.drop(charge.key)
+            self.expiry_index.discard(charge.key)
             return
         if not later:
             return
         self._states[charge.key] = view.state
-        terms = charge.terms
-        gone = self._expiries.note(charge.key, view.state.expires(terms), terms.policy)
-        if gone is not None:
-            self._states.pop(gone, None)
+        evicted = self.expiry_index.touch(charge.key, view.state.expires(charge.limit), charge.limit.policy)
+        if evicted is not None:
+            self._states.pop(evicted, None)
             if not self._overflowed:
                 self._overflowed = True
-                logger.warning("memory store holds max_keys=%d keys; forgetting those longest unused", self._max_keys)
-
-
-_NO_NOTES: Final = Notes(0, {})
+                logger.warning(
+                    "memory store is full: max_keys=%d; it evicts the keys unused for longest", self._max_keys
+                )

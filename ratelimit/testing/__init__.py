@@ -1,9 +1,9 @@
-"""For tests: of an app that is limited, and of stores that other people write. Nothing here is for production."""
+"""Tools for tests of rate-limited apps and of third-party stores. Not for production."""
 
 from ratelimit.testing.assertions import assert_admitted, assert_limited, assert_quota_exceeded, assert_unlimited
 from ratelimit.testing.clock import ManualClock
 from ratelimit.testing.conformance import StoreConformance
-from ratelimit.testing.switches import frozen_limits, limits_off
+from ratelimit.testing.toggles import disable_limits, freeze_limits
 
 __all__ = [
     "ManualClock",
@@ -12,6 +12,6 @@ __all__ = [
     "assert_limited",
     "assert_quota_exceeded",
     "assert_unlimited",
-    "frozen_limits",
-    "limits_off",
+    "disable_limits",
+    "freeze_limits",
 ]

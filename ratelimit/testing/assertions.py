@@ -1,17 +1,17 @@
-"""Assertions on decisions and on responses, of any client whose responses have `status_code` and `headers`."""
+"""Assertions on decisions, and on responses of any client whose responses have `status_code` and `headers`."""
 
 import json
 import math
 from typing import Any, Final, NamedTuple
 
-from ratelimit.decision import Decision
+from ratelimit.enforcement.decision import Decision
 
 _FIELDS: Final = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
-_REFUSALS: Final = (429, 503)
+_REFUSAL_STATUSES: Final = (429, 503)
 
 
-class _Seen(NamedTuple):
-    """What a decision or a response says."""
+class _Observation(NamedTuple):
+    """The values of a decision or a response that assertions compare; `shown` is its text in failure messages."""
 
     status: int
     policy: str | None
@@ -22,80 +22,88 @@ class _Seen(NamedTuple):
 
 
 def assert_admitted(answer: Any, *, remaining: int | None = None, scope: str | None = None) -> None:
-    """Assert that a decision or a response went through; with `remaining` and `scope`, that it says so.
+    """Assert that a decision or a response was admitted, with these values where they are given.
 
-    A response is let through if it is no 429, no 503 and no problem of a quota: the app's own statuses are its own.
+    A response is admitted unless it is a 429, a 503 or the problem of a quota: any other status is the app's own.
     """
     __tracebackhide__ = True
-    seen = _seen(answer)
-    quota = seen.status == 403 and seen.policy is not None
-    _hold(seen.status not in _REFUSALS and not quota, "an admission", seen)
-    _equal("remaining", seen.remaining, remaining, seen)
-    _equal("scope", seen.scope, scope, seen)
+    seen = _observe(answer)
+    is_quota_problem = seen.status == 403 and seen.policy is not None
+    _require(seen.status not in _REFUSAL_STATUSES and not is_quota_problem, "an admission", seen)
+    _require_equal("remaining", seen.remaining, remaining, seen)
+    _require_equal("scope", seen.scope, scope, seen)
 
 
 def assert_limited(
     answer: Any, *, policy: str | None = None, scope: str | None = None, retry_after: float | None = None
 ) -> None:
-    """Assert a refusal with 429, by that policy or scope, that tells how long to wait (whole seconds in a response).
+    """Assert a refusal with 429, by this policy, scope and wait where they are given.
 
-    A response also has to be one that clients understand: an integral `Retry-After` of 1 or more, the same in its body,
-    nothing remaining, and no caching. Waiting that never helps is `retry_after=math.inf`.
+    `retry_after` is in seconds: whole ones in a response, `math.inf` where waiting does not help. A response also has to
+    be correct for clients: an integral `Retry-After` of 1 or more, the same wait in its body, nothing remaining, and
+    `Cache-Control: no-store`.
     """
     __tracebackhide__ = True
-    seen = _seen(answer)
-    _hold(seen.status == 429, "a refusal with 429", seen)
-    _equal("policy", seen.policy, policy, seen)
-    _equal("scope", seen.scope, scope, seen)
-    waits = math.inf if seen.retry_after is None else seen.retry_after
-    _equal("retry_after", waits, retry_after, seen)
+    seen = _observe(answer)
+    _require(seen.status == 429, "a refusal with 429", seen)
+    _require_equal("policy", seen.policy, policy, seen)
+    _require_equal("scope", seen.scope, scope, seen)
+    wait = math.inf if seen.retry_after is None else seen.retry_after
+    _require_equal("retry_after", wait, retry_after, seen)
     if not isinstance(answer, Decision):
-        _hold(waits == math.inf or (waits >= 1 and waits == int(waits)), "a Retry-After of 1 or more", seen)
-        _hold(seen.remaining in (0, None), "nothing remaining", seen)
-        _hold(answer.headers.get("cache-control") == "no-store", "Cache-Control: no-store", seen)
-        told = _body(answer).get("retry_after", waits)
-        _hold(told is None or told == waits, f"the wait of the body, {told}, in Retry-After", seen)
+        _require(wait == math.inf or (wait >= 1 and wait == int(wait)), "a Retry-After of 1 or more", seen)
+        _require(seen.remaining in (0, None), "nothing remaining", seen)
+        _require(answer.headers.get("cache-control") == "no-store", "Cache-Control: no-store", seen)
+        body_wait = _problem(answer).get("retry_after", wait)
+        _require(body_wait is None or body_wait == wait, f"the wait of the body, {body_wait}, in Retry-After", seen)
 
 
 def assert_quota_exceeded(answer: Any, *, policy: str | None = None) -> None:
-    """Assert a refusal with 403, by that quota; a response carries nothing that makes clients try again."""
+    """Assert a refusal with 403, by this quota where it is given; a response has no field that makes clients retry."""
     __tracebackhide__ = True
-    seen = _seen(answer)
-    _hold(seen.status == 403 and seen.policy is not None, "a quota that is exceeded (403)", seen)
-    _equal("policy", seen.policy, policy, seen)
+    seen = _observe(answer)
+    _require(seen.status == 403 and seen.policy is not None, "a quota that is exceeded (403)", seen)
+    _require_equal("policy", seen.policy, policy, seen)
     if not isinstance(answer, Decision):
-        _hold(seen.retry_after is None, "no Retry-After", seen)
-        _hold(seen.remaining is None, "no X-RateLimit-Remaining", seen)
+        _require(seen.retry_after is None, "no Retry-After", seen)
+        _require(seen.remaining is None, "no X-RateLimit-Remaining", seen)
 
 
 def assert_unlimited(response: Any) -> None:
-    """Assert that a response says nothing of limits: its endpoint is exempt, or no limit applies."""
+    """Assert that a response has no rate limit fields: its endpoint is exempt, or no limit applies."""
     present = [name for name in (*_FIELDS, "retry-after") if name in response.headers]
-    assert not present, f"expected no word of limits, but there are {', '.join(present)}"
-    assert response.status_code not in _REFUSALS, f"expected no refusal, got {response.status_code}"
+    assert not present, f"expected no rate limit fields, got {', '.join(present)}"
+    assert response.status_code not in _REFUSAL_STATUSES, f"expected no refusal, got {response.status_code}"
 
 
-def _seen(answer: Any) -> _Seen:
-    if isinstance(answer, Decision):
-        speaks = answer.binding
-        wait = None if answer.allowed else answer.retry_after
-        if speaks is None:
-            return _Seen(answer.status, None, None, None, wait, repr(answer))
-        return _Seen(answer.status, speaks.policy, speaks.scope, speaks.remaining, wait, repr(answer))
-    headers, body = answer.headers, _body(answer)
+def _observe(answer: Any) -> _Observation:
+    return _observe_decision(answer) if isinstance(answer, Decision) else _observe_response(answer)
+
+
+def _observe_decision(decision: Decision) -> _Observation:
+    binding = decision.binding
+    wait = None if decision.allowed else decision.retry_after
+    if binding is None:
+        return _Observation(decision.status, None, None, None, wait, repr(decision))
+    return _Observation(decision.status, binding.policy, binding.scope, binding.remaining, wait, repr(decision))
+
+
+def _observe_response(response: Any) -> _Observation:
+    headers, problem = response.headers, _problem(response)
     remaining, wait = headers.get("x-ratelimit-remaining"), headers.get("retry-after")
     shown = {name: headers[name] for name in (*_FIELDS, "retry-after") if name in headers}
-    return _Seen(
-        answer.status_code,
-        body.get("policy"),
-        headers.get("x-ratelimit-scope") or body.get("scope"),
+    return _Observation(
+        response.status_code,
+        problem.get("policy"),
+        headers.get("x-ratelimit-scope") or problem.get("scope"),
         None if remaining is None else int(remaining),
         None if wait is None else float(wait),
-        f"{answer.status_code} {shown} {body or ''}".rstrip(),
+        f"{response.status_code} {shown} {problem or ''}".rstrip(),
     )
 
 
-def _body(response: Any) -> dict[str, Any]:
+def _problem(response: Any) -> dict[str, Any]:
+    """Return the JSON object in the body of an error response, empty where there is none."""
     if "json" not in response.headers.get("content-type", ""):
         return {}
     try:
@@ -105,13 +113,13 @@ def _body(response: Any) -> dict[str, Any]:
     return body if isinstance(body, dict) and response.status_code >= 400 else {}
 
 
-def _hold(holds: object, expected: str, seen: _Seen) -> None:
+def _require(holds: object, expected: str, seen: _Observation) -> None:
     __tracebackhide__ = True
     if not holds:
         raise AssertionError(f"expected {expected}, got {seen.shown}")
 
 
-def _equal(name: str, value: object, expected: object, seen: _Seen) -> None:
+def _require_equal(name: str, value: object, expected: object, seen: _Observation) -> None:
     __tracebackhide__ = True
     if expected is not None and value != expected:
         raise AssertionError(f"expected {name} {expected!r}, got {value!r} in {seen.shown}")

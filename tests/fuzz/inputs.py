@@ -1,4 +1,4 @@
-"""How many inputs each fuzz test gets, and those that several of them use."""
+"""How many inputs each fuzz test gets, and the inputs that several of them use."""
 
 import os
 import string
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 EXAMPLES: Final = int(os.environ.get("FUZZ", "100"))
-"""Inputs per test: few in every run, and as many as `FUZZ` says where somebody looks for faults."""
+"""Inputs per test: few in every run, and as many as `FUZZ` says in a search for faults."""
 
 fuzz: Final = settings(
     max_examples=EXAMPLES,
@@ -30,7 +30,7 @@ hostile: Final = st.one_of(
     ),
     st.sampled_from(["", " ", "*", "a", "A", "а", "%68", "%h", "a:b", "a%3Ab", "{}", "}{", "{a}", "ﬁ", "fi"]),
 )
-"""Texts that try to be somebody else: separators, braces, escapes, surrogates, lookalikes, long and empty ones."""
+"""Texts that try to be taken for another: separators, braces, escapes, surrogates, lookalikes, long and empty ones."""
 
 secrets: Final = st.text(alphabet=string.ascii_letters + string.digits, min_size=6, max_size=30).map("Zq".__add__)
-"""Texts that stand nowhere by chance."""
+"""Texts that occur nowhere by chance."""

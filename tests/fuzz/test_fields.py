@@ -1,4 +1,4 @@
-"""Structured fields: what is said of any policy is read back by a parser of RFC 9651 as it was meant."""
+"""Structured fields: a parser of RFC 9651 reads back the numbers of any policy."""
 
 import math
 from typing import Any
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Decision, Identity, Limiter, MemoryStore, RateLimitSettings, ResponseStyle, ServiceLimit
-from ratelimit.charge import NEVER
-from ratelimit.http.headers import admitted, refused
-from ratelimit.http.problems import problem
-from ratelimit.rate import MAX_LIMIT, MAX_PERIOD
+from ratelimit.asgi.headers import rejection_headers, response_headers
+from ratelimit.asgi.problem_details import render_problem
+from ratelimit.model.kinds import NEVER
+from ratelimit.model.rate import MAX_LIMIT, MAX_PERIOD
 from ratelimit.testing import ManualClock
 from tests.fuzz.inputs import PRINTABLE, fuzz, patient
 
@@ -58,17 +58,19 @@ def limits(draw: st.DrawFn, name: str) -> ServiceLimit:
     )
 
 
-several = st.lists(awkward, min_size=1, max_size=4, unique=True).flatmap(
+limits_of_policies = st.lists(awkward, min_size=1, max_size=4, unique=True).flatmap(
     lambda names: st.tuples(*[limits(name) for name in names])
 )
 
 
 @fuzz
-@given(told=several, style=st.sampled_from(STYLES), status=st.sampled_from([200, 204, 301, 404, 500, 101]))
-def test_any_decision_is_read_back(told: tuple[ServiceLimit, ...], style: ResponseStyle, status: int) -> None:
+@given(
+    several=limits_of_policies, style=st.sampled_from(STYLES), status=st.sampled_from([200, 204, 301, 404, 500, 101])
+)
+def test_any_decision_is_read_back(several: tuple[ServiceLimit, ...], style: ResponseStyle, status: int) -> None:
     """`RateLimit` and `RateLimit-Policy` are lists of strings whose numbers are those of the limits."""
-    decision, known = Decision.of(told), {limit.policy: limit for limit in told}
-    made = admitted(decision, style, status, []) if decision.allowed else refused(decision, style)
+    decision, known = Decision.from_limits(several), {limit.policy: limit for limit in several}
+    made = response_headers(decision, style, status, []) if decision.allowed else rejection_headers(decision, style)
     fields = dict(made)
     assert len(fields) == len(made)
     assert all(0x20 <= byte <= 0x7E for value in fields.values() for byte in value)
@@ -83,7 +85,7 @@ def test_any_decision_is_read_back(told: tuple[ServiceLimit, ...], style: Respon
     for field in (b"retry-after", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"):
         assert fields.get(field, b"0").isdigit()
     if not decision.allowed:
-        problem(decision, style)
+        render_problem(decision, style)
 
 
 @fuzz
@@ -94,10 +96,10 @@ def test_any_decision_is_read_back(told: tuple[ServiceLimit, ...], style: Respon
     burst=st.sampled_from([0, 0.3, 1]),
     amounts=st.lists(st.integers(1, MAX_LIMIT), min_size=1, max_size=4),
 )
-async def test_what_the_settings_take_is_said(
+async def test_whatever_the_settings_accept_can_be_sent(
     names: list[str], rate: tuple[int, int], unit: str, burst: float, amounts: list[int]
 ) -> None:
-    """Every name, unit, rate and cost that settings and limiter accept can be told of in fields."""
+    """Every name, unit, rate and cost that settings and limiter accept has fields that can be read."""
     clock, (limit, period) = ManualClock(), rate
     shared = {"rate": {"limit": limit, "period": period}, "unit": unit, "burst": burst, "per": "token"}
     settings = RateLimitSettings.model_validate({"limits": [{"name": name, **shared} for name in names]})
@@ -105,10 +107,14 @@ async def test_what_the_settings_take_is_said(
     for amount in amounts:
         decision = await limiter.check(Identity(token="t"), cost=amount)
         assert decision.retry_after == math.inf or decision.retry_after < NEVER / 1000
-        made = admitted(decision, STYLES[0], 200, []) if decision.allowed else refused(decision, STYLES[0])
+        made = (
+            response_headers(decision, STYLES[0], 200, [])
+            if decision.allowed
+            else rejection_headers(decision, STYLES[0])
+        )
         fields = dict(made)
         policies = parsed(fields, b"ratelimit-policy")
         assert list(policies) == names
-        assert all(told["q"] == limit and told["w"] == period for told in policies.values())
+        assert all(policy["q"] == limit and policy["w"] == period for policy in policies.values())
         assert list(parsed(fields, b"ratelimit")) == names
     await limiter.aclose()

@@ -1,4 +1,4 @@
-"""Rates: no text breaks the parser, holds it up, or is taken for another rate."""
+"""Rates: no text breaks the parser, slows it down, or is taken for another rate."""
 
 from time import perf_counter
 
@@ -24,8 +24,8 @@ near_valid = st.builds(
 
 @fuzz
 @given(text=st.one_of(st.text(max_size=40), near_valid, st.text(alphabet="0123456789/ smhdw.+-eE_", max_size=30)))
-def test_any_text_is_a_rate_that_comes_back_or_an_error_of_ours(text: str) -> None:
-    """What parses survives its own text; what does not is an `InvalidRate`, which is a `ValueError`."""
+def test_any_text_is_a_rate_or_an_invalid_rate(text: str) -> None:
+    """A rate that was parsed is parsed again from its own text; any other text raises `InvalidRate`."""
     try:
         rate = Rate.parse(text)
     except InvalidRate as error:
@@ -36,8 +36,8 @@ def test_any_text_is_a_rate_that_comes_back_or_an_error_of_ours(text: str) -> No
 
 @fuzz
 @given(limit=st.integers(0, 10**25), count=st.integers(0, 10**25))
-def test_a_text_means_the_numbers_that_stand_in_it(limit: int, count: int) -> None:
-    """However large the numbers are, they are read as they are written or refused."""
+def test_a_text_means_its_numbers(limit: int, count: int) -> None:
+    """Numbers of any size are read as they are written, or refused."""
     try:
         rate = Rate.parse(f"{limit}/{count}s")
     except InvalidRate:
@@ -50,7 +50,7 @@ def test_a_text_means_the_numbers_that_stand_in_it(limit: int, count: int) -> No
 @example(limit=600, zeros=20)
 @given(limit=st.integers(1, 10**6), zeros=st.integers(20, 60))
 def test_leading_zeros_change_nothing(limit: int, zeros: int) -> None:
-    """A number behind many zeros is that number, or refused; never another one."""
+    """A number after many zeros is that number, or refused; it is never another one."""
     try:
         rate = Rate.parse(f"{'0' * zeros}{limit}/minute")
     except InvalidRate:
@@ -87,8 +87,8 @@ def test_long_texts_take_no_time(text: str) -> None:
     limit=st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=5)),
     period=st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
 )
-def test_numbers_of_any_type_are_a_rate_or_an_error_of_ours(limit: int, period: int) -> None:
-    """Wrong types and sizes are `InvalidRate`s, also where they were granted to a caller."""
+def test_numbers_of_any_type_are_a_rate_or_an_invalid_rate(limit: int, period: int) -> None:
+    """Wrong types and sizes raise `InvalidRate`."""
     try:
         rate = Rate(limit, period)
     except InvalidRate:
@@ -96,7 +96,7 @@ def test_numbers_of_any_type_are_a_rate_or_an_error_of_ours(limit: int, period: 
     assert Rate.parse(str(rate)) == rate
 
 
-def test_a_number_that_python_does_not_write_out_is_refused_in_our_words() -> None:
-    """A granted number of any size is a `ConfigurationError`."""
+def test_a_number_that_python_does_not_write_out_is_refused() -> None:
+    """A granted number that is too large for `str` raises `ConfigurationError`."""
     with pytest.raises(ConfigurationError):
         Identity(rates={"token": 10**5000})

@@ -1,4 +1,4 @@
-"""Settings: whatever they are made from, they are right, or refused in our words and without a secret."""
+"""Settings: any input is valid, or is refused by an error of ours without a secret."""
 
 import datetime as dt
 import json
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratelimit import ConfigurationError, Identity, Limiter, RateLimitSettings
-from ratelimit.plan import Plan
+from ratelimit.resolver.resolver import PolicyResolver
 from tests.fuzz.inputs import PRINTABLE, fuzz, hostile, patient, secrets
 
 pytestmark = patient
@@ -37,7 +37,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def nothing_else_done() -> Iterator[None]:
-    """Fail where something is executed, connected to, or read that is no time zone."""
+    """Fail if something is executed, connected to, or read other than a time zone."""
     global _seen  # noqa: PLW0603 - an audit hook can never be taken away again
     _seen = []
     try:
@@ -63,7 +63,7 @@ times = st.one_of(st.times(), st.datetimes(), st.dates(), st.timedeltas())
 FIELDS: dict[str, list[str]] = {
     "": [*RateLimitSettings.model_fields, "stroe", "limit", "ratelimit", "__class__", "model_config"],
     "limits": [
-        *("name", "rate", "per", "burst", "plans", "unit", "lease", "methods", "paths", "cost", "scope", "shares"),
+        *("name", "rate", "per", "burst", "plans", "unit", "prefetch", "methods", "paths", "cost", "scope", "shares"),
         *("schedule", "shadow", "on_store_failure", "refund_on", "code", "detail", "nmae"),
     ],
     "quotas": ["name", "limit", "period", "per", "status", "plans", "unit", "cost", "schedule", "refund_on", "scope"],
@@ -77,7 +77,7 @@ trees = st.recursive(leaves, lambda deeper: st.one_of(st.lists(deeper, max_size=
 
 
 def tables(section: str) -> st.SearchStrategy[Any]:
-    """Return tables with the right names, whose values are right now and then."""
+    """Return tables with the right field names, some of whose values are valid."""
     fields = {name: _field(name) for name in FIELDS[section]}
     required = {name: fields.pop(name) for name in ("name", "rate", "limit", "start", "end") if name in fields}
     whole = st.fixed_dictionaries(required, optional=fields)
@@ -119,23 +119,24 @@ documents = tables("")
 
 @fuzz
 @given(data=documents)
-def test_any_data_is_right_or_refused(data: Any) -> None:
-    """Only `pydantic.ValidationError` is raised, and what was accepted makes a working plan; nothing else is touched."""
+def test_any_data_is_valid_or_refused(data: Any) -> None:
+    """Only `pydantic.ValidationError` is raised, valid settings can be compiled, and nothing is executed or opened."""
     with nothing_else_done():
         try:
             settings = RateLimitSettings.model_validate(data)
         except ValidationError as error:
             assert str(error)
             return
-        rules = Plan(settings).rules(Plan(settings).endpoint("GET", "/x"))
-        for charge in rules.charges(Identity(token="t", org="o", ip="::1", plan="free"), now=1_700_000_000_000_000):
+        resolver = PolicyResolver(settings)
+        policies = resolver.policies_at(resolver.endpoint("GET", "/x"))
+        for charge in policies.charges(Identity(token="t", org="o", ip="::1", plan="free"), now=1_700_000_000_000_000):
             assert charge.key.isascii()
 
 
 @fuzz
 @given(policy=st.sampled_from(["limits", "quotas", "concurrency"]).flatmap(lambda s: st.tuples(st.just(s), tables(s))))
-def test_any_policy_is_right_or_refused(policy: tuple[str, Any]) -> None:
-    """The same of a single policy, whose fields are looked at more closely that way."""
+def test_any_policy_is_valid_or_refused(policy: tuple[str, Any]) -> None:
+    """The same holds for a single policy, which reaches more values of its fields."""
     section, table = policy
     try:
         settings = RateLimitSettings.model_validate({section: [table]})
@@ -172,8 +173,8 @@ _NOISE = st.sampled_from(
     noise=_NOISE,
     raw=st.binary(),
 )
-def test_any_file_is_right_or_refused(data: dict[str, Any], noise: str, raw: bytes, tmp_path: Path) -> None:
-    """TOML, almost TOML and no TOML: `ConfigurationError` with the file's name, or `ValidationError`."""
+def test_any_file_is_valid_or_refused(data: dict[str, Any], noise: str, raw: bytes, tmp_path: Path) -> None:
+    """Any bytes raise `ConfigurationError` with the file's name or `ValidationError`, or are valid."""
     path = tmp_path / "limits.toml"
     text = "\n".join([*(f"{name} = {_toml(value)}" for name, value in data.items()), noise])
     for content in (text.encode("utf-8", "replace"), raw):
@@ -187,8 +188,8 @@ def test_any_file_is_right_or_refused(data: dict[str, Any], noise: str, raw: byt
 
 
 @pytest.mark.parametrize("text", ["store_timeout = " + "1" * 5000, "limits = " + "[" * 5000], ids=["digits", "depth"])
-def test_a_file_that_tomllib_gives_up_is_refused(text: str, tmp_path: Path) -> None:
-    """A number too long for Python and lists too deep for it are errors of ours, too."""
+def test_a_file_that_tomllib_cannot_read_is_refused(text: str, tmp_path: Path) -> None:
+    """A number too long for Python, or lists too deep for it, raise an error of ours too."""
     path = tmp_path / "limits.toml"
     path.write_text(text)
     with pytest.raises((ConfigurationError, ValidationError)):
@@ -204,8 +205,8 @@ _ADDRESSES = st.sampled_from(
 )
 
 
-def _said(make: Callable[[], object]) -> str:
-    """Return all that is shown of what is made: its own words, or its error's."""
+def _shown(make: Callable[[], object]) -> str:
+    """Return the texts of an object, or those of the error that making it raised."""
     try:
         made = make()
     except (ValidationError, ConfigurationError) as error:
@@ -215,14 +216,14 @@ def _said(make: Callable[[], object]) -> str:
 
 @fuzz
 @given(secret=secrets, address=_ADDRESSES, wrong=st.booleans())
-def test_an_address_is_never_repeated(secret: str, address: str, *, wrong: bool) -> None:
+def test_a_store_url_is_never_repeated(secret: str, address: str, *, wrong: bool) -> None:
     """Neither errors nor reprs show the store's password, whatever else is wrong."""
     data: dict[str, Any] = {"store": address.format(secret)}
     if wrong:
-        data |= {"store_timeout": "x", "limits": [{"name": "a"}], "nobody": 1}
-    assert secret not in _said(lambda: RateLimitSettings.model_validate(data))
-    assert secret not in _said(lambda: RateLimitSettings.model_validate_json(json.dumps(data)))
-    assert secret not in _said(lambda: Limiter(RateLimitSettings.model_validate(data)))
+        data |= {"store_timeout": "x", "limits": [{"name": "a"}], "unknown": 1}
+    assert secret not in _shown(lambda: RateLimitSettings.model_validate(data))
+    assert secret not in _shown(lambda: RateLimitSettings.model_validate_json(json.dumps(data)))
+    assert secret not in _shown(lambda: Limiter(RateLimitSettings.model_validate(data)))
 
 
 @fuzz
@@ -231,8 +232,8 @@ def test_a_hash_key_is_never_repeated(secret: str, *, wrong: bool) -> None:
     """Neither errors nor reprs show it, whatever else is wrong."""
     data: dict[str, Any] = {"hash_key": secret}
     if wrong:
-        data |= {"store": "x", "limits": [{"name": "a"}], "nobody": 1, "key_prefix": ""}
-    assert secret not in _said(lambda: RateLimitSettings.model_validate(data))
+        data |= {"store": "x", "limits": [{"name": "a"}], "unknown": 1, "key_prefix": ""}
+    assert secret not in _shown(lambda: RateLimitSettings.model_validate(data))
 
 
 @pytest.mark.parametrize(
@@ -250,22 +251,22 @@ def test_a_hash_key_is_never_repeated(secret: str, *, wrong: bool) -> None:
     ],
     ids=["nfkc", "one-slash", "misspelled-store", "bytes", "list", "misspelled-key", "key-list", "key-bytes", "pairs"],
 )
-def test_a_secret_of_the_wrong_shape_is_not_repeated_either(data: Any) -> None:
-    """A typo in the field's name, a list, bytes, an odd host: the error names the field and not the secret."""
+def test_a_secret_of_the_wrong_shape_is_not_repeated(data: Any) -> None:
+    """For a typo in the field's name, a list, bytes or an odd host, the error names the field and not the secret."""
     with pytest.raises(ValidationError) as error:
         RateLimitSettings.model_validate(data)
     assert "hunter2" not in str(error.value) + repr(error.value)
 
 
 def test_a_secret_in_broken_json_is_not_repeated() -> None:
-    """A comma too many in `RATELIMIT='{…}'` shows no password."""
+    """The error for a comma too many in `RATELIMIT='{…}'` shows no password."""
     with pytest.raises(ValidationError) as error:
         RateLimitSettings.model_validate_json('{"store": "redis://:hunter2@h",')
     assert "hunter2" not in str(error.value)
 
 
-def test_a_hash_key_that_is_no_utf8_works_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `os.environ` makes of stray bytes is a key, or refused by the settings; the app does not fail later."""
+def test_a_hash_key_that_is_not_utf8_works_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`os.environ` decodes stray bytes to surrogates: the settings refuse them, or the limiter works with them."""
     monkeypatch.setitem(os.environb, b"KEY", b"\xff\xfe binary")
     try:
         settings = RateLimitSettings(hash_key=os.environ["KEY"])
@@ -279,8 +280,8 @@ _FREE = st.one_of(hostile, st.text(alphabet=PRINTABLE + " \r\n\0\x7fé", min_siz
 
 @fuzz
 @given(field=st.sampled_from(["name", "scope", "unit", "code", "per"]), text=_FREE)
-def test_words_that_reach_headers_are_printable_or_refused(field: str, text: str) -> None:
-    """No name, scope, unit, code or dimension brings a line end, a control character or what is no ASCII."""
+def test_texts_that_reach_headers_are_printable_or_refused(field: str, text: str) -> None:
+    """No name, scope, unit, code or dimension has a line end, a control character or other than ASCII."""
     table = {"name": "a", "rate": "1/minute", field: text}
     try:
         (made,) = RateLimitSettings.model_validate({"limits": [table], "dimensions": []}).limits

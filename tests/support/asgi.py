@@ -19,7 +19,7 @@ _BEFORE_ACCEPT = {"websocket.accept", "websocket.close", "websocket.http.respons
 
 
 class Checked:
-    """Fail on anything that the ASGI specification does not allow the app to send."""
+    """Fails on any message that the ASGI specification does not allow the app to send."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,31 +28,31 @@ class Checked:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        told: dict[str, Any] = {"state": "new", "sent": 0}
+        response: dict[str, Any] = {"state": "new", "sent": 0}
 
         async def checked(message: Message) -> None:
-            _check_http(scope, told, message)
+            _check_http(scope, response, message)
             await send(message)
 
         await self.app(scope, receive, checked)
-        assert told["state"] == "done", "the response was never finished"
+        assert response["state"] == "done", "the response was never finished"
 
 
-def _check_http(scope: Scope, told: dict[str, Any], message: Message) -> None:
+def _check_http(scope: Scope, response: dict[str, Any], message: Message) -> None:
     if message["type"] == "http.response.start":
-        assert told["state"] == "new", "a second response start"
+        assert response["state"] == "new", "a second response start"
         assert 200 <= message["status"] < 600
         _check_headers(list(message["headers"]))
-        told |= {"state": "body", "headers": dict(message["headers"]), "status": message["status"]}
+        response |= {"state": "body", "headers": dict(message["headers"]), "status": message["status"]}
     else:
         assert message["type"] == "http.response.body", message["type"]
-        assert told["state"] == "body", "a body before its start or after its end"
-        told["sent"] += len(message.get("body", b""))
+        assert response["state"] == "body", "a body before its start or after its end"
+        response["sent"] += len(message.get("body", b""))
         if not message.get("more_body", False):
-            told["state"] = "done"
-            length = told["headers"].get(b"content-length")
-            if length is not None and scope["method"] != "HEAD" and told["status"] not in (204, 304):
-                assert int(length) == told["sent"], "Content-Length does not fit the body"
+            response["state"] = "done"
+            length = response["headers"].get(b"content-length")
+            if length is not None and scope["method"] != "HEAD" and response["status"] not in (204, 304):
+                assert int(length) == response["sent"], "Content-Length does not fit the body"
 
 
 def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
@@ -67,7 +67,7 @@ def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def by_headers(connection: HTTPConnection) -> Identity:
-    """Identify by plain headers, so that a test says who asks."""
+    """Identify the caller by plain headers, which the test sets."""
     headers = connection.headers
     return Identity(
         token=headers.get("x-token"),

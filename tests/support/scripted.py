@@ -1,11 +1,11 @@
-"""A server that answers as it is told, and the table of what it is told: one row for each refusal a client may meet."""
+"""A server that answers by a table, which has one row for each refusal that a client may meet."""
 
 from collections import Counter
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
 NOW = 1_790_000_000
-"""Epoch seconds of every `Date` that is told."""
+"""Epoch seconds of every `Date` header."""
 
 
 def date(seconds: float) -> str:
@@ -77,9 +77,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         pass
     row = scope["path"].rpartition("/")[2]
     # A name without digits: parts of a path that have one are taken for ids.
-    said = TABLE[len(row) - 1] if row and not row.strip("r") else Row(404, {}, ())
+    answer = TABLE[len(row) - 1] if row and not row.strip("r") else Row(404, {}, ())
     _seen[scope["path"]] += 1
-    status, headers = (said.status, said.headers) if _seen[scope["path"]] <= 2 else (200, {})
+    status, headers = (answer.status, answer.headers) if _seen[scope["path"]] <= 2 else (200, {})
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": str(_seen[scope["path"]]).encode()})

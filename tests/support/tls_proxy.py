@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none."""
+"""TLS in front of a server without TLS."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ from tests.support.redis_server import free_port
 
 
 class TlsProxy:
-    """Takes TLS connections for `localhost`, by a certificate of its own authority, and hands the rest on."""
+    """Accepts TLS connections for `localhost`, by a certificate of its own authority, and forwards their bytes."""
 
     def __init__(self, folder: Path, behind: int) -> None:
         self.port, self._behind = free_port(), behind
@@ -35,7 +35,7 @@ class TlsProxy:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port, ssl=self._context)
 
     async def stop(self) -> None:
-        """Hang up everywhere and take no more."""
+        """Close every connection and accept no more."""
         if self._server is not None:
             self._server.close()
             for task in list(self._open):

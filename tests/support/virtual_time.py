@@ -1,4 +1,4 @@
-"""An event loop whose time goes on by itself: what sleeps is over at once, in the right order."""
+"""An event loop in virtual time: every sleep ends at once, in the right order."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector(DefaultSelector):
-    """Waits for nothing, and moves the time instead."""
+    """Never waits, and moves the time forward instead."""
 
     def __init__(self, pass_time: Callable[[float], None]) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class _Selector(DefaultSelector):
         ready = super().select(0)
         if not ready and timeout:
             self._pass_time(timeout)
-        # With nothing to come, something outside is waited for.
+        # Without a timer, the loop waits for another thread or process.
         return ready if timeout is not None else super().select(None)
 
 
@@ -34,7 +34,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def clock(self) -> int:
-        """Return this loop's time as a clock of ours (µs)."""
+        """Return this loop's time as a `Clock` (µs)."""
         return START + round(self.now * 1_000_000)
 
     def _pass_time(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def virtually(make: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run what `make` returns in virtual time, without a pause."""
+    """Run the coroutine that `make` returns in virtual time, without a pause."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)

@@ -1,4 +1,4 @@
-"""A real Cluster whose masters have replicas: one of them dies under load."""
+"""A real Redis Cluster with replicas, one of whose masters dies under load."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -7,7 +7,7 @@ import pytest
 from redis.crc import key_slot
 
 from ratelimit import Identity, Limiter, RedisStore
-from ratelimit.stores import Op, Request
+from ratelimit.stores.messages import Operation, StoreRequest
 from tests.support.load import Checks, Load, fresh_tag, settings, until
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.topologies
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     made = RedisCluster(tmp_path_factory.mktemp("replicated"), 3, 1)
     made.start()
-    for server in made.servers:  # Else the servers themselves refuse all slots while one is not served.
+    for server in made.servers:  # Otherwise the servers refuse all slots while one of them is not served.
         made.run(server, "CONFIG", "SET", "cluster-require-full-coverage", "no")
     yield made
     made.stop()
@@ -34,9 +34,9 @@ def tags(cluster: RedisCluster) -> dict[RedisServer, str]:
     return found
 
 
-async def test_a_master_that_dies_is_replaced_and_the_others_are_not_disturbed(cluster: RedisCluster) -> None:
-    """Its slots answer again from the promoted replica, nothing is doubled, and no other slot sees a failure."""
-    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+async def test_a_master_that_dies_is_replaced_and_other_masters_are_not_affected(cluster: RedisCluster) -> None:
+    """The promoted replica serves its slots, no charge is made twice, and calls for other slots do not fail."""
+    await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
     store = RedisStore(cluster.url, timeout=0.5)
     loads = {server: Load(store, tag, tasks=3) for server, tag in tags(cluster).items()}
     lost_server, hit = next(iter(loads.items()))
@@ -53,7 +53,7 @@ async def test_a_master_that_dies_is_replaced_and_the_others_are_not_disturbed(c
     made = await hit.made()
     lost = [number for number in hit.acknowledged if not made[number]]
     print(  # noqa: T201 - what a failover costs
-        f"\nCluster: answered again after {took:.1f} s; {len(lost)} of {len(before)} charges that were acknowledged"
+        f"\nCluster: available again after {took:.1f} s; {len(lost)} of {len(before)} charges that were acknowledged"
         f" before are lost; {len(hit.errors)} of {hit.sent} failed"
     )
     assert before.issuperset(lost)
@@ -65,12 +65,12 @@ async def test_a_master_that_dies_is_replaced_and_the_others_are_not_disturbed(c
             assert await load.made() == [1] * load.sent
     await store.aclose()
     lost_server.start()
-    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+    await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
 
 
-async def test_a_limiter_goes_on_while_a_master_is_gone(cluster: RedisCluster) -> None:
-    """No check raises, decisions are degraded meanwhile, and the limiter finds the promoted replica by itself."""
-    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+async def test_a_limiter_decides_while_a_master_is_down(cluster: RedisCluster) -> None:
+    """No check raises, decisions are degraded during the outage, and the limiter finds the promoted replica."""
+    await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
     async with Limiter(settings(cluster.url)) as limiter:
         server, tag = next(iter(tags(cluster).items()))
         checks = Checks(limiter, Identity(token="t", org=tag))
@@ -81,34 +81,34 @@ async def test_a_limiter_goes_on_while_a_master_is_gone(cluster: RedisCluster) -
             took = await checks.shared()
         print(f"\nlimiter: shared again after {took:.1f} s")  # noqa: T201 - what a failover costs
         assert checks.was_away
-        assert not limiter._guard.absence.away
+        assert not limiter.enforcer.circuit_breaker.is_open
         assert all(decision.allowed for decision in checks.decisions)
     server.start()
-    await until(lambda: all(cluster._is_well(each) for each in cluster.servers))
+    await until(lambda: all(cluster.is_well(each) for each in cluster.servers))
 
 
-async def test_looking_for_the_store_is_sent_where_it_belongs(cluster: RedisCluster) -> None:
-    """A request without charges is one call, which no node passes on to another."""
-    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+async def test_a_request_without_charges_is_not_redirected(cluster: RedisCluster) -> None:
+    """A request without charges is one call, to a node that serves its hash slot."""
+    await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
     store = RedisStore(cluster.url, timeout=5)
     try:
-        before = passed_on(cluster)
+        before = redirections(cluster)
         for _ in range(20):
-            await store.submit(Request((), Op.PEEK))
-        assert passed_on(cluster) == before
+            await store.submit(StoreRequest((), Operation.PEEK))
+        assert redirections(cluster) == before
     finally:
         await store.aclose()
 
 
-def passed_on(cluster: RedisCluster) -> int:
-    """Return how often the nodes have answered MOVED."""
+def redirections(cluster: RedisCluster) -> int:
+    """Return how often the nodes have replied MOVED."""
     found = [cluster.run(server, "INFO", "errorstats") for server in cluster.servers]
-    return sum(told.get("errorstat_MOVED", {}).get("count", 0) for told in found)
+    return sum(stats.get("errorstat_MOVED", {}).get("count", 0) for stats in found)
 
 
-async def test_a_master_that_is_gone_degrades_its_slots_alone(cluster: RedisCluster) -> None:
-    """Callers whose counters are elsewhere are decided by the store all the while."""
-    await until(lambda: all(cluster._is_well(server) for server in cluster.servers))
+async def test_a_master_that_is_down_degrades_its_own_slots_alone(cluster: RedisCluster) -> None:
+    """The store decides the requests of callers whose counters are on other masters, during the whole outage."""
+    await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
     async with Limiter(settings(cluster.url)) as limiter:
         (server, tag), (_, other), _ = tags(cluster).items()
         hit = Checks(limiter, Identity(token="t", org=tag))
@@ -122,5 +122,5 @@ async def test_a_master_that_is_gone_degrades_its_slots_alone(cluster: RedisClus
         share = sum(decision.degraded for decision in spared.decisions) / len(spared.decisions)
         print(f"\n{share:.0%} of the decisions on other nodes are degraded")  # noqa: T201
     server.start()
-    await until(lambda: all(cluster._is_well(each) for each in cluster.servers))
+    await until(lambda: all(cluster.is_well(each) for each in cluster.servers))
     assert not any(decision.degraded for decision in spared.decisions)

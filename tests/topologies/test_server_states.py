@@ -1,4 +1,4 @@
-"""What a real Redis goes through: full, busy, loading, flushed, empty after a restart, and read-only."""
+"""The states of a real Redis: full, busy, loading, flushed, empty after a restart, and read-only."""
 
 import asyncio
 import re
@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from ratelimit import Identity, Limiter, RedisStore, StoreError
-from ratelimit.charge import Charge
 from ratelimit.errors import StoreTimeout
-from tests.support.engines import fresh_key, terms
+from ratelimit.model.charge import Charge
 from tests.support.load import Checks, Load, fresh_tag, settings, until
 from tests.support.redis_server import RedisServer
+from tests.support.stores import fresh_key, window_limit
 
 pytestmark = pytest.mark.topologies
 
@@ -26,7 +26,7 @@ return 1
 """
 
 BALLAST = 150, 200_000
-"""Values, and their bytes: a server that loads looks at its clients after every 2 MB."""
+"""The number of values, and their bytes: a server that loads serves its clients after every 2 MB."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 
 async def test_a_full_server_fails_until_there_is_room(server: RedisServer, store: RedisStore) -> None:
-    """Under load, with `noeviction`: `StoreError` meanwhile, and nothing of what was refused is charged."""
+    """While a server with `noeviction` is full, charges raise `StoreError`, and none of those is made."""
     load = Load(store, fresh_tag())
     async with load.running():
         await load.answered()
@@ -63,7 +63,7 @@ async def test_a_full_server_fails_until_there_is_room(server: RedisServer, stor
 
 
 async def test_a_busy_server_fails_until_the_script_has_ended(server: RedisServer, store: RedisStore) -> None:
-    """Under load, while somebody's script runs for a second: no call hangs, and none is doubled."""
+    """While another client's script runs for a second, no call hangs, and none is made twice."""
     load = Load(store, fresh_tag())
     with server.client() as client:
         client.config_set("lua-time-limit", 10)
@@ -78,7 +78,7 @@ async def test_a_busy_server_fails_until_the_script_has_ended(server: RedisServe
 
 
 async def test_a_loading_server_fails_until_it_has_loaded(server: RedisServer, store: RedisStore) -> None:
-    """Under load, while it reads its file again: LOADING is a `StoreError`, and what was saved counts on."""
+    """While the server loads its file, LOADING is a `StoreError`; afterwards the saved charges still count."""
     load = Load(store, fresh_tag())
     async with load.running():
         await load.answered()
@@ -89,18 +89,18 @@ async def test_a_loading_server_fails_until_it_has_loaded(server: RedisServer, s
             saved = set(load.acknowledged)
             await asyncio.to_thread(client.save)
         server.stop()
-        server._command += ("--key-load-delay", "7500")  # Microseconds for each key.
-        await asyncio.to_thread(server.start)  # Returns when it has loaded.
+        delay = ("--key-load-delay", "7500")  # Microseconds for each key.
+        await asyncio.to_thread(server.start, *delay)  # Returns when it has loaded.
         await load.answered()
-    told = {str(error) for error in load.errors}
-    assert any("loading" in text.lower() for text in told), told
+    texts = {str(error) for error in load.errors}
+    assert any("loading" in text.lower() for text in texts), texts
     made = await load.made()
     assert {made[number] for number in saved} == {1}
     assert set(made) <= {0, 1}
 
 
-async def test_a_script_that_is_forgotten_is_sent_again(server: RedisServer, store: RedisStore) -> None:
-    """Under load, again and again: nobody hears of it."""
+async def test_a_script_that_was_flushed_is_sent_again(server: RedisServer, store: RedisStore) -> None:
+    """After SCRIPT FLUSH under load, no call fails."""
     load = Load(store, fresh_tag())
     async with load.running():
         for _ in range(10):
@@ -111,8 +111,8 @@ async def test_a_script_that_is_forgotten_is_sent_again(server: RedisServer, sto
     assert await load.made() == [1] * load.sent
 
 
-async def test_a_restart_with_nothing_begins_anew(server: RedisServer, store: RedisStore) -> None:
-    """Under load: what was counted is gone, what comes is counted once, on a new connection."""
+async def test_a_restart_without_data_counts_from_zero(server: RedisServer, store: RedisStore) -> None:
+    """After a restart earlier charges are lost, and later ones are made once, on a new connection."""
     load = Load(store, fresh_tag())
     async with load.running():
         await load.answered()
@@ -127,13 +127,13 @@ async def test_a_restart_with_nothing_begins_anew(server: RedisServer, store: Re
     assert await load.total() == sum(made) > 0
 
 
-async def test_a_replica_is_no_address_to_charge_at(server: RedisServer, tmp_path: Path) -> None:
-    """`StoreError`, time after time, and nothing hangs; when it is made the master, charges are made."""
+async def test_a_replica_refuses_charges(server: RedisServer, tmp_path: Path) -> None:
+    """Each charge raises `StoreError`, and none hangs; after the replica was promoted, charges are made."""
     folder = tmp_path / "replica"
     folder.mkdir()
     replica = RedisServer(folder, "--replicaof", "127.0.0.1", str(server.port), "--repl-diskless-sync-delay", "0")
     replica.start()
-    store, one = RedisStore(replica.url, timeout=2), Charge(terms(9), fresh_key())
+    store, one = RedisStore(replica.url, timeout=2), Charge(window_limit(9), fresh_key())
     try:
         with replica.client() as client:
             await until(lambda: client.info("replication")["master_link_status"] == "up")
@@ -141,8 +141,8 @@ async def test_a_replica_is_no_address_to_charge_at(server: RedisServer, tmp_pat
                 with pytest.raises(StoreError) as error:
                     await store.charge([one])
                 assert not isinstance(error.value, StoreTimeout)
-            told = await asyncio.gather(*(store.charge([one]) for _ in range(50)), return_exceptions=True)
-            assert {isinstance(each, StoreError) for each in told} == {True}
+            results = await asyncio.gather(*(store.charge([one]) for _ in range(50)), return_exceptions=True)
+            assert {isinstance(each, StoreError) for each in results} == {True}
             client.replicaof("NO", "ONE")
         assert (await store.charge([one]))[0].remaining == 8
     finally:
@@ -150,8 +150,8 @@ async def test_a_replica_is_no_address_to_charge_at(server: RedisServer, tmp_pat
         replica.stop()
 
 
-async def test_a_server_that_hangs_is_left_after_the_timeout(server: RedisServer, store: RedisStore) -> None:
-    """Under load: `StoreTimeout` soon, and when it goes on, whatever was sent is done once."""
+async def test_a_server_that_hangs_raises_after_the_timeout(server: RedisServer, store: RedisStore) -> None:
+    """Calls raise `StoreTimeout`; when the server goes on, every charge that was sent is made once."""
     load = Load(store, fresh_tag())
     async with load.running():
         await load.answered()
@@ -166,25 +166,25 @@ async def test_a_server_that_hangs_is_left_after_the_timeout(server: RedisServer
     assert set(made) <= {0, 1}
 
 
-async def test_an_error_says_once_that_the_store_answered(server: RedisServer, store: RedisStore) -> None:
-    """However many waited for the call."""
+async def test_an_error_names_the_store_once(server: RedisServer, store: RedisStore) -> None:
+    """The text of an error contains `the store` once."""
     with server.client() as client:
         client.config_set("maxmemory", "1")
     with pytest.raises(StoreError) as error:
-        await store.charge([Charge(terms(9), fresh_key())])
+        await store.charge([Charge(window_limit(9), fresh_key())])
     assert len(re.findall("the store", str(error.value))) == 1
 
 
-async def test_an_error_within_the_script_says_what_it_was(server: RedisServer, store: RedisStore) -> None:
-    """That it is full, read-only, or may not do something, is the part that somebody has to read."""
+async def test_an_error_within_the_script_gives_its_cause(server: RedisServer, store: RedisStore) -> None:
+    """The text says that the server is full, which its operator has to know."""
     with server.client() as client:
         client.config_set("maxmemory", "1")
     with pytest.raises(StoreError, match="OOM|maxmemory"):
-        await store.charge([Charge(terms(9), fresh_key())])
+        await store.charge([Charge(window_limit(9), fresh_key())])
 
 
-async def test_a_limiter_stays_away_from_a_full_server(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """One line when it is full and one when there is room, and no request waits for it between."""
+async def test_a_full_server_opens_the_circuit_breaker(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """One log line says that the server is full and one that it has room, and in between no request waits for it."""
     async with Limiter(settings(server.url)) as limiter:
         checks = Checks(limiter, Identity(token="t", org=fresh_tag()))
         with server.client() as client:
@@ -197,5 +197,7 @@ async def test_a_limiter_stays_away_from_a_full_server(server: RedisServer, capl
                 await until(lambda: client.info("stats")["total_commands_processed"] > asked + 200)
                 client.config_set("maxmemory", "0")
                 await checks.shared()
-    assert sum(record.message.startswith("store away") for record in caplog.records) == 1
+    # The poll for overrides has a line of its own.
+    assert sum("limits follow on_store_failure" in record.message for record in caplog.records) == 1
+    assert sum("limits are shared again" in record.message for record in caplog.records) == 1
     assert isinstance(client, redis.Redis)

@@ -1,4 +1,4 @@
-"""TLS, by a proxy of our own in front of a real Redis."""
+"""TLS, terminated by a proxy in front of a real Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ratelimit import Identity, Limiter, RedisStore, StoreError
-from ratelimit.charge import Charge
-from tests.support.engines import fresh_key, terms
+from ratelimit.model.charge import Charge
 from tests.support.load import Checks, Load, fresh_tag, settings, until
 from tests.support.redis_server import RedisServer
+from tests.support.stores import fresh_key, window_limit
 from tests.support.tls_proxy import TlsProxy
 
 pytestmark = pytest.mark.topologies
@@ -25,20 +25,20 @@ async def proxy(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> As
 
 
 async def test_charges_travel_over_tls(proxy: TlsProxy) -> None:
-    """One after the other and many at a time, in several calls under way, and large ones."""
+    """Charges travel one after the other, many at a time in several pipelined calls, and in large calls."""
     store, key = RedisStore(proxy.url, timeout=10), fresh_key()
-    one = Charge(terms(10**6), key)
+    one = Charge(window_limit(10**6), key)
     assert (await store.charge([one]))[0].remaining == 10**6 - 1
-    told = await asyncio.gather(*(store.charge([one]) for _ in range(1000)))
-    assert sorted(limit.remaining for (limit,) in told) == list(range(10**6 - 1001, 10**6 - 1))
-    many = [Charge(terms(9), f"{key}:{number}") for number in range(1500)]
+    replies = await asyncio.gather(*(store.charge([one]) for _ in range(1000)))
+    assert sorted(limit.remaining for (limit,) in replies) == list(range(10**6 - 1001, 10**6 - 1))
+    many = [Charge(window_limit(9), f"{key}:{number}") for number in range(1500)]
     assert {limit.remaining for limit in await store.charge(many)} == {8}
     assert proxy.taken == 1
     await store.aclose()
 
 
-async def test_a_tls_connection_that_breaks_is_made_anew(proxy: TlsProxy) -> None:
-    """Under load: nothing is doubled, and what was acknowledged is there."""
+async def test_a_tls_connection_that_breaks_is_replaced(proxy: TlsProxy) -> None:
+    """Under load no charge is made twice, and every acknowledged charge is there."""
     store = RedisStore(proxy.url, timeout=0.5)
     load = Load(store, fresh_tag())
     async with load.running():
@@ -53,22 +53,22 @@ async def test_a_tls_connection_that_breaks_is_made_anew(proxy: TlsProxy) -> Non
     await store.aclose()
 
 
-@pytest.mark.parametrize("whose", ["nobody's", "another's", "another name's"])
+@pytest.mark.parametrize("problem", ["no authority", "other authority", "other name"])
 async def test_a_certificate_that_is_not_trusted_is_a_failure(
-    proxy: TlsProxy, redis_server: RedisServer, tmp_path: Path, whose: str
+    proxy: TlsProxy, redis_server: RedisServer, tmp_path: Path, problem: str
 ) -> None:
-    """`StoreError`, and nothing is sent: neither the password nor a charge reaches the server."""
+    """Charges raise `StoreError`, and nothing is sent: neither the password nor a charge reaches the server."""
     other = tmp_path / "other"
     other.mkdir()
     url = {
-        "nobody's": f"rediss://user:hunter2@localhost:{proxy.port}",
-        "another's": f"rediss://user:hunter2@localhost:{proxy.port}?ssl_ca_certs={TlsProxy(other, 1).authority}",
-        "another name's": f"rediss://user:hunter2@127.0.0.1:{proxy.port}?ssl_ca_certs={proxy.authority}",
-    }[whose]
+        "no authority": f"rediss://user:hunter2@localhost:{proxy.port}",
+        "other authority": f"rediss://user:hunter2@localhost:{proxy.port}?ssl_ca_certs={TlsProxy(other, 1).authority}",
+        "other name": f"rediss://user:hunter2@127.0.0.1:{proxy.port}?ssl_ca_certs={proxy.authority}",
+    }[problem]
     store = RedisStore(url, timeout=5)
     for _ in range(2):
         with pytest.raises(StoreError) as error:
-            await store.charge([Charge(terms(9), fresh_key())])
+            await store.charge([Charge(window_limit(9), fresh_key())])
         assert "hunter2" not in str(error.value)
     await store.aclose()
     assert proxy.passed == 0
@@ -76,8 +76,8 @@ async def test_a_certificate_that_is_not_trusted_is_a_failure(
         assert client.dbsize() == 0
 
 
-async def test_a_limiter_goes_on_while_tls_is_gone(proxy: TlsProxy) -> None:
-    """No check raises, decisions are degraded meanwhile, and the limiter finds the server by itself."""
+async def test_a_limiter_decides_while_the_proxy_is_down(proxy: TlsProxy) -> None:
+    """No check raises, decisions are degraded during the outage, and the limiter finds the server again."""
     async with Limiter(settings(proxy.url)) as limiter:
         checks = Checks(limiter, Identity(token="t", org=fresh_tag()))
         async with checks.running():
@@ -88,4 +88,4 @@ async def test_a_limiter_goes_on_while_tls_is_gone(proxy: TlsProxy) -> None:
             await proxy.start()
             await checks.shared()
         assert checks.was_away
-        assert not limiter._guard.absence.away
+        assert not limiter.enforcer.circuit_breaker.is_open

@@ -1,0 +1,1 @@
+"""Benchmarks of the middleware: in memory, on Redis, and under a server."""

@@ -1,0 +1,117 @@
+"""Measure the CPU time of Redis for a decision of three windows, against three pipelined calls of a GCRA script.
+
+`INFO commandstats` returns the microseconds that the server spent on the calls. "Hot keys" are those of a single caller;
+"spread keys" are those of a thousand tokens in turn.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import redis as redis_py
+
+from benchmarks.harness import compared, in_turns, redis, result
+from benchmarks.report import Result
+from ratelimit import Identity, Limit, Limiter, RateLimitSettings, RedisStore
+from tests.support.redis_server import RedisServer
+
+ROUNDS, DECISIONS, PLENTY = 7, 4000, 10**9
+
+GCRA = """
+local interval, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+local tat = tonumber(redis.call('GET', KEYS[1]) or now)
+if tat < now then tat = now end
+local new = tat + interval
+if new - burst > now then return {0, 0, string.format('%.0f', new - burst - now)} end
+redis.call('SET', KEYS[1], string.format('%.0f', new), 'PX', math.ceil((new - now) / 1000))
+return {1, math.floor((burst - (new - now)) / interval), '0'}
+"""
+
+LOG = """
+local now = redis.call('TIME')
+now = now[1] * 1000000 + now[2]
+local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local oldest = redis.call('LINDEX', KEYS[1], limit - 1)
+if oldest and tonumber(oldest) > now - window then return 0 end
+redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
+redis.call('LTRIM', KEYS[1], 0, limit - 1)
+redis.call('PEXPIRE', KEYS[1], window / 1000)
+return 1
+"""
+
+
+def run() -> Result:
+    """Measure and return microseconds of Redis per decision."""
+    limits = [
+        Limit(name="token", rate=f"{PLENTY}/minute", per="token", burst=0.25),
+        Limit(name="org", rate=f"{PLENTY}/minute", per="org"),
+        Limit(name="endpoint", rate=f"{PLENTY}/minute", per=["endpoint", "token"]),
+    ]
+    settings = RateLimitSettings(limits=limits)
+    with redis() as server:
+        measures: dict[str, Callable[[], float]] = {
+            "GCRA, three calls in a pipeline": partial(script, server, GCRA, 60, 60_000_000),
+            "a log in a list, three calls in a pipeline": partial(script, server, LOG, 1000, 60_000_000),
+            "ours, hot keys, batches": partial(ours, server, settings, 1, 128),
+            "ours, spread keys, batches": partial(ours, server, settings, 1000, 128),
+            "ours, spread keys, one at a time": partial(ours, server, settings, 1000, 1),
+        }
+        times = in_turns(measures, ROUNDS)
+    first = next(iter(measures))
+    ratios = compared(times, first)
+    compared_to_gcra = ", ".join(f"{name.removeprefix('ours, ')} {ratios[name]:.2f}×" for name in list(times)[2:])
+    return result(
+        "redis_cpu",
+        "Redis CPU per decision of three windows, against GCRA",
+        goal="in batches ≤ 0.5×",
+        measured=f"{compared_to_gcra} ({median(times['ours, spread keys, batches']):.0f} µs in batches)",
+        unit="µs of Redis",
+        times=times,
+        first=first,
+    )
+
+
+def spent(client: redis_py.Redis) -> float:
+    """Return the microseconds that the server has spent on scripts since the last reset."""
+    stats: Any = client.info("commandstats")
+    return sum(float(stats[name]["usec"]) for name in stats if name in ("cmdstat_evalsha", "cmdstat_eval"))
+
+
+def script(server: RedisServer, text: str, *arguments: int) -> float:
+    """Return the cost of a decision by a script that decides one key per call."""
+    with server.client() as client:
+        client.flushall()
+        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        client.script_load(text)
+        client.config_resetstat()
+        for n in range(DECISIONS):
+            with client.pipeline(transaction=False) as pipe:
+                for key in (f"t{n % 1000}", f"o{n % 50}", f"x:t{n % 1000}"):
+                    pipe.evalsha(sha, 1, key, *arguments)
+                pipe.execute()
+        return spent(client) / DECISIONS
+
+
+def ours(server: RedisServer, settings: RateLimitSettings, tokens: int, at_once: int) -> float:
+    """Return the cost of a decision by this package."""
+
+    async def decide() -> None:
+        async with Limiter(settings, RedisStore(server.url, timeout=10)) as limiter:
+            await limiter.check(Identity(token="t0", org="o0"), endpoint="/x")
+            with server.client() as client:
+                client.config_resetstat()
+            for start in range(0, DECISIONS, at_once):
+                callers = [
+                    Identity(token=f"t{n % tokens}", org=f"o{n % min(50, tokens)}")
+                    for n in range(start, start + at_once)
+                ]
+                await asyncio.gather(*(limiter.check(caller, endpoint="/x") for caller in callers))
+
+    with server.client() as client:
+        client.flushall()
+        asyncio.run(decide())
+        return spent(client) / DECISIONS

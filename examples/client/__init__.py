@@ -1,0 +1,1 @@
+"""A client that obeys the limits of a server, and that server."""

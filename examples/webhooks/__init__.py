@@ -1,0 +1,1 @@
+"""Webhooks from a queue, delivered at an even pace by several workers."""

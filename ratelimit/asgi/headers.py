@@ -1,0 +1,143 @@
+"""Renders a decision as header fields.
+
+Sources: RFC 9110 §10.2.3 (`Retry-After`), RFC 9651 (structured fields), draft-ietf-httpapi-ratelimit-headers
+(`RateLimit`, `RateLimit-Policy`), and the common `X-RateLimit-*`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ratelimit.config.response_style import ResponseStyle
+from ratelimit.enforcement.decision import Decision
+from ratelimit.model.service_limit import ServiceLimit
+
+RATE_LIMIT_EXPOSE_HEADERS: Final = (
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Scope",
+    "RateLimit",
+    "RateLimit-Policy",
+)
+"""Headers that a browser's script can read only if the app lists them in `Access-Control-Expose-Headers` (CORS)."""
+
+_INITIALS: Final = frozenset((b"x", b"X", b"r", b"R"))
+"""The first bytes of the names of all these fields."""
+
+_NO_WINDOW_RESET_S: Final = 60
+"""Seconds until `X-RateLimit-Reset` where waiting does not help and the limit has no window."""
+
+Header = tuple[bytes, bytes]
+Headers = list[Header]
+
+
+def response_headers(decision: Decision, style: ResponseStyle, status: int, present: Iterable[Header]) -> Headers:
+    """Return the fields to add to the app's own response with this status and these fields; none is ever doubled.
+
+    An accepted WebSocket has the status 101.
+    """
+    binding = decision.binding
+    if binding is None:
+        return []
+    # If the app sets a field of a family, none of that family is added: a mixture would mislead.
+    own = [name[:11].lower() for name, _ in present if name[:1] in _INITIALS]
+    redirect = 300 <= status < 400
+    is_last = style.retry_after == "exhausted" and binding.exhausted and status >= 200 and not redirect
+    headers: Headers = []
+    if "x-ratelimit" in style.headers and b"x-ratelimit" not in own:
+        headers += _x_ratelimit(binding, style, binding.remaining)
+    if "ietf" in style.headers and b"ratelimit" not in own and b"ratelimit-p" not in own:
+        headers += _ietf_admitted(decision, redirect=redirect)
+    if is_last and b"retry-after" not in own:
+        headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
+    return headers
+
+
+def rejection_headers(decision: Decision, style: ResponseStyle) -> Headers:
+    """Return the fields of a response that the limiter makes itself, apart from those of its body."""
+    headers: Headers = [(b"cache-control", b"no-store")]
+    binding = decision.binding
+    if decision.status != 403 and math.isfinite(decision.retry_after):
+        headers.append((b"retry-after", _integer(whole_seconds(decision.retry_after))))
+    if binding is None:
+        return headers
+    if "x-ratelimit" in style.headers:
+        left = None if decision.status == 403 else 0
+        headers += _x_ratelimit(binding, style, left) if not binding.is_capacity else _scope(binding, style)
+    if "ietf" in style.headers and not binding.is_capacity and decision.status == 429:
+        violated = [limit for limit in decision.violated if not limit.is_capacity and limit.status == 429]
+        headers += _ietf(violated, [(limit, 0) for limit in violated])
+    return headers
+
+
+def whole_seconds(wait: float) -> int:
+    """Return a wait in whole seconds: rounded up, and at least 1."""
+    return max(1, math.ceil(wait))
+
+
+def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int | None) -> Headers:
+    headers: Headers = [(b"x-ratelimit-limit", b"%d" % binding.limit)]
+    # Many clients retry after a response with `Remaining: 0`, so it is left out where a retry does not help.
+    if remaining is not None:
+        headers.append((b"x-ratelimit-remaining", _integer(remaining)))
+    if remaining is not None or binding.period is not None:
+        headers.append((b"x-ratelimit-reset", _integer(_reset_second(binding))))
+    headers += _scope(binding, style)
+    return headers
+
+
+def _reset_second(binding: ServiceLimit) -> int:
+    """Return the current epoch second plus the wait in whole seconds: the sum of `Date` and `Retry-After`.
+
+    Where waiting does not help a rate, the reset is a window away, so that clients do not retry at once.
+
+    The wait is rounded up and the current second down, so the reset may come up to a second before the wait is over.
+    Rounding up both would exceed the sum of `Date` and `Retry-After` by up to two seconds, since servers cache `Date`
+    for a second.
+    """
+    never = math.isinf(binding.retry_after) and binding.period is None
+    wait = (binding.window or _NO_WINDOW_RESET_S) if never else math.ceil(binding.reset_after)
+    return math.floor(binding.reset_at - binding.reset_after) + wait
+
+
+def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:
+    return [(b"x-ratelimit-scope", binding.scope.encode("ascii"))] if style.scope_header else []
+
+
+def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:
+    every = [limit for limit in decision.limits if limit.kind == "limit" and not limit.shadow]
+    limits = [limit for limit in every if not limit.is_capacity] or every
+    # Clients would wait before they follow a redirect that says "nothing left".
+    left = [(limit, limit.remaining) for limit in limits if limit.remaining or not redirect]
+    return _ietf(limits, left)
+
+
+def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int]]) -> Headers:
+    policies = ", ".join(f"{_string(limit.policy)};q={limit.limit}{_window(limit)}{_unit(limit)}" for limit in limits)
+    services = ", ".join(f"{_string(limit.policy)};r={remaining}{_reset(limit)}" for limit, remaining in left)
+    headers = [(b"ratelimit-policy", policies.encode("ascii"))] if policies else []
+    return [*headers, (b"ratelimit", services.encode("ascii"))] if services else headers
+
+
+def _reset(limit: ServiceLimit) -> str:
+    return f";t={math.ceil(limit.reset_after)}" if math.isfinite(limit.retry_after) else ""
+
+
+def _window(limit: ServiceLimit) -> str:
+    return f";w={limit.window}" if limit.kind == "limit" else ""
+
+
+def _unit(limit: ServiceLimit) -> str:
+    return "" if limit.unit == "requests" else f";qu={_string(limit.unit)}"
+
+
+def _string(text: str) -> str:
+    """Return a structured-field string (RFC 9651 §4.1.6); the settings allow printable ASCII only."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _integer(value: int) -> bytes:
+    return b"%d" % value

@@ -1,0 +1,189 @@
+"""The middleware: charges each request and renders the decision. Pure ASGI."""
+
+import inspect
+import logging
+from typing import Any, Final
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ratelimit.asgi.headers import Headers, rejection_headers
+from ratelimit.asgi.identify import ClientAddress, Identify, default_identify
+from ratelimit.asgi.lifecycle import RequestContext, serve_and_settle, serve_with_settlement
+from ratelimit.asgi.problem_details import render_problem
+from ratelimit.asgi.request_cost import evaluate_costs
+from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
+from ratelimit.asgi.startup_checks import log_startup_warnings
+from ratelimit.config.response_style import ResponseStyle
+from ratelimit.config.settings import RateLimitSettings
+from ratelimit.enforcement.decision import Decision
+from ratelimit.errors import ConfigurationError
+from ratelimit.limiter import Limiter
+from ratelimit.model.identity import Identity
+
+logger = logging.getLogger("ratelimit")
+
+_UNKNOWN: Final = Identity()
+_UNLIMITED: Final = Decision(allowed=True)
+_CONTEXT: Final = "ratelimit.context"
+"""The key of the scope under which the outermost limiter keeps a request's context."""
+_DENIAL_RESPONSE: Final = "websocket.http.response"
+_TRY_AGAIN_LATER: Final = 1013
+
+
+class RateLimitMiddleware:
+    """Charge every HTTP request and WebSocket handshake, refuse those over a limit, and add headers to all others.
+
+    Takes `settings` and makes a limiter of its own, which it closes when the app shuts down, or the `limiter` that is
+    handed in. `identify` tells who makes a request; by default the bearer token or API key, plus the client's address
+    behind the settings' trusted proxies. The decision of a request is `request.state.ratelimit`. A refused request does
+    not reach the app, and its body is not read. Mounted twice or nested, each policy is charged once and the most
+    restrictive one is reported. Decorators and routes are checked when the app starts: a mistake in them raises
+    `ConfigurationError` there. `limiter` and `endpoint_matcher` are its parts.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: RateLimitSettings | None = None,
+        identify: Identify | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
+        _check_arguments(settings, limiter)
+        self.app = app
+        self.limiter = limiter or Limiter(settings or RateLimitSettings())
+        self._owns_limiter = limiter is None
+        self._has_own_identify = identify is not None
+        proxies = self.limiter.settings.trusted_proxies
+        self._identify = identify or default_identify(proxies)
+        self._address = ClientAddress(proxies)
+        self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
+        self._warn_about_cors()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._lifespan_send(scope, send))
+        elif scope["type"] not in ("http", "websocket") or _is_preflight(scope):
+            await self.app(scope, receive, send)
+        else:
+            await self._limit(scope, receive, send)
+
+    async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Limit one request: endpoint, identity, charges, decision, and then the app's response or a problem."""
+        policies = self.limiter.resolver.policies_at(self.endpoint_matcher.find(scope))
+        if not policies.policies:
+            scope.setdefault("state", {}).setdefault("ratelimit", _UNLIMITED)
+            await self.app(scope, receive, send)
+            return
+        if not self.limiter.is_started:
+            await self.limiter.start()
+        context: RequestContext | None = scope.get(_CONTEXT)
+        is_outermost = context is None
+        identity = await self._identify_caller(scope)
+        dynamic_costs, receive = await evaluate_costs(policies.dynamic_cost_policies, scope, receive)
+        charges = policies.charges(
+            identity,
+            now=self.limiter.clock(),
+            already_charged=() if context is None else context.policies,
+            dynamic_costs=dynamic_costs,
+        )
+        decision = await self.limiter.decide(charges, acquire=policies.has_concurrency)
+        if context is None:
+            context = RequestContext(decision, policies)
+        else:
+            context.add(decision, policies)
+        scope.setdefault("state", {})["ratelimit"] = context.decision
+        if not context.decision.allowed:
+            context.refused = True
+            await _refuse(context.decision, policies.style, scope, receive, send)
+            return
+        if is_outermost:
+            scope[_CONTEXT] = context
+            send = context.adding_headers(send)
+        if policies.needs_settlement and decision.settlements:
+            (settlement,) = decision.settlements
+            await serve_with_settlement(self.app, settlement, context, (scope, receive, send))
+        else:
+            await serve_and_settle(self.app, decision, (scope, receive, send))
+
+    async def _identify_caller(self, scope: Scope) -> Identity:
+        connection = HTTPConnection(scope)
+        try:
+            found = self._identify(connection)
+            if isinstance(found, Identity):
+                return found
+            return _checked_identity(await found if inspect.isawaitable(found) else found)
+        except Exception:
+            # A limiter answers neither 401 nor 500: the app's own authentication decides.
+            logger.exception("identify failed; the request is limited by the client's address alone")
+            return Identity(ip=self._address(connection))
+
+    def _lifespan_send(self, scope: Scope, send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.limiter.start()
+                # A mistake in a decorator keeps the app from starting here.
+                index = self.endpoint_matcher.read_routes(scope.get("app"))
+                log_startup_warnings(self.limiter.settings, index, has_own_identify=self._has_own_identify)
+            elif message["type"].startswith("lifespan.shutdown") and self._owns_limiter:
+                await self.limiter.aclose()
+            await send(message)
+
+        return wrapped
+
+    def _warn_about_cors(self) -> None:
+        inner: Any = self.app
+        for _ in range(100):
+            if isinstance(inner, CORSMiddleware):
+                logger.warning(
+                    "CORSMiddleware is inside RateLimitMiddleware: refusals will lack its headers and browsers will "
+                    "hide them from scripts; add CORSMiddleware last, so that it is outermost"
+                )
+                return
+            inner = getattr(inner, "app", None)
+
+
+async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
+    status, media_type, body = render_problem(decision, style)
+    headers: Headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        *rejection_headers(decision, style),
+    ]
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # "websocket.connect", before which nothing may be sent.
+        if _DENIAL_RESPONSE not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
+            return
+        prefix = "websocket."
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
+    sent = b"" if scope.get("method") == "HEAD" else body
+    await send({"type": f"{prefix}http.response.body", "body": sent})
+
+
+def _checked_identity(found: object) -> Identity:
+    if found is None:
+        return _UNKNOWN
+    if not isinstance(found, Identity):
+        raise TypeError(f"identify must return an Identity or None, not {type(found).__name__}")
+    return found
+
+
+def _check_arguments(settings: object, limiter: object) -> None:
+    if settings is not None and limiter is not None:
+        raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
+    for name, value, kind in (("settings", settings, RateLimitSettings), ("limiter", limiter, Limiter)):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigurationError(f"RateLimitMiddleware: {name} must be a {kind.__name__}, not {value!r:.100}")
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Say whether this is a CORS preflight (Fetch standard §3.2.2), which is never counted."""
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"origin" in names and b"access-control-request-method" in names

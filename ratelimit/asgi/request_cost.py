@@ -1,0 +1,71 @@
+"""Request costs: what the app's own functions say that a request costs, before it is charged."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import Message, Receive, Scope
+
+from ratelimit._utils.validation import is_int_between
+from ratelimit.config.policies import Policy, Quota
+from ratelimit.model.rate import MAX_LIMIT
+
+logger = logging.getLogger("ratelimit")
+
+
+async def evaluate_costs(
+    policies: Sequence[Policy], scope: Scope, receive: Receive
+) -> tuple[dict[str, int] | None, Receive]:
+    """Return the costs that the functions of these policies tell, by policy, and a `receive` for the app.
+
+    Without policies the costs are `None`. The part of the body that the functions read is kept, and the app receives it
+    as if nothing had been read. A function that fails, or returns something else than an integer ≥ 0, is logged, and the
+    request costs 1 (at a level, which nothing would bring down again, 0): whether the request is valid is for the app to
+    decide.
+    """
+    if not policies:
+        return None, receive
+    received: list[Message] = []
+
+    def from_the_start() -> Receive:
+        position = 0
+
+        async def recording() -> Message:
+            nonlocal position
+            if position == len(received):
+                received.append(await receive())
+            position += 1
+            return received[position - 1]
+
+        return recording
+
+    async def replaying() -> Message:
+        return received.pop(0) if received else await receive()
+
+    # Each function reads the body from its start, however much of it another one has read.
+    is_http = scope["type"] == "http"
+    costs = {
+        policy.name: await _cost(policy, Request(scope, from_the_start()) if is_http else HTTPConnection(scope))
+        for policy in policies
+    }
+    return costs, replaying if received else receive
+
+
+async def _cost(policy: Policy, connection: HTTPConnection) -> int:
+    function: Any = policy.cost
+    default = 0 if isinstance(policy, Quota) and policy.period is None else 1
+    try:
+        cost = function(connection)
+        if inspect.isawaitable(cost):
+            cost = await cost
+        if not is_int_between(cost, 0, MAX_LIMIT):
+            logger.error("cost of policy %r: must be an integer between 0 and %d, got %r", policy.name, MAX_LIMIT, cost)
+            return default
+    except ClientDisconnect:
+        return default
+    except Exception:
+        logger.exception("cost of policy %r: the function failed; the request costs %d", policy.name, default)
+        return default
+    return cost

@@ -1,0 +1,1 @@
+"""Which endpoint a request is for, known before the app routes it."""

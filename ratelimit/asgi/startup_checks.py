@@ -1,0 +1,65 @@
+"""Startup checks: warn once about settings that can never apply."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from ratelimit.asgi.routing.route_index import METHODS, RouteIndex
+from ratelimit.config.path_pattern import PathPattern
+from ratelimit.config.policies import Policy
+from ratelimit.config.settings import RateLimitSettings, split_entry
+from ratelimit.resolver.endpoint import Endpoint
+
+logger = logging.getLogger("ratelimit")
+
+
+def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, *, has_own_identify: bool) -> None:
+    """Log a warning for each setting that is valid and has no effect."""
+    endpoints = [] if index is None else index.endpoints()
+    declared = [limit for endpoint in endpoints for limit in endpoint.limits]
+    warnings = [*_shared_quotas(settings)]
+    if not has_own_identify:
+        warnings += _without_identity([*settings.policies, *declared])
+    if index is not None:
+        warnings += [*_without_route(settings, endpoints), *_without_limits(settings, declared)]
+    for warning in dict.fromkeys(warnings):
+        logger.warning("%s", warning)
+
+
+def _shared_quotas(settings: RateLimitSettings) -> Iterator[str]:
+    for quota in settings.quotas:
+        if not quota.per:
+            yield f"quota {quota.name!r} is shared by all callers, since per is empty: it is answered as capacity"
+
+
+def _without_identity(policies: Sequence[Policy]) -> Iterator[str]:
+    for policy in policies:
+        if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method"}):
+            names = ", ".join(unknown)
+            yield f"{policy.kind} {policy.name!r} never applies: no identity has {names}; hand in an identify that does"
+
+
+def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> Iterator[str]:
+    for entry in settings.exempt:
+        method, path = split_entry(entry)
+        if not any(each.fits(PathPattern(path)) and method in (None, each.method) for each in endpoints):
+            yield f"exempt {entry!r} matches no route"
+    for response in settings.path_responses:
+        for path in response.paths:
+            if not any(each.fits(PathPattern(path)) for each in endpoints):
+                yield f"responses: {path!r} matches no route"
+    for policy in settings.policies:
+        yield from _policy_without_route(policy, endpoints)
+
+
+def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator[str]:
+    for path in policy.paths:
+        if not any(each.fits(PathPattern(path)) for each in endpoints):
+            yield f"{policy.kind} {policy.name!r}: path {path!r} matches no route; write it like the route's own path"
+    for method in policy.methods:
+        if method not in METHODS and not any(each.method == method for each in endpoints):
+            yield f"{policy.kind} {policy.name!r}: no route has the method {method}"
+
+
+def _without_limits(settings: RateLimitSettings, declared: Sequence[Policy]) -> Iterator[str]:
+    if not settings.policies and not declared:
+        yield "no request is limited: the settings have no limits and the routes no decorators"

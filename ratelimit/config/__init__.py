@@ -1,0 +1,1 @@
+"""What an app declares: policies and settings, as frozen pydantic models that check themselves at construction."""

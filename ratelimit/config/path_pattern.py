@@ -1,0 +1,30 @@
+"""Path patterns: route templates and globs, as the settings name endpoints."""
+
+import fnmatch
+import re
+from typing import Final
+
+_CONVERTOR: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*):[^}]*\}")
+
+
+def strip_convertors(path: str) -> str:
+    """Return a path without its convertors: `/runs/{id:int}` is `/runs/{id}`."""
+    return _CONVERTOR.sub(r"{\1}", path)
+
+
+class PathPattern:
+    """Matches route templates by a template or a glob, in which `*` stands for anything and `?` for one character.
+
+    Convertors and a slash at the end make no difference, as they make no other endpoint.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.text = pattern
+        self._template = strip_convertors(pattern).rstrip("/") or "/"
+        # '[' begins a character set in fnmatch; in a path it is only itself.
+        self._fullmatch = re.compile(fnmatch.translate(self._template.replace("[", "[[]"))).match
+
+    def matches(self, template: str) -> bool:
+        """Say whether the template is this pattern or matches it."""
+        template = template.rstrip("/") or "/"
+        return template == self._template or self._fullmatch(template) is not None

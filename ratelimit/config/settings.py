@@ -1,0 +1,217 @@
+"""The settings of an app: its limits, where they are counted, and how responses look."""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from ipaddress import ip_network
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from ratelimit.config.fields import AsList, FrozenModel, check_path, check_unique, invalid
+from ratelimit.config.path_pattern import PathPattern
+from ratelimit.config.policies import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
+from ratelimit.config.redaction import RedactedValue, redact
+from ratelimit.config.response_style import PathStyle, ResponseStyle
+from ratelimit.errors import ConfigurationError
+from ratelimit.model.store_url import check_store_url
+
+_EXEMPT_ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
+_DIMENSION: Final = r"^[a-z][a-z0-9_]*$"
+_KEY_PREFIX: Final = r"^[!-~]+$"
+_SECTIONS: Final = ("limits", "quotas", "concurrency")
+
+
+def split_entry(entry: str) -> tuple[str | None, str]:
+    """Split an `exempt` entry, `"GET /healthz"` or `"/healthz"`, into its method (`None`: any) and its path."""
+    match = _EXEMPT_ENTRY.fullmatch(entry)
+    if match is None:
+        raise invalid(f"{entry!r} is not an endpoint: write it like 'GET /healthz' or '/internal/*'")
+    method, path = match.groups()
+    method = method.upper() if method else None
+    return ("GET" if method == "HEAD" else method), check_path(path)
+
+
+def _check_exempt(entries: Sequence[str]) -> tuple[str, ...]:
+    for entry in entries:
+        split_entry(entry)
+    return tuple(entries)
+
+
+def _check_networks(values: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+    return tuple(values)
+
+
+def _check_dimensions(values: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        if value in BUILT_IN_DIMENSIONS:
+            raise invalid(f"{value!r} is built in and needs no declaration")
+    return check_unique(tuple(values))
+
+
+def _check_store(value: str) -> str:
+    try:
+        check_store_url(value)
+    except ConfigurationError as error:
+        raise invalid(str(error)) from None
+    return str(value)
+
+
+def _check_hash_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if not key:
+        raise invalid("is empty: leave it out to hash without a key")
+    if not key.strip("*"):
+        raise invalid("is the mask that pydantic prints for a secret, and not the key itself")
+    return value
+
+
+def _check_key_prefix(value: str) -> str:
+    if not re.fullmatch(_KEY_PREFIX, value):
+        raise invalid("must be printable ASCII, not empty, and without blanks")
+    return value
+
+
+def _check_dimension(value: str) -> str:
+    if not re.fullmatch(_DIMENSION, value):
+        raise invalid(f"{value!r:.100} must begin with a-z and have no other characters than a-z 0-9 _")
+    return value
+
+
+if TYPE_CHECKING:
+    # Type checkers accept these; the validators convert them to the types below.
+    StyledPaths = PathStyle | tuple[Sequence[str], ResponseStyle]
+    Secret = SecretStr | str
+else:
+    StyledPaths = PathStyle
+    Secret = SecretStr
+
+
+class RateLimitSettings(FrozenModel):
+    """All that an app declares; nests in the app's own pydantic settings and loads from TOML.
+
+    `store` is a URL (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`,
+    `quotas` and `concurrency` are the policies. `dimensions` declares names that `per` may use beside the built-in ones.
+    `exempt` lists endpoints that are never counted (`"GET /healthz"`). `response` is the style of responses, `responses`
+    the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
+    `identify` believes. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
+    raises `pydantic.ValidationError` here, with the field's path.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    store: Annotated[str, AfterValidator(_check_store)] = Field(default="memory://", repr=False)
+    store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+    dimensions: Annotated[
+        Sequence[Annotated[str, Field(json_schema_extra={"pattern": _DIMENSION}), AfterValidator(_check_dimension)]],
+        AsList,
+        AfterValidator(_check_dimensions),
+    ] = ()
+    limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
+    quotas: Annotated[Sequence[Quota], AfterValidator(tuple)] = ()
+    concurrency: Annotated[Sequence[Concurrency], AfterValidator(tuple)] = ()
+    exempt: Annotated[Sequence[str], AsList, AfterValidator(_check_exempt)] = ()
+    response: ResponseStyle = ResponseStyle()
+    responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
+    trusted_proxies: Annotated[Sequence[str], AsList, AfterValidator(_check_networks)] = ()
+    hash_key: Annotated[Secret, AfterValidator(_check_hash_key)] | None = None
+    key_prefix: Annotated[
+        str, Field(max_length=50, json_schema_extra={"pattern": _KEY_PREFIX}), AfterValidator(_check_key_prefix)
+    ] = "rl"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _redact_secrets(cls, data: Any) -> Any:
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, Mapping):
+            return RedactedValue()
+        return redact(data, cls.model_fields.keys() - {"store", "hash_key"})
+
+    @field_validator("limits", "quotas", "concurrency", mode="before")
+    @classmethod
+    def _check_shape(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, Mapping):
+            raise invalid(f"is one table, not a list of them: write [[{info.field_name}]]")
+        return value
+
+    @field_validator("limits", "quotas", "concurrency")
+    @classmethod
+    def _check_policies(cls, policies: Sequence[Policy], info: ValidationInfo) -> Sequence[Policy]:
+        # Earlier sections are in `info.data`, and are valid.
+        earlier = [pair for section in _SECTIONS for pair in _placed(section, info.data.get(section, ()))]
+        placed = [*earlier, *_placed(str(info.field_name), policies)]
+        if problems := list(policy_problems(placed, info.data.get("dimensions", ()))):
+            raise invalid("; ".join(problems))
+        return policies
+
+    @cached_property
+    def policies(self) -> tuple[Policy, ...]:
+        """All policies, in the order in which they are charged and reported."""
+        return (*self.limits, *self.quotas, *self.concurrency)
+
+    def placed_policies(self) -> list[tuple[str, Policy]]:
+        """Return all policies, each with its field's path, as the beginning of a message."""
+        return [pair for section in _SECTIONS for pair in _placed(section, getattr(self, section))]
+
+    def secret(self) -> str | None:
+        """Return the key of the hash, in clear."""
+        key = self.hash_key
+        return key.get_secret_value() if isinstance(key, SecretStr) else key
+
+    def style_for(self, fits: Callable[[PathPattern], bool]) -> ResponseStyle:
+        """Return the style of the first entry of `responses` with a path that fits, else `response`."""
+        for response in self.path_responses:
+            if any(fits(pattern) for pattern in response.patterns):
+                return response.style
+        return self.response
+
+    @property
+    def path_responses(self) -> Sequence[PathStyle]:
+        """The entries of `responses`, whichever way they were written."""
+        return [response for response in self.responses if isinstance(response, PathStyle)]
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], **overrides: Any) -> Self:
+        """Load settings from a TOML file: the whole of it, or its table `ratelimit` where there is one.
+
+        `overrides` are fields that win over the file's, such as `store=os.environ["STORE"]`. A file that cannot be read,
+        or is not TOML, raises `ConfigurationError` with its name and the line; a wrong value raises
+        `pydantic.ValidationError` with the field's path.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+        table = data.get("ratelimit", data)
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{path}: ratelimit must be a table")
+        return cls.model_validate({**table, **overrides})
+
+
+def _placed(section: str, policies: Iterable[Policy]) -> list[tuple[str, Policy]]:
+    return [(f"{section}.{i}.", policy) for i, policy in enumerate(policies)]
+
+
+def policy_problems(policies: Iterable[tuple[str, Policy]], dimensions: Iterable[str]) -> Iterable[str]:
+    """Yield what is wrong with policies taken together: duplicate names and undeclared dimensions.
+
+    Each policy comes with its field's path, as the beginning of a message.
+    """
+    known, seen = {*BUILT_IN_DIMENSIONS, *dimensions}, dict[str, str]()
+    for where, policy in policies:
+        first = seen.setdefault(policy.name, where)
+        if first != where:
+            yield f"{where}name: {policy.name!r} is already the name of {first.rstrip('.: ')}"
+        for dimension in policy.per:
+            if dimension not in known:
+                options = ", ".join(sorted(known))
+                yield f"{where}per: {dimension!r} is not one of {options}; declare it in dimensions"

@@ -1,0 +1,295 @@
+"""The enforcer: decides charges by the store, and by each policy's failure mode where the store does not answer."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Final
+
+from ratelimit._utils.tasks import BackgroundTasks
+from ratelimit.clock import Clock
+from ratelimit.enforcement.circuit_breaker import CircuitBreaker
+from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.local_fallback import LocalFallback
+from ratelimit.enforcement.outbox import CorrectionOutbox
+from ratelimit.enforcement.prefetch import PrefetchPool
+from ratelimit.enforcement.rejection_cache import RejectionCache
+from ratelimit.enforcement.settlement import COMPLETED, CorrectionTarget, Settlement
+from ratelimit.enforcement.workers import WorkerRegistry
+from ratelimit.errors import StoreError, StorePartiallyUnavailable
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveRate
+from ratelimit.stores.base import Store
+from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+
+logger = logging.getLogger("ratelimit")
+
+_CHARGING: Final = (Operation.CHARGE, Operation.ACQUIRE)
+"""Operations whose rejections are cached, and that may spend prefetched units."""
+
+RECOVERY_GRACE: Final = 0.5
+"""Seconds for which a worker that has reached the store again still decides locally: the other workers reconnect."""
+
+_HANDOFF_STEPS: Final = 10
+"""How often in that time a worker reports to the store what it admits."""
+
+_CLOSE_ATTEMPTS: Final = 3
+"""How often closing tries to send what is in the outbox."""
+
+_PROBE_LIMIT: Final = EffectiveRate(policy="#probe", scope="global", limit=10**9, window=1)
+
+
+class Enforcer:
+    """Asks the store, and decides by the policies' failure modes where it does not answer.
+
+    A policy's failure mode: `local` enforces this worker's share in memory, `allow` does not count, `deny` refuses with
+    503. After five consecutive failures the circuit breaker opens: no request waits for the store, which is probed in
+    the background. What was admitted locally, and what was to be corrected meanwhile, is kept and sent once when the
+    store is available. A rejection by the store is cached for up to a second.
+
+    `settleable` are the policies and units that may be settled. With `prefetch`, units of hot keys are taken ahead.
+    `key_prefix` begins all keys. After an outage, a worker among several decides locally for `recovery_grace` seconds
+    more. `circuit_breaker`, `outbox`, `local_fallback`, `workers`, `rejections` and `prefetch_pool` are its parts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settleable: AbstractSet[str],
+        *,
+        prefetch: bool = False,
+        key_prefix: str = "rl",
+        recovery_grace: float = RECOVERY_GRACE,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._recovery_grace = recovery_grace
+        self._probe_charge = Charge(_PROBE_LIMIT, f"{key_prefix}:{{any}}:#probe:1:*")
+        self._tasks = BackgroundTasks()
+        self.circuit_breaker = CircuitBreaker(
+            store,
+            unavailable="limits follow on_store_failure",
+            available="limits are shared again",
+            probe=self._probe,
+            recover=self._recover,
+            on_closed=self._flush_outbox,
+            tasks=self._tasks,
+        )
+        self.workers = WorkerRegistry(store, key_prefix, is_unavailable=lambda: self.circuit_breaker.is_open)
+        self.local_fallback = LocalFallback(clock, lambda: self.workers.count)
+        self.outbox = CorrectionOutbox(store, self.local_fallback, self._tasks, self.circuit_breaker.reopen)
+        self.rejections = RejectionCache()
+        self.prefetch_pool = PrefetchPool() if prefetch else None
+        self._target = CorrectionTarget(self.correct, settleable, lambda: self.is_closed)
+
+    async def decide(self, charges: Sequence[Charge], operation: Operation = Operation.CHARGE) -> Decision:
+        """Decide the charges of one request; never raises `StoreError`."""
+        # A random number names who holds the permits of this request.
+        holder = secrets.randbits(52) + 1 if operation == Operation.ACQUIRE else 0
+        request = StoreRequest(charges, operation, holder, 0, self._undo_orphan)
+        if (decision := self._decide_nowait(request)) is not None:
+            return decision
+        now = self._clock()
+        if self.prefetch_pool is not None and operation in _CHARGING:
+            return await self._decide_with_prefetch(self.prefetch_pool, request, now)
+        return await self._decide_by_store(request, now)
+
+    def _decide_nowait(self, request: StoreRequest) -> Decision | None:
+        """Decide where nothing has to be waited for: an in-process store, an open breaker, or a cached rejection."""
+        reply = self._store.submit_nowait(request)
+        if reply is not None:
+            return self._decision(request, reply, self._target)
+        if self.circuit_breaker.is_open:
+            self.circuit_breaker.schedule_probe()
+            return self._decide_without_store(request)
+        if request.operation not in _CHARGING:
+            return None
+        rejected = self.rejections.lookup(request.charges, self._clock())
+        return None if rejected is None else Decision.from_limits(rejected)
+
+    async def submit(self, request: StoreRequest) -> StoreReply:
+        """Pass a request on as it is, for callers that need to know whether it was done: raises `StoreError`."""
+        reply = await self._store.submit(request)
+        self.rejections.invalidate(request.charges)
+        return reply
+
+    def correct(self, request: StoreRequest) -> Awaitable[None]:
+        """Start a correction, which goes on if the waiting caller is cancelled; a failure is logged."""
+        if self._store.submit_nowait(request) is not None:
+            return COMPLETED
+        self.rejections.invalidate(request.charges)
+        return asyncio.shield(self._tasks.spawn(self._correct(request)))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the enforcer is closed in the running event loop, and renews no leases there."""
+        return self.circuit_breaker.is_stopped
+
+    def open(self) -> None:
+        """Renew leases and probe the store in the running event loop (again)."""
+        self.circuit_breaker.start()
+
+    async def drain(self) -> None:
+        """Wait until the corrections and probes of the running event loop have ended."""
+        await self._tasks.drain()
+
+    async def aclose(self) -> None:
+        """Wait for corrections in flight, try once more to send what is kept, and close the store."""
+        self.circuit_breaker.stop()
+        await self._settle_all()
+        await self._store.aclose()
+
+    async def _decide_by_store(self, request: StoreRequest, now: int) -> Decision:
+        try:
+            reply = await self._submit(request)
+        except StoreError as error:
+            # The store retries a correction once it has been sent; keeping it as well would apply it twice.
+            keep = request.operation != Operation.ADJUST or isinstance(error, StorePartiallyUnavailable)
+            return self._decide_without_store(request, keep=keep)
+        decision = self._decision(request, reply, self._target)
+        if decision.violated and request.operation != Operation.PEEK:
+            self.rejections.store(request.charges, decision.limits, now)
+        return decision
+
+    async def _decide_with_prefetch(self, pool: PrefetchPool, request: StoreRequest, now: int) -> Decision:
+        charges = request.charges
+        try:
+            attempt = await pool.charge(charges, now, lambda asked: self._submit(request._replace(charges=asked)))
+        except StoreError:
+            return self._decide_without_store(request)
+        made = request._replace(charges=attempt.made)
+        settlement = Settlement(self._target, made, StoreReply((), now, attempt.store_ms))
+        decision = Decision.from_limits(attempt.limits, settlements=(settlement,))
+        if decision.violated:
+            self.rejections.store(charges, decision.limits, now)
+        return decision
+
+    async def _submit(self, request: StoreRequest) -> StoreReply:
+        try:
+            reply = await self._store.submit(request)
+        except StoreError as error:
+            self._failed(error)
+            self.outbox.enqueue_release(_credits(request), request.holder)
+            raise
+        self._replied(request, reply)
+        return reply
+
+    async def _correct(self, request: StoreRequest) -> None:
+        if self.circuit_breaker.is_open:
+            self.outbox.enqueue(request)
+            return
+        try:
+            reply = await self._store.submit(request)
+        except StoreError as error:
+            # The store retries a correction once it has been sent. A permit may be released twice without harm.
+            self._failed(error)
+            if isinstance(error, StorePartiallyUnavailable):
+                self.outbox.enqueue(request)
+            else:
+                self.outbox.enqueue_release(request.charges, request.holder)
+        else:
+            # A concurrent request may have cached a rejection before this write completed.
+            self.rejections.invalidate(request.charges)
+            self._replied(request, reply)
+
+    def _decision(
+        self, request: StoreRequest, reply: StoreReply, target: CorrectionTarget, *, degraded: bool = False
+    ) -> Decision:
+        settlements: tuple[Settlement, ...] = ()
+        if request.operation != Operation.PEEK:
+            settlements = (Settlement(target, request, reply),)
+        return Decision.from_readings(
+            request.charges, reply.readings, reply.now, degraded=degraded, settlements=settlements
+        )
+
+    def _undo_orphan(self, request: StoreRequest, reply: StoreReply | None) -> None:
+        """Give back what was charged for a caller that was cancelled before the reply arrived.
+
+        Units that were already spent, and are only counted, stay counted. Without a reply, permits are released later.
+        """
+        if reply is None:
+            self.outbox.enqueue_release(_credits(request), request.holder)
+        elif request.operation in _CHARGING and not request.is_refused(reply):
+            Settlement(self._target, request, reply).void()
+
+    def _decide_without_store(self, request: StoreRequest, *, keep: bool = True) -> Decision:
+        """Decide by each policy's failure mode: refuse, enforce this worker's share, or let the request pass."""
+        charges = request.charges
+        if any(charge.limit.on_store_failure == "deny" and not charge.limit.shadow for charge in charges):
+            return Decision.unavailable()
+        local = [charge for charge in charges if charge.limit.on_store_failure == "local"]
+        decided, reply = self.local_fallback.decide(request._replace(charges=local), keep=keep)
+        decision = self._decision(decided, reply, self._local_target(), degraded=True)
+        if decision.allowed and request.operation in _CHARGING:
+            # A quota that is not enforced meanwhile is still used.
+            passed = [charge for charge in charges if charge not in local and charge.limit.kind == "quota"]
+            self.local_fallback.record_admitted(passed, reply.store_ms)
+        return decision
+
+    def _local_target(self) -> CorrectionTarget:
+        write = partial(self._correct_locally, self.local_fallback.generation)
+        return CorrectionTarget(write, self._target.settleable, self._target.is_closed)
+
+    def _correct_locally(self, generation: int, request: StoreRequest) -> Awaitable[None]:
+        """Correct what was decided locally: in the local fallback, or in the store once it was reported there."""
+        fallback = self.local_fallback
+        if fallback.generation == generation:
+            fallback.decide(request)
+            return COMPLETED
+        charges = [fallback.to_global(charge) for charge in request.charges if charge.limit.kind != "concurrency"]
+        if not charges or request.operation != Operation.ADJUST:
+            return COMPLETED  # The permits were held in this worker alone, and are forgotten.
+        return self.correct(StoreRequest(charges, Operation.ADJUST, 0, fallback.to_store_time(request.charged_at)))
+
+    def _failed(self, error: StoreError) -> None:
+        """Count a failure. An unavailable part of a Cluster does not count, since the other parts are used."""
+        if not isinstance(error, StorePartiallyUnavailable):
+            self.circuit_breaker.record_failure(error)
+
+    def _replied(self, request: StoreRequest, reply: StoreReply) -> None:
+        """Take note of a reply. Only a call that wrote ends an outage: a store that cannot be written still refuses."""
+        self.local_fallback.observe(request.charges, reply)
+        breaker = self.circuit_breaker
+        if (breaker.has_failures or not self.outbox.is_empty) and request.has_written(reply):
+            breaker.record_success()
+            if not breaker.is_open:
+                self.outbox.flush_soon()
+
+    async def _flush_outbox(self) -> None:
+        await self.outbox.flush()
+
+    async def _probe(self) -> None:
+        """Write to a dedicated probe key to check that the store accepts writes; raises `StoreError`."""
+        await self._store.submit(StoreRequest([self._probe_charge], Operation.CHARGE))
+
+    async def _recover(self) -> None:
+        """Report local usage to the store, and among several workers decide locally for the grace period meanwhile.
+
+        Otherwise the first worker to reconnect could use capacity that other workers have admitted locally but not yet
+        reported.
+        """
+        for _ in range(_HANDOFF_STEPS if self.workers.count > 1 else 0):
+            await self.outbox.flush()
+            if not self.circuit_breaker.is_recovering or self.is_closed:
+                break
+            await asyncio.sleep(self._recovery_grace / _HANDOFF_STEPS)
+
+    async def _settle_all(self) -> None:
+        for _ in range(_CLOSE_ATTEMPTS):
+            resolved = await self._store.resolve_in_doubt()
+            await self.drain()
+            if resolved and self.outbox.is_empty:
+                return
+            if await self.circuit_breaker.probe():
+                await self.drain()
+                await self.outbox.flush()
+        if not self.outbox.is_empty or not await self._store.resolve_in_doubt():
+            logger.error("closed while the store is unavailable: charges and corrections since then are not written")
+
+
+def _credits(request: StoreRequest) -> list[Charge]:
+    """Return the charges of a request as releases of the permits that it may have taken."""
+    return [charge._replace(cost=-1) for charge in request.charges]

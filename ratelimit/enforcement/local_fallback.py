@@ -1,0 +1,175 @@
+"""Local fallback while the store is unavailable: enforces this worker's share and records usage to report later."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ratelimit._utils.bounded_cache import BoundedCache
+from ratelimit.clock import Clock
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveLimit, EffectiveRate
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+
+logger = logging.getLogger("ratelimit")
+
+MAX_KEYS: Final = 100_000
+"""Keys whose usage is known, and keys whose units are kept to be reported."""
+
+_WINDOW_PARTS: Final = 8
+"""Parts of a window by which units are kept: all units of a part are reported at its last charge."""
+
+_QUOTA_PART_MS: Final = 60_000
+"""Milliseconds by which the units of a quota are kept."""
+
+
+@dataclass(slots=True)
+class _UnreportedUnits:
+    """Units that were admitted locally, and the instant (ms, this process's clock) of the last charge among them."""
+
+    limit: EffectiveLimit
+    units: int
+    charged_at: int
+
+
+class LocalFallback:
+    """Decides in this worker's memory, so that all workers together admit what the store would have admitted.
+
+    Each worker enforces an equal share of every limit, and at least one unit. The usage that the store reported last
+    for a key counts in that share, divided likewise, so that an outage does not start a second budget; for a key that
+    the worker has not charged before, nothing counts as used. What is admitted is kept, by key and time, and reported
+    when the store is available again. `worker_count` tells how many workers share the limits.
+    """
+
+    def __init__(self, clock: Clock, worker_count: Callable[[], int], *, max_keys: int = MAX_KEYS) -> None:
+        self._clock, self._worker_count, self._max_keys = clock, worker_count, max_keys
+        self._store_offset_ms = 0
+        self.generation = 0
+        """Counts how often the usage was reported: corrections of earlier charges go to the store."""
+        self._memory = MemoryStore(clock=clock, max_keys=max_keys)
+        self._observed: BoundedCache[str, tuple[int, int]] = BoundedCache(max_keys)
+        self._local_limits: BoundedCache[tuple[EffectiveLimit, int], EffectiveLimit] = BoundedCache(max_keys)
+        self._global_limits: BoundedCache[EffectiveLimit, EffectiveLimit] = BoundedCache(max_keys)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.generation += 1
+        self._seeded: set[str] = set()
+        self._unreported: dict[tuple[str, int], _UnreportedUnits] = {}
+        self._overflowed = False
+
+    @property
+    def has_unreported(self) -> bool:
+        """Whether there are units to report."""
+        return bool(self._unreported)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of entries that each table holds."""
+        return {
+            "observed": len(self._observed),
+            "unreported": len(self._unreported),
+            "seeded": len(self._seeded),
+            "memory": len(self._memory),
+            "local_limits": len(self._local_limits),
+            "global_limits": len(self._global_limits),
+        }
+
+    def observe(self, charges: Sequence[Charge], reply: StoreReply) -> None:
+        """Remember the usage that the store reports, and how far its clock is from this process's."""
+        now = reply.now
+        self._store_offset_ms = reply.store_ms - now // 1000
+        pairs = zip(charges, reply.readings, strict=True)
+        self._observed.merge({key: (limit.advertised_limit - left, now) for (limit, key, _), (left, _, _) in pairs})
+
+    def decide(self, request: StoreRequest, *, keep: bool = True) -> tuple[StoreRequest, StoreReply]:
+        """Decide or correct in this worker's share; return the request with its local limits, and the reply.
+
+        With `keep`, a correction is reported to the store later. Admitted charges always are.
+        """
+        local = [charge._replace(limit=self._local_limit(charge)) for charge in request.charges]
+        for charge, own in zip(request.charges, local, strict=True):
+            if charge.key not in self._seeded:
+                self._seed_usage(charge, own)
+        asked = request._replace(charges=local)
+        reply = self._memory.run(asked)
+        if request.operation == Operation.ADJUST:
+            if keep:
+                self.record_admitted(request.charges, request.charged_at or reply.store_ms)
+        elif request.operation in (Operation.CHARGE, Operation.ACQUIRE) and not asked.is_refused(reply):
+            self.record_admitted(request.made(reply), reply.store_ms)
+        return asked, reply
+
+    def record_admitted(self, charges: Sequence[Charge], at: int) -> None:
+        """Keep units that were admitted at `at` (ms, this process's clock) to be reported."""
+        for charge in charges:
+            limit = self._global_limits.get(charge.limit, charge.limit)
+            if limit.kind != "concurrency":
+                part_ms = (
+                    max(1, limit.window_ms // _WINDOW_PARTS) if isinstance(limit, EffectiveRate) else _QUOTA_PART_MS
+                )
+                part = charge.key, at // part_ms
+                kept = self._unreported.get(part)
+                if kept is not None:
+                    kept.units += charge.cost
+                    kept.charged_at = max(kept.charged_at, at)
+                elif len(self._unreported) < self._max_keys:
+                    self._unreported[part] = _UnreportedUnits(limit, charge.cost, at)
+                elif not self._overflowed:
+                    self._overflowed = True
+                    logger.error("store unavailable: usage of more than %d keys cannot be kept", self._max_keys)
+
+    def drain(self) -> list[StoreRequest]:
+        """Return what the store has to count, oldest first, and keep it no longer."""
+        now = self._clock() // 1000
+        requests = []
+        for (key, _), kept in sorted(self._unreported.items(), key=lambda item: item[1].charged_at):
+            expired = isinstance(kept.limit, EffectiveRate) and kept.charged_at < now - kept.limit.window_ms
+            if kept.units > 0 and not expired:
+                charge = Charge(kept.limit, key, kept.units)
+                requests.append(StoreRequest([charge], Operation.ADJUST, 0, self.to_store_time(kept.charged_at)))
+        self._reset()
+        return requests
+
+    def to_store_time(self, at: int) -> int:
+        """Return the store's time at the instant `at` of this process's clock (ms)."""
+        return max(1, at + self._store_offset_ms)
+
+    def to_global(self, charge: Charge) -> Charge:
+        """Return a charge under a local limit as it is sent to the store."""
+        return charge._replace(limit=self._global_limits.get(charge.limit, charge.limit))
+
+    def _local_limit(self, charge: Charge) -> EffectiveLimit:
+        """Return this worker's share of a limit: at least one unit, and enough for this charge if the limit is."""
+        limit, workers = self._global_limits.get(charge.limit, charge.limit), self._worker_count()
+        if workers <= 1 or limit.limit == 0:
+            return limit
+        number = max(1, limit.limit // workers, min(abs(charge.cost), limit.limit))
+        local = self._local_limits.get((limit, number))
+        if local is None:
+            share = None if limit.share is None else min(limit.share, max(1, limit.share // workers))
+            changes = {"limit": number, "share": share, "fleet_limit": limit.advertised_limit}
+            if isinstance(limit, EffectiveRate):
+                changes["burst"] = max(0, limit.capacity // workers - number)
+            local = dataclasses.replace(limit, **changes)  # type: ignore[arg-type]
+            self._local_limits[limit, number] = local
+            self._global_limits[local] = limit
+        return local
+
+    def _seed_usage(self, charge: Charge, own: Charge) -> None:
+        """Count this worker's share of the usage that the store reported for a key, at the time of that report."""
+        if charge.key not in self._observed:
+            return  # Nothing is remembered of it, because callers may make up keys.
+        self._seeded.add(charge.key)
+        used, now = self._observed[charge.key]
+        limit = charge.limit
+        expired = isinstance(limit, EffectiveRate) and now // 1000 < self._clock() // 1000 - limit.window_ms
+        if used > 0 and not expired and limit.kind != "concurrency":
+            # Charges of an earlier outage count until their window or period is over.
+            counted, _, _ = self._memory.run(StoreRequest([own], Operation.USAGE)).readings[0]
+            missing = math.ceil(used / self._worker_count()) - counted
+            if missing > 0:
+                self._memory.run(StoreRequest([own._replace(cost=missing)], Operation.ADJUST, 0, now // 1000))

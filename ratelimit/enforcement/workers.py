@@ -1,0 +1,38 @@
+"""Worker registry: how many workers share the limits, so that each knows its share while the store is unavailable."""
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from ratelimit.stores.base import Store
+
+WORKER_TTL: Final = 5.0
+"""Seconds for which a worker stays registered after a heartbeat, of which it sends one a second."""
+
+
+class WorkerRegistry:
+    """Registers this worker in the store by heartbeats, and counts the workers that are registered.
+
+    `is_unavailable` says whether the store is unavailable to this worker.
+    """
+
+    def __init__(self, store: Store, key_prefix: str, *, is_unavailable: Callable[[], bool] = lambda: False) -> None:
+        self._store, self._is_unavailable = store, is_unavailable
+        self._registry = f"{key_prefix}:{{workers}}"
+        self._name = secrets.token_hex(6)
+        self.count = 1
+        """The number of workers, this one included."""
+
+    async def heartbeat(self, seconds: float = WORKER_TTL) -> None:
+        """Register this worker for `seconds`, and count the workers; raises `StoreError`."""
+        # The process id tells workers apart that were forked after this was made.
+        worker = f"{self._name}-{os.getpid()}"
+        registered = await self._store.heartbeat(self._registry, worker, seconds)
+        # A worker that has not reconnected yet is missing in the registry, and still serves its share.
+        self.count = max(1, registered, self.count if self._is_unavailable() else 0)
+
+    async def sign_off(self) -> None:
+        """Remove this worker from the registry; raises `StoreError`."""
+        if self.count > 1:
+            await self.heartbeat(0.0)

@@ -1,1 +1,0 @@
-"""The edge: all that knows HTTP."""

@@ -1,0 +1,1 @@
+"""Values that travel between all packages; made of the standard library alone."""

@@ -1,0 +1,19 @@
+"""Charges: what a store is asked to count."""
+
+from typing import NamedTuple
+
+from ratelimit.model.effective_limit import EffectiveLimit
+
+
+class Charge(NamedTuple):
+    """One debit of `cost` units under one effective limit at one key: all that a store knows.
+
+    A negative cost is a credit, in the operations that allow one. A holder takes one permit of a concurrency limit,
+    whatever the cost.
+    """
+
+    # A tuple, because several are made for each request and a frozen dataclass takes four times as long to make.
+
+    limit: EffectiveLimit
+    key: str
+    cost: int = 1

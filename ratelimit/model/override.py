@@ -1,0 +1,25 @@
+"""Overrides: limits of single callers that differ from the settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ratelimit.model.rate import Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One stored override: the rate that holds for one counter of a policy.
+
+    `rate` is a number for quotas and concurrency. `key` gives the value of each dimension of the policy; a token stands
+    as its hash, under `token_hash`. `until` is when the override ends (`None`: it does not).
+    """
+
+    policy: str
+    key: Mapping[str, str]
+    rate: Rate | int
+    until: datetime | None = None
+
+    def is_over(self, now: int) -> bool:
+        """Say whether the override has ended at `now` (epoch microseconds)."""
+        return self.until is not None and self.until.timestamp() * 1_000_000 <= now

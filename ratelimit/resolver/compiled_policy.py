@@ -1,0 +1,179 @@
+"""Compiled policies: which rate of a policy holds for a caller, and what a request is charged under it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ratelimit._utils.bounded_cache import BoundedCache
+from ratelimit.config.fields import share_of
+from ratelimit.config.policies import Concurrency, Limit, Policy, Quota
+from ratelimit.model.calendar_period import NOMINAL
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveConcurrency, EffectiveLimit, EffectiveQuota, EffectiveRate
+from ratelimit.model.identity import Identity
+from ratelimit.model.kinds import GLOBAL, NEVER
+from ratelimit.model.override import Override
+from ratelimit.model.rate import Rate
+from ratelimit.resolver.keys import KeyBuilder, escape
+
+RateOrCount = Rate | int
+"""How much a policy admits: a rate for limits, a number for quotas and concurrency."""
+
+SHARED_KEY: Final = "*"
+"""The value that names the one counter of a policy without dimensions."""
+
+MAX_EFFECTIVE_LIMITS: Final = 4096
+"""Effective limits that are kept for each policy: granted rates may be as many as tokens."""
+
+_MINUTE_US: Final = 60_000_000
+_ATTRIBUTES: Final = ("org", "ip", "plan")
+_KEY_PERIODS: Final = {"quota": "level", "concurrency": "slots"}
+
+
+class CompiledPolicy:
+    """One policy with everything precomputed that depends neither on the caller nor on the endpoint.
+
+    `overrides` holds the overrides of this policy by counter name; the owner changes it while this is in use.
+    `has_dynamic_cost` says that a function of the request tells its cost.
+    """
+
+    def __init__(self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override]) -> None:
+        self.policy = policy
+        self.per = policy.per
+        self.has_dynamic_cost = callable(policy.cost)
+        self._cost = policy.cost if isinstance(policy.cost, int) else 1
+        self._takes_units = policy.kind != "concurrency"
+        self._key_head = f"{keys.prefix}:{{"
+        # All keys of an organization live in one hash slot of a Cluster. A token belongs to one organization, so its
+        # counters may live there too. An address or an endpoint is shared by many, and has one counter for all of them.
+        self._by_org = "org" in policy.per or "token" in policy.per
+        self._overrides = overrides
+        self._is_uniform = not (policy.by_plan or policy.shares or policy.schedule)
+        self._scheduled_minute, self._scheduled = -1, None if policy.schedule else policy.amount
+        self._limits: BoundedCache[tuple[RateOrCount, float | None], tuple[EffectiveLimit, str]]
+        self._limits = BoundedCache(MAX_EFFECTIVE_LIMITS)
+        self._usual = self._limit_of(policy.amount, None)
+
+    @property
+    def dimensions(self) -> set[str]:
+        """The dimensions whose values `charge` needs."""
+        return {*self.per, "org"} if self._by_org else set(self.per)
+
+    @property
+    def effective_limit_count(self) -> int:
+        """The number of effective limits that are kept."""
+        return len(self._limits)
+
+    def rate_for(self, identity: Identity, counter: str, now: int) -> RateOrCount | None:
+        """Return the rate or number that holds for a caller at `now` (epoch µs); `None`: no limit.
+
+        The first that there is: the grant of the caller's token, an override of this counter, the schedule, the
+        caller's plan, the policy's own rate.
+        """
+        policy = self.policy
+        if (granted := identity.granted(policy.name)) is not None:
+            return self.coerce_rate(granted)
+        override = self._overrides.get(counter)
+        if override is not None and not override.is_over(now):
+            return self.coerce_rate(override.rate)
+        if policy.schedule and (scheduled := self._scheduled_rate(now)) is not None:
+            return scheduled
+        if identity.plan is not None and identity.plan in policy.by_plan:
+            return policy.by_plan[identity.plan]
+        return policy.amount
+
+    def charge(
+        self, identity: Identity, cost: int, values: Mapping[str, str], now: int, dynamic_costs: Mapping[str, int]
+    ) -> Charge | None:
+        """Return what this policy charges `identity` at `now` (epoch µs), or `None` where it does not apply.
+
+        `values` are those of all `dimensions`, ready for keys, and empty where unknown. `dynamic_costs` are the
+        results of cost functions for this request, by policy.
+        """
+        counter = self.counter_name(values)
+        if not counter:
+            return None
+        usual = self._is_uniform and not self._overrides and not identity.rates
+        found = self._usual if usual else self._limit_for(identity, counter, now)
+        if found is None:
+            return None
+        limit, key_middle = found
+        if self.has_dynamic_cost:
+            cost *= dynamic_costs.get(self.policy.name, 1)
+        partition = (values["org"] if self._by_org else "") or (values[self.per[0]] if self.per else SHARED_KEY)
+        cost = min(NEVER, cost * self._cost) if self._takes_units else 1
+        return Charge(limit, f"{self._key_head}{partition}{key_middle}{counter}", cost)
+
+    def counter_name(self, values: Mapping[str, str]) -> str:
+        """Return the values of this policy's dimensions as keys hold them; empty where one is unknown."""
+        per = self.per
+        if len(per) == 1:
+            return values[per[0]]
+        several = [values[dimension] for dimension in per]
+        return "" if "" in several else ":".join(several) or SHARED_KEY
+
+    def coerce_rate(self, amount: RateOrCount) -> RateOrCount:
+        """Return a rate or number in this policy's terms: for a limit, a number is a rate in the policy's own period."""
+        if isinstance(self.policy, Limit):
+            return amount if isinstance(amount, Rate) else Rate(amount, self.policy.rate.period)
+        return amount.limit if isinstance(amount, Rate) else amount
+
+    def _limit_for(self, identity: Identity, counter: str, now: int) -> tuple[EffectiveLimit, str] | None:
+        amount = self.rate_for(identity, counter, now)
+        if amount is None:
+            return None
+        share = self.policy.shares.get(identity.priority) if identity.priority is not None else None
+        return self._limits.get((amount, share)) or self._limit_of(amount, share)
+
+    def _scheduled_rate(self, now: int) -> RateOrCount | None:
+        """Return what the schedule says; hours begin on the minute, so it is computed once a minute."""
+        if now // _MINUTE_US != self._scheduled_minute:
+            holding = (hours.amount for hours in self.policy.schedule if hours.contains(now))
+            self._scheduled_minute, self._scheduled = now // _MINUTE_US, next(holding, None)
+        return self._scheduled
+
+    def _limit_of(self, amount: RateOrCount, share: float | None) -> tuple[EffectiveLimit, str]:
+        limit = _effective_limit(self.policy, amount, share)
+        period = limit.window if limit.kind == "limit" else limit.period or _KEY_PERIODS[limit.kind]
+        found = self._limits[amount, share] = limit, f"}}:{escape(self.policy.name)}:{period}:"
+        return found
+
+
+def dimension_values(identity: Identity, dimensions: Iterable[str], keys: KeyBuilder) -> dict[str, str]:
+    """Return the values of an identity's dimensions, ready for keys, and empty where unknown."""
+    return {dimension: _value(identity, dimension, keys) for dimension in dimensions}
+
+
+def _value(identity: Identity, dimension: str, keys: KeyBuilder) -> str:
+    if dimension == "token":
+        return keys.hashed(identity.token) if identity.token else ""
+    built_in = dimension in _ATTRIBUTES
+    value = getattr(identity, dimension) if built_in else identity.dimensions.get(dimension)
+    return "" if value is None or value == "" else escape(value)
+
+
+def _effective_limit(policy: Policy, amount: RateOrCount, share: float | None) -> EffectiveLimit:
+    number = amount.limit if isinstance(amount, Rate) else amount
+    common: dict[str, Any] = {
+        "policy": policy.name,
+        "scope": policy.scope,
+        "limit": number,
+        "share": None if share is None else share_of(number, share),
+        "shadow": policy.shadow,
+        "on_store_failure": policy.on_store_failure,
+        "code": policy.code,
+        "detail": policy.detail,
+        "refund_on": policy.refund_on,
+    }
+    if isinstance(policy, Limit) and isinstance(amount, Rate):
+        prefetch = 0 if policy.shadow else policy.prefetch
+        burst = share_of(number, policy.burst)
+        return EffectiveRate(**common, window=amount.period, burst=burst, prefetch=prefetch, unit=policy.unit)
+    if isinstance(policy, Quota):
+        window = NOMINAL[policy.period] if policy.period else 0
+        # A quota of the whole service is its capacity, and no caller's own quota.
+        status = 429 if policy.scope == GLOBAL else policy.status
+        return EffectiveQuota(**common, window=window, period=policy.period, unit=policy.unit, status=status)
+    if isinstance(policy, Concurrency):
+        lease_ms = max(1, round(policy.lease * 1000))
+        return EffectiveConcurrency(**common, unit="concurrent-requests", lease_ms=lease_ms, hold=policy.hold)
+    raise TypeError(f"{type(policy).__name__} is not a kind of policy")

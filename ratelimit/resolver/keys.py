@@ -1,0 +1,42 @@
+"""Names of counters, made so that two identities never share one."""
+
+import re
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote
+
+_MAX_READABLE: Final = 128
+"""Characters of a value that a key holds in clear; a longer value is hashed."""
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9._~/-]{1,128}")
+
+
+def escape(value: object) -> str:
+    """Return `value` as text without blanks, colons, braces or control characters; distinct texts stay distinct.
+
+    A text of more than 128 characters is hashed, so that callers cannot choose how much memory a key takes. The hash
+    begins with `%h`, which no percent-encoded text does, so it never equals an escaped value.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if _SAFE.fullmatch(text):
+        return text
+    if len(text) > _MAX_READABLE:
+        return "%h" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return quote(text, safe="/", errors="surrogatepass")
+
+
+class KeyBuilder:
+    """Builds the keys of one limiter: they share a prefix, and the secret by which tokens are hashed.
+
+    A key is `<prefix>:{<partition>}:<policy>:<period>:<values>`. The partition is the hash tag: all keys of one
+    partition live on the same node of a Redis Cluster.
+    """
+
+    def __init__(self, *, prefix: str = "rl", secret: str | None = None) -> None:
+        self.prefix = escape(prefix)
+        self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
+
+    def hashed(self, token: object) -> str:
+        """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""
+        text = token if isinstance(token, str) else str(token)
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()

@@ -1,0 +1,209 @@
+"""The policy resolver: which policies hold at which endpoint, compiled from the settings."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from itertools import chain, count
+from typing import Final
+
+from ratelimit._utils.bounded_cache import BoundedCache
+from ratelimit.config.declarations import EndpointDeclaration
+from ratelimit.config.path_pattern import PathPattern
+from ratelimit.config.policies import Limit, Policy, Quota
+from ratelimit.config.settings import RateLimitSettings, policy_problems, split_entry
+from ratelimit.errors import ConfigurationError
+from ratelimit.model.charge import Charge
+from ratelimit.model.identity import Identity
+from ratelimit.model.override import Override
+from ratelimit.resolver.compiled_policy import CompiledPolicy, dimension_values
+from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
+from ratelimit.resolver.endpoint_policies import ChargeCache, EndpointPolicies
+from ratelimit.resolver.keys import KeyBuilder, escape
+
+logger = logging.getLogger("ratelimit")
+
+MAX_ENDPOINTS: Final = 10_000
+"""Endpoints that `PolicyResolver.endpoint` keeps: routes are few, but a caller may make up names."""
+
+MAX_CACHED_CHARGES: Final = 4096
+"""Callers at endpoints whose charges are cached."""
+
+_ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
+_NO_DECLARATION: Final = EndpointDeclaration()
+
+
+class PolicyResolver:
+    """Compiles settings once and answers which policies hold at an endpoint; pure, and without a store.
+
+    `settleable` are the names and units of the policies whose charges may be corrected afterwards. `patterns` are all
+    path patterns of the settings. `endpoints`, `compiled` and `charge_cache` are caches with a bound.
+    """
+
+    def __init__(self, settings: RateLimitSettings) -> None:
+        self.settings = settings
+        self.settleable: set[str] = set()
+        self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret())
+        self._overrides: dict[str, dict[str, Override]] = {}
+        self._by_name: dict[str, CompiledPolicy] = {}
+        self._by_name_and_label: dict[tuple[str, str], CompiledPolicy] = {}
+        self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
+        self._policies = [(self._compile(policy), _patterns(policy.paths)) for policy in settings.policies]
+        self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
+        # Endpoints of routes that were read again are never asked for again: hence twice as many.
+        self.compiled: BoundedCache[Endpoint, EndpointPolicies] = BoundedCache(2 * MAX_ENDPOINTS)
+        self.endpoints: BoundedCache[tuple[str, str, tuple[str, ...]], Endpoint] = BoundedCache(MAX_ENDPOINTS)
+        self.patterns = tuple(self._all_patterns())
+
+    def endpoint(self, method: str, template: str = UNMATCHED, *, matched_patterns: tuple[str, ...] = ()) -> Endpoint:
+        """Return the endpoint of these names, the same one at each call."""
+        key = ("GET" if method == "HEAD" else method, template, matched_patterns)
+        found = self.endpoints.get(key)
+        if found is None:
+            found = self.endpoints[key] = Endpoint(key[0], template, matched_patterns=matched_patterns)
+        return found
+
+    def register_endpoint(
+        self, method: str, template: str, *, host: str = "", declaration: EndpointDeclaration = _NO_DECLARATION
+    ) -> Endpoint:
+        """Return a new endpoint with the limits that decorators declared there.
+
+        A policy name that was taken from the function is numbered (`answer`, `answer-2`) where it is already in use. A
+        name that was chosen by hand and is in use, or an undeclared dimension, raises `ConfigurationError`.
+        """
+        taken = {policy.name for policy in self.settings.policies} | declaration.explicit_names
+        limits = []
+        for limit in declaration.limits:
+            name = limit.name if limit.name in declaration.explicit_names else _free_name(limit.name, taken)
+            taken.add(name)
+            limits.append(limit if name == limit.name else limit.model_copy(update={"name": name}))
+        endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=declaration.exempt)
+        self._check(endpoint)
+        for limit in endpoint.limits:  # From now on they can be named.
+            self._by_name_and_label[limit.name, endpoint.label] = self._compile(limit)
+        return endpoint
+
+    def policy_named(self, policy: str, label: str = "") -> CompiledPolicy:
+        """Return a policy of the settings or of a decorator (the one at the endpoint with that label).
+
+        Raises `ConfigurationError` where there is none of that name.
+        """
+        found = self._by_name_and_label.get((policy, label)) or self._by_name.get(policy)
+        if found is None:
+            raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'}")
+        return found
+
+    def policies_at(self, endpoint: Endpoint) -> EndpointPolicies:
+        """Return the policies that hold at `endpoint`."""
+        found = self.compiled.get(endpoint)
+        if found is None:
+            found = self.compiled[endpoint] = self._resolve(endpoint)
+        return found
+
+    def charge(
+        self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
+    ) -> Charge | None:
+        """Return a charge of `amount` units of one named policy, whatever a request costs there."""
+        place = self.endpoint(method, endpoint)
+        compiled = self.policy_named(policy, place.label)
+        if endpoint == UNMATCHED and "endpoint" in compiled.per:
+            raise ConfigurationError(f"policy: {policy!r} is counted for each endpoint: say which, by endpoint=")
+        values = {"endpoint": escape(place.label), "method": escape(place.method)}
+        values |= dimension_values(identity, compiled.dimensions - values.keys(), self._keys)
+        charge = compiled.charge(identity, 1, values, now, {})
+        if not compiled.counter_name(values):
+            logger.warning(
+                "policy %r does not apply and counts nothing: the identity lacks one of %s",
+                policy,
+                ", ".join(compiled.per),
+            )
+        return None if charge is None else charge._replace(cost=amount)
+
+    def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]]) -> None:
+        """Replace all overrides by these, given by policy and then by counter name."""
+        for policy in self._overrides.keys() | overrides.keys():
+            own, new = self._overrides.setdefault(policy, {}), overrides.get(policy, {})
+            for removed in own.keys() - new.keys():
+                del own[removed]
+            own.update(new)
+        # Charges depend on the time while an override is going to end: then none is cached.
+        ending = any(override.until is not None for each in overrides.values() for override in each.values())
+        self.charge_cache.max_size = 0 if ending else MAX_CACHED_CHARGES
+        self.charge_cache.clear()
+
+    def counter_name(self, policy: str, key: Mapping[str, str]) -> str:
+        """Return the name of one counter of a policy, given the values of its dimensions.
+
+        `token_hash` may replace `token`. Raises `ConfigurationError` where a dimension is missing, is not the policy's,
+        or has no value.
+        """
+        compiled = self.policy_named(policy)
+        names, given = {"token" if name == "token_hash" else name for name in key}, ", ".join(key) or "nothing"
+        if names != set(compiled.per) or len(names) < len(key):
+            wanted = ", ".join(compiled.per) or "nothing"
+            raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given}")
+        if not _ENDPOINT.fullmatch(key.get("endpoint", UNMATCHED)):
+            endpoint = key["endpoint"]
+            raise ConfigurationError(
+                f"key: endpoint: {endpoint!r} is not an endpoint: write it like 'GET /v1/agents/{{id}}'"
+            )
+        values = {name: escape(str(value)) for name, value in key.items()}
+        if "method" in key:
+            values["method"] = escape(key["method"].upper())
+        if "token" in key:
+            values["token"] = self._keys.hashed(key["token"])
+        elif "token_hash" in key:
+            values["token"] = values["token_hash"]
+        counter = compiled.counter_name(values)
+        if not counter:
+            raise ConfigurationError("key: a value is empty")
+        return counter
+
+    def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
+        """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""
+        fitting = [each for each, paths in self._policies if not paths or any(map(endpoint.fits, paths))]
+        declared = [self._compile(limit) for limit in endpoint.limits]
+        applying = [
+            each for each in (*fitting, *declared) if not each.policy.methods or endpoint.method in each.policy.methods
+        ]
+        return EndpointPolicies(
+            [] if self._is_exempt(endpoint) else applying,
+            self.settings.style_for(endpoint.fits),
+            self._keys,
+            self.charge_cache,
+            label=endpoint.label,
+            method=endpoint.method,
+        )
+
+    def _is_exempt(self, endpoint: Endpoint) -> bool:
+        return endpoint.exempt or any(
+            method in (None, endpoint.method) and endpoint.fits(pattern) for method, pattern in self._exempt
+        )
+
+    def _compile(self, policy: Policy) -> CompiledPolicy:
+        compiled = CompiledPolicy(policy, self._keys, self._overrides.setdefault(policy.name, {}))
+        self._by_name.setdefault(policy.name, compiled)
+        if isinstance(policy, (Limit, Quota)):
+            self.settleable |= {policy.name, policy.unit}
+        return compiled
+
+    def _check(self, endpoint: Endpoint) -> None:
+        declared = self.settings.placed_policies()
+        declared += [(f"@limit {limit.name!r} on {endpoint.label}: ", limit) for limit in endpoint.limits]
+        for problem in policy_problems(declared, self.settings.dimensions):
+            raise ConfigurationError(problem)
+
+    def _all_patterns(self) -> Iterable[PathPattern]:
+        yield from (pattern for _, pattern in self._exempt)
+        for _, patterns in self._policies:
+            yield from patterns
+        for response in self.settings.path_responses:
+            yield from response.patterns
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{n}" for n in count(2))
+    return next(each for each in chain([name], numbered) if each not in taken)
+
+
+def _patterns(paths: Iterable[str]) -> tuple[PathPattern, ...]:
+    return tuple(PathPattern(path) for path in paths)

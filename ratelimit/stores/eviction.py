@@ -1,0 +1,84 @@
+"""When the keys of a memory store expire, and which one is evicted where there are too many."""
+
+import heapq
+from collections.abc import Iterator
+from itertools import count
+from typing import Final
+
+from ratelimit.algorithms.quota import NO_EXPIRY
+
+_SWEEP: Final = 8
+"""The largest number of expired keys that one call drops for a policy: more than one call adds, so the heaps shrink."""
+
+
+class ExpiryIndex:
+    """Tells when each key expires (ms), by policy.
+
+    Where there are more than `max_keys` keys, the policy that has most of them loses the key that would expire first, or
+    of several the one used longest ago. So the keys of one policy do not evict those of another.
+    """
+
+    def __init__(self, max_keys: int) -> None:
+        self._max_keys = max_keys
+        self._due: dict[str, tuple[int, int]] = {}
+        self._heaps: dict[str, list[tuple[tuple[int, int], str]]] = {}
+        self._eternal: dict[str, None] = {}
+        self._uses = count()
+        self.next = NO_EXPIRY
+        """No key expires before this instant."""
+
+    def __len__(self) -> int:
+        return len(self._due) + len(self._eternal)
+
+    @property
+    def entries(self) -> int:
+        """The number of entries that all heaps hold together: each key that expires has one."""
+        return sum(map(len, self._heaps.values()))
+
+    def touch(self, key: str, at: int, policy: str) -> str | None:
+        """Record that `key` was used and expires at `at`; return another key that has to be evicted, if any."""
+        if at == NO_EXPIRY:
+            new = key not in self._eternal
+            self._eternal.pop(key, None)
+            self._eternal[key] = None  # At the end: the first one is the one used longest ago.
+        else:
+            new = key not in self._due
+            due = self._due[key] = at, next(self._uses)
+            if new:
+                heapq.heappush(self._heaps.setdefault(policy, []), (due, key))
+                self.next = min(self.next, at)
+        return self._evict() if new and len(self) > self._max_keys else None
+
+    def discard(self, key: str) -> None:
+        """Forget a key that never expires. A key that does expire stays listed until then."""
+        self._eternal.pop(key, None)
+
+    def expired(self, now: int) -> Iterator[str]:
+        """Yield a few keys that have expired, and forget them."""
+        for heap in self._heaps.values():
+            for _ in range(_SWEEP):
+                if not heap:
+                    break
+                (due, _), key = heap[0]
+                if due > now:
+                    break
+                if self._due[key][0] > due:
+                    heapq.heapreplace(heap, (self._due[key], key))
+                else:
+                    yield self._pop(heap)
+        self.next = min((heap[0][0][0] for heap in self._heaps.values() if heap), default=NO_EXPIRY)
+
+    def _evict(self) -> str:
+        heap = max(self._heaps.values(), key=len, default=[])
+        if len(self._eternal) > len(heap):
+            key = next(iter(self._eternal))
+            del self._eternal[key]
+            return key
+        while self._due[heap[0][1]] > heap[0][0]:
+            heapq.heapreplace(heap, (self._due[heap[0][1]], heap[0][1]))
+        return self._pop(heap)
+
+    def _pop(self, heap: list[tuple[tuple[int, int], str]]) -> str:
+        _, key = heapq.heappop(heap)
+        del self._due[key]
+        return key

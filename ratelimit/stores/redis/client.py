@@ -1,0 +1,75 @@
+"""What one event loop keeps open to Redis: the interface, and the client for a single server."""
+
+from typing import Any
+
+import redis.asyncio
+
+from ratelimit.clock import Clock
+from ratelimit.stores.messages import StoreReply, StoreRequest
+from ratelimit.stores.redis.batching import Batcher
+from ratelimit.stores.redis.errors import translate_errors
+from ratelimit.stores.redis.executor import ScriptExecutor
+
+
+class RedisClient:
+    """Sends the calls of one event loop: charges over pipelined connections, everything else through redis-py.
+
+    `redis` is redis-py's client.
+    """
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        self.redis = client
+        self._timeout = timeout
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no call is in doubt and nothing runs in the background."""
+        raise NotImplementedError
+
+    async def submit(self, request: StoreRequest) -> StoreReply:
+        """Do what is asked, in one call with the other requests that wait."""
+        raise NotImplementedError
+
+    async def run(self, *command: Any) -> Any:
+        """Run one Redis command within the timeout; raises `StoreError` alone."""
+        async with translate_errors(self._timeout):
+            return await self.redis.execute_command(*command)
+
+    async def resolve_in_doubt(self) -> bool:
+        """Look up the in-doubt calls, and return whether none remains."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Wait for the calls in flight and close the connections."""
+        await self.redis.aclose()
+
+
+class StandaloneClient(RedisClient):
+    """The client for a single server, or for the master that Sentinels name."""
+
+    def __init__(self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float) -> None:
+        super().__init__(client, timeout)
+        self._executor = ScriptExecutor(client.connection_pool.make_connection, clock, timeout)
+        self._batcher = Batcher(self._executor.send)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no call is in doubt and nothing runs in the background."""
+        return self._executor.is_settled
+
+    async def submit(self, request: StoreRequest) -> StoreReply:
+        """Do what is asked, in one call with the other requests that wait."""
+        return await self._batcher.submit(request)
+
+    async def resolve_in_doubt(self) -> bool:
+        """Look up the in-doubt calls, and return whether none remains."""
+        return await self._executor.resolve_in_doubt()
+
+    async def aclose(self) -> None:
+        """Wait for the calls in flight and close the connections."""
+        await self._batcher.aclose()
+        await self._executor.aclose()
+        await super().aclose()
+        manager = getattr(self.redis.connection_pool, "sentinel_manager", None)
+        for sentinel in manager.sentinels if manager is not None else ():
+            await sentinel.aclose()

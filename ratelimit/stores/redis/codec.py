@@ -1,0 +1,119 @@
+"""The wire format: a batch of requests as the arguments of one script call, and the script's reply.
+
+`scripts/decide.lua` describes both layouts.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final
+
+import msgpack
+
+from ratelimit.errors import StoreError
+from ratelimit.model.effective_limit import EffectiveConcurrency, EffectiveLimit, EffectivePace, EffectiveRate
+from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+
+_KINDS: Final = {
+    "limit": (1, "sliding_window"),
+    "quota": (2, "quota"),
+    "concurrency": (3, "concurrency"),
+    "pace": (4, "pace"),
+}
+"""For each kind, its number on the wire and the Lua file of its algorithm."""
+
+_ALL_INT: Final = frozenset({int}).issuperset
+_PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
+
+
+@cache
+def read_script(name: str) -> str:
+    """Return the text of a script in the folder `scripts`."""
+    return (files("ratelimit.stores.redis.scripts") / f"{name}.lua").read_text()
+
+
+def _decide_script() -> str:
+    algorithms = files("ratelimit.algorithms")
+    kinds = (
+        f"KINDS[{number}] = function()\n{(algorithms / f'{name}.lua').read_text()}\nend\n"
+        for number, name in _KINDS.values()
+    )
+    return "local KINDS = {}\n" + "".join(kinds) + read_script("decide")
+
+
+SCRIPT: Final = _decide_script()
+SCRIPT_SHA: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+NO_KEYS_TAG: Final = "{any}"
+"""The hash tag of a call that has no keys of its own."""
+
+
+def encode_command(*arguments: bytes) -> bytes:
+    """Return a command as the server reads it (RESP)."""
+    return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
+
+
+def encode(requests: Sequence[StoreRequest], *, now: int | None, ttl_floor: int, name: str, number: int) -> list[bytes]:
+    """Return the arguments of the call that decides `requests`: the number of keys, the keys, and ARGV[1].
+
+    `now` and `ttl_floor` are milliseconds; with `now=None` the server reads its own clock. The reply is kept for some
+    seconds under the last key, which the `name` makes unique: the same call again gets the same reply and charges
+    nothing. The reply repeats `number`.
+    """
+    keys: dict[str, int] = {}
+    limits: dict[EffectiveLimit, int] = {}
+    flat: list[int] = []
+    for charges, operation, holder, charged_at, _ in requests:
+        size = len(charges)
+        flat += (operation, size) if operation < Operation.ACQUIRE else (operation, size, holder, charged_at)
+        for charge in charges:
+            flat += (
+                limits.setdefault(charge.limit, len(limits) + 1),
+                keys.setdefault(charge.key, len(keys) + 1),
+                charge.cost,
+            )
+    body = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in limits], flat, number)
+    reply_key = sibling_key(next(iter(keys), NO_KEYS_TAG), name)
+    return [b"%d" % (len(keys) + 1), *[key.encode() for key in keys], reply_key.encode(), msgpack.packb(body)]
+
+
+def sibling_key(key: str, name: str) -> str:
+    """Return the key of the call `name`, in the same hash slot of a Cluster as `key`."""
+    tagged, brace, _ = key.partition("}")
+    return f"{tagged}}}:#call:{name}" if brace and "{" in tagged else f"{{{key}}}:#call:{name}"
+
+
+def _numbers(limit: EffectiveLimit) -> tuple[int, ...]:
+    kind, _ = _KINDS[limit.kind]
+    common = kind, int(limit.shadow), limit.limit, limit.caller_capacity
+    if isinstance(limit, EffectiveRate):
+        return *common, limit.burst, limit.bucket_ms, limit.window_ms
+    if isinstance(limit, EffectivePace):
+        return *common, limit.window, limit.max_wait_ms
+    if isinstance(limit, EffectiveConcurrency):
+        return *common, limit.lease_ms
+    return *common, _PERIODS[limit.period]
+
+
+def decode(reply: object, requests: Sequence[StoreRequest], now: int, number: int) -> Iterator[StoreReply]:
+    """Yield the reply to each request, as of `now` (epoch microseconds by this process's clock).
+
+    A reply that does not belong to the call with this number raises `StoreError`.
+    """
+    numbers = _unpack(reply, 2 + 3 * sum(len(request.charges) for request in requests))
+    answered, store_ms = numbers[:2]
+    if answered != number:
+        raise StoreError("the store's reply belongs to another call: does a proxy repeat replies?")
+    at = 2
+    for request in requests:
+        end = at + 3 * len(request.charges)
+        yield StoreReply(list(zip(*[iter(numbers[at:end])] * 3, strict=True)), now, store_ms)
+        at = end
+
+
+def _unpack(reply: object, expected: int) -> list[int]:
+    numbers = msgpack.unpackb(reply) if isinstance(reply, bytes) else None
+    if not isinstance(numbers, list) or len(numbers) != expected or not _ALL_INT(map(type, numbers)):
+        raise StoreError("the store's reply does not fit the call: does something else write to its keys?")
+    return numbers

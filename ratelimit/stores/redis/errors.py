@@ -1,0 +1,27 @@
+"""Translates the errors of redis-py into those of this package, in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
+
+
+@asynccontextmanager
+async def translate_errors(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - the block's own timeout
+    """Raise `StoreError` for every failure of the block, and `StoreTimeout` if it takes longer than `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except (RedisTimeoutError, TimeoutError):
+        raise StoreTimeout("the store did not answer in time") from None
+    except (AuthenticationError, AuthorizationError) as error:
+        raise StoreError(f"the store refused the login: {error!s:.100}") from None
+    except (RedisConnectionError, OSError) as error:
+        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
+    except RedisError as error:
+        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None

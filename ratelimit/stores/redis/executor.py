@@ -1,0 +1,296 @@
+"""Executes script calls on one server, each exactly once, however often it has to be sent."""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import Final
+
+from redis.asyncio.connection import AbstractConnection
+
+from ratelimit._utils.tasks import BackgroundTasks
+from ratelimit.clock import Clock, system_clock
+from ratelimit.errors import StoreError
+from ratelimit.stores.messages import CORRECTIONS, StoreRequest
+from ratelimit.stores.redis.batching import Batcher, BatchResult
+from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA, decode, encode, encode_command
+from ratelimit.stores.redis.connection import ErrorReply, PipelinedConnection
+from ratelimit.stores.redis.errors import translate_errors
+
+logger = logging.getLogger("ratelimit")
+
+_INJECTED_CLOCK_TTL_MS: Final = 86_400_000
+"""Milliseconds that keys live at least where the clock is injected: it does not run with the server's."""
+
+MAX_IN_DOUBT: Final = 1000
+"""Maximum number of in-doubt calls tracked; the oldest are dropped beyond that."""
+
+_NOT_MASTER: Final = ("READONLY", "MASTERDOWN")
+"""Errors of a server that is no longer the master; it has done nothing."""
+
+REDIRECTS: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+"""Errors of a Cluster node that is not the one to ask, or not now; it has done nothing."""
+
+_RESOLVE_INTERVAL_S: Final = 0.3
+"""Seconds at least between two rounds of resolving in-doubt calls."""
+
+
+class PendingCall:
+    """One batch on its way: its reply is awaited on `connections` connections, and it may be sent once more.
+
+    `lookup_only` marks a call that asks for the kept reply of an earlier one and executes nothing.
+    """
+
+    __slots__ = (
+        "arguments",
+        "asking",
+        "connections",
+        "deadline",
+        "done",
+        "lookup_only",
+        "now",
+        "number",
+        "on_result",
+        "requests",
+        "retried",
+        "sent",
+        "timer",
+    )
+
+    def __init__(
+        self, requests: Sequence[StoreRequest], on_result: Callable[[BatchResult], None], now: int | None
+    ) -> None:
+        self.requests, self.on_result, self.now = requests, on_result, now
+        self.arguments: list[bytes] = []
+        self.deadline, self.number = 0.0, 0
+        self.connections = 0
+        self.sent = self.retried = self.done = self.lookup_only = self.asking = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def result_of(self, reply: bytes) -> BatchResult:
+        """Return the store replies that the server's bytes hold (none: nothing was kept), or why they hold none."""
+        if self.lookup_only and not reply:
+            return []
+        try:
+            return list(decode(reply, self.requests, system_clock() if self.now is None else self.now, self.number))
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            return error
+
+
+class ScriptExecutor:
+    """Sends batches to one server in the order in which they come, pipelined on one connection.
+
+    Each call carries an idempotency key, under which the server keeps the reply for some seconds. A call whose reply is
+    lost, or that has no reply after half of its time, is therefore sent once more on a second connection, and is still
+    executed once. If both attempts fail, the callers go on without a reply and the call is *in doubt*. When the server
+    answers again, the kept reply is looked up: what was done goes to `StoreRequest.on_orphaned`, and corrections that
+    were not done are sent again.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], AbstractConnection],
+        clock: Clock | None,
+        timeout: float,
+    ) -> None:
+        self._make_connection, self._clock, self._timeout = make_connection, clock, timeout
+        self._loop = asyncio.get_running_loop()
+        self._connection = PipelinedConnection(make_connection())
+        self._spare: PipelinedConnection | None = None
+        self._name, self._numbers = secrets.token_hex(6), count()
+        self._in_doubt: deque[PendingCall] = deque(maxlen=MAX_IN_DOUBT)
+        self._resolved_at = float("-inf")
+        self._resolving = 0
+        self._tasks = BackgroundTasks()
+        self._batcher = Batcher(self.send)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no call is in doubt and nothing runs in the background."""
+        return not (self._in_doubt or self._resolving or self._tasks)
+
+    def send(
+        self,
+        requests: Sequence[StoreRequest],
+        on_result: Callable[[BatchResult], None],
+        *,
+        deadline: float | None = None,
+        asking: bool = False,
+    ) -> None:
+        """Start the call for a batch; `on_result` gets the replies, or an error at `deadline` (event loop's clock).
+
+        Without a deadline the call has `timeout` seconds. `asking` precedes it with ASKING, for a Cluster node that is
+        importing the hash slot.
+        """
+        now = None if self._clock is None else self._clock()
+        call = PendingCall(requests, on_result, now)
+        call.asking, call.number = asking, next(self._numbers)
+        call.arguments = encode(
+            requests,
+            now=None if now is None else now // 1000,
+            ttl_floor=0 if now is None else _INJECTED_CLOCK_TTL_MS,
+            name=f"{self._name}{call.number}",
+            number=call.number,
+        )
+        self._start(call, deadline)
+
+    async def resolve_in_doubt(self) -> bool:
+        """Look up the in-doubt calls, and return whether none remains."""
+        if self._in_doubt:
+            self._resolve_in_doubt()
+        ends = self._loop.time() + 2 * self._timeout
+        while (self._resolving or self._tasks) and self._loop.time() < ends:  # noqa: ASYNC110 - as long as calls take
+            await asyncio.sleep(0.001)
+        return not self._in_doubt
+
+    async def aclose(self) -> None:
+        """Wait for the calls in flight and close the connections."""
+        await self._batcher.aclose()
+        await self._tasks.cancel()
+        for connection in (self._connection, self._spare):
+            if connection is not None:
+                await connection.aclose()
+
+    def _start(self, call: PendingCall, deadline: float | None = None) -> None:
+        now = self._loop.time()
+        call.deadline = now + self._timeout if deadline is None else deadline
+        call.timer = self._loop.call_at((now + call.deadline) / 2, self._retry, call)
+        self._send_on(self._connection, call)
+
+    def _send_on(self, connection: PipelinedConnection, call: PendingCall) -> None:
+        call.connections += 1
+        if connection.is_open:
+            self._write(connection, call)
+        else:
+            self._tasks.spawn(self._connect_and_write(connection, call))
+
+    async def _connect_and_write(self, connection: PipelinedConnection, call: PendingCall) -> None:
+        try:
+            async with translate_errors(call.deadline - self._loop.time()):
+                await connection.connect()
+        except StoreError as error:
+            self._replied(call, connection, error)
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            self._finish(call, error)
+        except BaseException:
+            self._replied(call, connection, StoreError("the call to the store was interrupted"))
+            raise
+        else:
+            self._write(connection, call)
+
+    def _write(self, connection: PipelinedConnection, call: PendingCall) -> None:
+        call.sent = True
+
+        def on_reply(reply: bytes | StoreError) -> None:
+            if isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
+                # Nothing was charged: the server does not know the script (any more).
+                if call.asking:
+                    connection.call(encode_command(b"ASKING"), _ignore, call.deadline)
+                connection.call(encode_command(b"EVAL", SCRIPT.encode(), *call.arguments), on_reply, call.deadline)
+            else:
+                self._replied(call, connection, reply)
+
+        if call.asking:
+            connection.call(encode_command(b"ASKING"), _ignore, call.deadline)
+        connection.call(encode_command(b"EVALSHA", SCRIPT_SHA.encode(), *call.arguments), on_reply, call.deadline)
+
+    def _replied(self, call: PendingCall, connection: PipelinedConnection, reply: bytes | StoreError) -> None:
+        call.connections -= 1
+        if call.done:
+            return
+        if isinstance(reply, bytes):
+            result = call.result_of(reply)
+            if not isinstance(result, Exception):
+                self._prefer(connection)
+            else:  # Later replies on this connection may belong to any call.
+                connection.abort()
+                if not call.retried:
+                    self._retry(call)
+                    return
+            self._finish(call, result)
+        elif isinstance(reply, ErrorReply) and (reply.code not in _NOT_MASTER or call.retried):
+            self._finish(call, reply)
+        elif isinstance(reply, ErrorReply):
+            connection.abort()  # A new connection may lead to the new master.
+            self._retry(call)
+        elif not call.retried and self._loop.time() < call.deadline:
+            self._retry(call)
+        elif not call.connections:
+            self._finish(call, reply)
+
+    def _retry(self, call: PendingCall) -> None:
+        """Send a call once more, on a new connection: the one that it was sent on is broken or silent."""
+        if call.done or call.retried:
+            return
+        call.retried = True
+        if not self._connection.is_open:
+            self._send_on(self._connection, call)
+            return
+        if self._spare is None:
+            self._spare = PipelinedConnection(self._make_connection())
+        self._send_on(self._spare, call)
+
+    def _prefer(self, connection: PipelinedConnection) -> None:
+        """Keep the connection that answers, and close the other one."""
+        other = self._spare
+        if other is None:
+            return
+        if connection is other:
+            self._connection, other = other, self._connection
+        self._spare = None
+        self._tasks.spawn(other.aclose())
+
+    def _finish(self, call: PendingCall, result: BatchResult) -> None:
+        call.done = True
+        if call.timer is not None:
+            call.timer.cancel()
+        if not isinstance(result, Exception):
+            if self._in_doubt and not call.lookup_only and self._loop.time() - self._resolved_at >= _RESOLVE_INTERVAL_S:
+                self._resolve_in_doubt()
+        elif isinstance(result, ErrorReply) and result.code in REDIRECTS:
+            pass  # It was not done; the Cluster client sends it to another node.
+        elif not call.lookup_only and (call.sent or any(one.operation in CORRECTIONS for one in call.requests)):
+            # Also where the server answered with an error: that may have been the reply to another call.
+            self._doubt(call)
+        call.on_result(result)
+
+    def _doubt(self, call: PendingCall) -> None:
+        if len(self._in_doubt) == MAX_IN_DOUBT:
+            logger.error("more than %d store calls are in doubt: the outcome of the oldest is lost", MAX_IN_DOUBT)
+        self._in_doubt.append(call)
+
+    def _resolve_in_doubt(self) -> None:
+        """Look up the kept replies of the in-doubt calls."""
+        in_doubt, self._in_doubt = self._in_doubt, deque(maxlen=MAX_IN_DOUBT)
+        self._resolved_at = self._loop.time()
+        self._resolving += len(in_doubt)
+        for old in in_doubt:
+            call = PendingCall(old.requests, partial(self._resolved, old), old.now)
+            call.arguments, call.number, call.lookup_only = [*old.arguments, b"lookup"], old.number, True
+            self._start(call)
+
+    def _resolved(self, old: PendingCall, result: BatchResult) -> None:
+        self._resolving -= 1
+        if isinstance(result, Exception):
+            self._doubt(old)
+        elif result:
+            for request, reply in zip(old.requests, result, strict=True):
+                if request.on_orphaned is not None:
+                    request.on_orphaned(request, reply)
+        else:  # It was not done. The callers have decided without it; corrections are still due.
+            for request in old.requests:
+                if request.operation in CORRECTIONS:
+                    self._tasks.spawn(self._send_again(request))
+
+    async def _send_again(self, request: StoreRequest) -> None:
+        # Where that fails too, the call is in doubt again.
+        with suppress(StoreError):
+            await self._batcher.submit(request)
+
+
+def _ignore(reply: bytes | StoreError) -> None:
+    """Ignore the reply to ASKING: only the reply after it matters."""

@@ -1,0 +1,132 @@
+"""The Redis store: counters that all workers share."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ratelimit._utils.per_loop import PerLoop
+from ratelimit.clock import Clock
+from ratelimit.errors import StoreError
+from ratelimit.stores.base import Store
+from ratelimit.stores.messages import SharedMap, StoreReply, StoreRequest
+
+if TYPE_CHECKING:
+    from ratelimit.stores.redis.client import RedisClient
+
+_VERSION: Final = "#version"
+"""The field of a shared map that holds its version; no entry's name begins with `#`."""
+
+_UNEXPECTED: Final = "the store sent a reply of an unexpected type"
+
+_PAGE: Final = 1000
+"""Entries of a shared map that one call reads."""
+
+
+class RedisStore(Store):
+    """Count in a Redis (or Valkey) that all workers share; each batch of requests is one atomic script call.
+
+    `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them, or several
+    servers: `redis+cluster://host,host` or `redis+sentinel://host,host/name-of-the-master`. `clock` returns integer
+    microseconds since the epoch; without one, the server's own time counts. A call that takes longer than `timeout`
+    seconds raises `StoreTimeout`. Nothing is connected before the first call. The store may be used from several event
+    loops; each has its own connections, at most `max_connections`. A URL that redis-py cannot read raises
+    `ConfigurationError`.
+    """
+
+    def __init__(self, url: str, *, clock: Clock | None = None, timeout: float = 0.1, max_connections: int = 8) -> None:
+        self._url = url
+        self._clock = clock
+        self._timeout = timeout
+        self._max_connections = max_connections
+        self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
+        self._connect()  # A URL that redis-py cannot read fails here.
+
+    def __repr__(self) -> str:
+        scheme, _, rest = self._url.partition("://")
+        # The part after the last "@" holds no credentials, even where a password was not percent-encoded.
+        shown = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        return f"<RedisStore {scheme}://{shown}>"
+
+    @property
+    def client(self) -> "RedisClient":
+        """The client of the running event loop, made where there is none."""
+        return self._clients.get()
+
+    @property
+    def client_count(self) -> int:
+        """The number of event loops that have a client."""
+        return len(self._clients)
+
+    def forget_clients(self) -> None:
+        """Forget the clients of all event loops without closing them, as a test does that cuts off their servers."""
+        self._clients.clear()
+
+    async def submit(self, request: StoreRequest) -> StoreReply:
+        """Do what is asked with the charges of one request, in one call with the other requests that wait."""
+        return await self._clients.get().submit(request)
+
+    async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
+        """Return the shared map `name`, a hash: one small call where nothing has changed, else page by page."""
+        try:
+            return await self._read_map(name, seen)
+        except (TypeError, ValueError, AttributeError):
+            raise StoreError(_UNEXPECTED) from None
+
+    async def _read_map(self, name: str, seen: int | None) -> SharedMap | None:
+        run = self.client.run
+        version = _version(await run("HGET", name, _VERSION))
+        if version == seen:
+            return None
+        values, cursor = dict[str, bytes](), 0
+        while True:
+            cursor, page = await run("HSCAN", name, cursor, "COUNT", _PAGE)
+            values |= {entry.decode("utf-8", "backslashreplace"): value for entry, value in page.items()}
+            if not cursor:
+                break
+        values.pop(_VERSION, None)
+        return SharedMap(version, values)
+
+    async def put_entry(self, name: str, entry: str, value: bytes | None) -> None:
+        """Write or remove one field, and change the version, in one step."""
+        await self._run_script("put_entry", name, entry, b"" if value is None else value, _VERSION)
+
+    async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
+        """Register the worker in a sorted set, by when it expires; return the number registered now."""
+        count = await self._run_script("heartbeat", registry, worker, round(seconds * 1000))
+        if not isinstance(count, int):
+            raise StoreError(_UNEXPECTED)
+        return count
+
+    async def resolve_in_doubt(self) -> bool:
+        """Look up the calls without a reply, and return whether none remains in doubt."""
+        client = self._clients.peek()
+        return client is None or await client.resolve_in_doubt()
+
+    async def aclose(self) -> None:
+        """Wait for the calls in flight in this event loop and close its connections."""
+        client = self._clients.pop()
+        if client is not None:
+            await client.aclose()
+
+    async def _run_script(self, script: str, key: str, *arguments: Any) -> Any:
+        from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
+
+        return await self.client.run("EVAL", read_script(script), 1, key, *arguments)
+
+    def _new_client(self) -> "RedisClient":
+        from redis.asyncio.cluster import RedisCluster  # noqa: PLC0415
+
+        from ratelimit.stores.redis.client import StandaloneClient  # noqa: PLC0415
+        from ratelimit.stores.redis.cluster import ClusterClient  # noqa: PLC0415
+
+        client = self._connect()
+        kind = ClusterClient if isinstance(client, RedisCluster) else StandaloneClient
+        return kind(client, self._clock, self._timeout)
+
+    def _connect(self) -> Any:
+        # redis takes 91 ms to import, more than this whole package: an app that counts in memory does without it.
+        from ratelimit.stores.redis.connect import connect  # noqa: PLC0415
+
+        return connect(self._url, timeout=self._timeout, max_connections=self._max_connections)
+
+
+def _version(value: Any) -> int:
+    return int(value) if value is not None and value.isdigit() else 0

@@ -1,0 +1,43 @@
+"""Path patterns: route templates and globs, as the settings name endpoints."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit.config.path_pattern import PathPattern, strip_convertors
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/a?c", "/abc", True),
+        ("/a?c", "/ac", False),
+        ("/a/*", "/a/b/c", True),
+        ("/a/{b}", "/a/{b}", True),
+        ("/a/{b:int}", "/a/{b}", True),
+        ("/a/{b}/", "/a/{b}", True),
+        ("/a/{b}", "/a/{b}/", True),
+        ("/a[b]", "/a[b]", True),
+        ("/a[b]", "/ab", False),
+        ("*", "*", True),
+        ("/", "/", True),
+    ],
+)
+def test_patterns(pattern: str, path: str, *, matches: bool) -> None:
+    """`?` is one character and `*` any number of them, `/` included; convertors and a last slash make no difference."""
+    assert PathPattern(pattern).matches(path) is matches
+
+
+@given(st.text(alphabet="/ab{}:[]!-?*.\\", max_size=12).map("/".__add__))
+def test_every_template_matches_itself(template: str) -> None:
+    """Whatever characters it has that mean something in a glob or a regular expression."""
+    assert PathPattern(template).matches(strip_convertors(template))
+
+
+@pytest.mark.parametrize(
+    ("path", "stripped"),
+    [("/runs/{id:int}", "/runs/{id}"), ("/{a:path}/{b}", "/{a}/{b}"), ("/{a:b:c}", "/{a}"), ("/a:b", "/a:b")],
+)
+def test_convertors_are_stripped(path: str, stripped: str) -> None:
+    """The name of a parameter stays, and other colons too."""
+    assert strip_convertors(path) == stripped

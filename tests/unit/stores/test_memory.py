@@ -1,0 +1,169 @@
+"""The memory store: bounded, and free of expired keys without a scan."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ratelimit import MemoryStore, ServiceLimit
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveLimit
+from ratelimit.stores.messages import Operation, StoreRequest
+from ratelimit.testing import ManualClock
+from ratelimit.testing.factories import concurrency_limit, quota_limit, window_limit
+
+
+def decide(store: MemoryStore, charges: list[Charge], *, peek: bool = False) -> list[ServiceLimit]:
+    return store.run(StoreRequest(charges, Operation.PEEK if peek else Operation.CHARGE)).service_limits(charges)
+
+
+def test_expired_keys_are_dropped_as_others_are_charged(clock: ManualClock) -> None:
+    """Each call drops a few, and in time all are gone; no call scans everything."""
+    store = MemoryStore(clock=clock)
+    for n in range(1000):
+        decide(store, [Charge(window_limit(5, 1), f"old{n}")])
+    assert len(store) == 1000
+    clock.advance(seconds=10)
+    for n in range(200):
+        decide(store, [Charge(window_limit(5, 60), f"new{n}")])
+    assert len(store) == 200
+    assert len(store.expiry_index) == store.expiry_index.entries == 200
+
+
+def test_a_key_that_is_used_lives_on(clock: ManualClock) -> None:
+    """Expiry follows the last charge, not the first."""
+    store, limit = MemoryStore(clock=clock), window_limit(100, 1)
+    for _ in range(50):
+        clock.advance(ms=100)
+        decide(store, [Charge(limit, "busy")])
+    assert len(store) == 1
+    assert decide(store, [Charge(limit, "busy")], peek=True)[0].remaining == 100 - 11
+
+
+def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond `max_keys`, the key that expires first is evicted, with one line in the log."""
+    store = MemoryStore(clock=clock, max_keys=100)
+    for n in range(1000):
+        clock.advance(ms=1)
+        decide(store, [Charge(window_limit(5), f"k{n}")])
+    assert len(store) == len(store.expiry_index) == store.expiry_index.entries == 100
+    assert decide(store, [Charge(window_limit(5), "k999")], peek=True)[0].remaining == 4
+    assert decide(store, [Charge(window_limit(5), "k0")], peek=True)[0].remaining == 5
+    assert len(caplog.messages) == 1
+
+
+def test_a_key_in_use_is_not_evicted(clock: ManualClock) -> None:
+    """The key that expires first by its last charge is."""
+    store, limit = MemoryStore(clock=clock, max_keys=2), window_limit(100)
+    decide(store, [Charge(limit, "used")])
+    clock.advance(seconds=20)
+    decide(store, [Charge(limit, "idle")])
+    clock.advance(seconds=20)
+    decide(store, [Charge(limit, "used")])
+    decide(store, [Charge(limit, "new")])
+    left = [decide(store, [Charge(limit, key)], peek=True)[0].remaining for key in ("used", "idle", "new")]
+    assert left == [98, 100, 99]
+
+
+def test_the_overage_of_a_burst_that_is_granted_in_mid_window_is_kept(clock: ManualClock) -> None:
+    """A key lives long enough for the overage that a larger burst lets it carry."""
+    store, key = MemoryStore(clock=clock), "k"
+    decide(store, [Charge(window_limit(100), key)])
+    decide(store, [Charge(window_limit(100, 60, 50), key, 149)])
+    clock.advance(seconds=70)
+    decide(store, [Charge(window_limit(5), "other")])
+    assert decide(store, [Charge(window_limit(100, 60, 50), key, 101)], peek=True)[0].retry_after > 0
+    assert len(store) == 2
+
+
+def test_threads_share_one_count(clock: ManualClock) -> None:
+    """Several threads admit together what one would."""
+    store, limit = MemoryStore(clock=clock), window_limit(3000)
+
+    def spend() -> int:
+        return sum(decide(store, [Charge(limit, "k")])[0].retry_after == 0 for _ in range(2000))
+
+    with ThreadPoolExecutor(4) as pool:
+        admitted = sum(future.result() for future in [pool.submit(spend) for _ in range(4)])
+    assert admitted == 3000
+
+
+def test_rejections_and_peeks_make_no_keys(clock: ManualClock) -> None:
+    """Only admitted charges are stored."""
+    store = MemoryStore(clock=clock)
+    decide(store, [Charge(window_limit(5), "a")], peek=True)
+    decide(store, [Charge(window_limit(5), "b", 6)])
+    assert len(store) == 0
+    assert repr(store) == "<MemoryStore keys=0>"
+
+
+def test_empty_levels_and_permits_are_dropped(clock: ManualClock) -> None:
+    """A level that is not empty never expires; an empty state means the same as none."""
+    store, level, runs = MemoryStore(clock=clock), quota_limit(10, None), concurrency_limit(2)
+    for n in range(5):
+        decide(store, [Charge(level, f"level{n}", 3)])
+        store.run(StoreRequest([Charge(runs, f"runs{n}")], Operation.ACQUIRE, n + 1))
+        store.run(StoreRequest([Charge(runs, f"runs{n}", -1)], Operation.ADJUST, n + 1))
+    assert len(store) == 5
+    clock.advance(seconds=10**9)
+    assert [decide(store, [Charge(level, f"level{n}")], peek=True)[0].remaining for n in range(5)] == [7] * 5
+    for n in range(5):
+        store.run(StoreRequest([Charge(level, f"level{n}", -3)], Operation.RELEASE))
+    assert (len(store), len(store.expiry_index)) == (0, 0)
+
+
+def test_permits_that_come_and_go_leave_one_entry(clock: ManualClock) -> None:
+    """A key whose permit is taken and released ten thousand times is listed once."""
+    store, runs = MemoryStore(clock=clock), concurrency_limit(2)
+    for n in range(10_000):
+        clock.advance(ms=1)
+        store.run(StoreRequest([Charge(runs, "runs")], Operation.ACQUIRE, n + 1))
+        store.run(StoreRequest([Charge(runs, "runs", -1)], Operation.ADJUST, n + 1))
+    assert (len(store), len(store.expiry_index)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        quota_limit(5, "month"),
+        quota_limit(5, None),
+        concurrency_limit(5, 90_000),
+        window_limit(5, 60, policy="c"),
+    ],
+)
+def test_many_keys_of_one_policy_evict_each_other(clock: ManualClock, crowd: EffectiveLimit) -> None:
+    """However many keys of one policy there are, the keys of another stay."""
+    store, window = MemoryStore(clock=clock, max_keys=50), window_limit(1)
+    for n in range(10):
+        decide(store, [Charge(window, f"window{n}")])
+    for n in range(500):
+        store.run(StoreRequest([Charge(crowd, f"crowd{n}")], Operation.ACQUIRE, n + 1))
+        clock.advance(ms=1)
+    assert len(store) == 50
+    assert not any(decide(store, [Charge(window, f"window{n}")], peek=True)[0].remaining for n in range(10))
+    left = decide(store, [Charge(crowd, "crowd499"), Charge(crowd, "crowd0")], peek=True)
+    assert [limit.remaining for limit in left] == [4, 5]
+
+
+def test_the_level_that_was_used_longest_ago_is_evicted(clock: ManualClock) -> None:
+    """A busy level is not, however early it was made."""
+    store, level = MemoryStore(clock=clock, max_keys=3), quota_limit(100, None)
+    for n in range(10):
+        decide(store, [Charge(level, "busy")])
+        decide(store, [Charge(level, f"level{n}")])
+    assert decide(store, [Charge(level, "busy")], peek=True)[0].remaining == 90
+
+
+def test_a_cleared_store_has_forgotten_all_counters(clock: ManualClock) -> None:
+    """As after a restart; the index of expiries is empty too."""
+    store, charge = MemoryStore(clock=clock), Charge(window_limit(5), "k", 5)
+    decide(store, [charge])
+    store.clear()
+    assert (len(store), len(store.expiry_index)) == (0, 0)
+    assert decide(store, [charge])[0].retry_after == 0
+
+
+async def test_it_answers_in_process(clock: ManualClock) -> None:
+    """`submit_nowait` decides as `submit` does, on the same counters."""
+    store, request = MemoryStore(clock=clock), StoreRequest([Charge(window_limit(2), "k")])
+    replies = [store.submit_nowait(request), await store.submit(request), store.submit_nowait(request)]
+    assert [request.is_refused(reply) for reply in replies] == [False, False, True]
