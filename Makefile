@@ -1,9 +1,15 @@
-# make demo    the main job, shown: needs only python3, git and make        make demo STORE=redis://localhost
-# make serve   the same server, left running (PORT=8000)
-# make test    all tests, with a real Redis                                make check   lint and types
-# make bench   the benchmarks, against other libraries                      make bench-core   the hot path alone
-# make faults  what happens while Redis fails                               make test-topologies   Sentinel, TLS, …
-# make backfill, make webhooks    the other end of the wire, shown          make fuzz    100,000 odd inputs
+# make demo      shows what a limited server answers (examples/server/demo.py); STORE=redis://localhost counts on Redis
+# make serve     runs that server (PORT=8000)
+# make backfill  shows a client that obeys a server's limits (examples/client/backfill.py)
+# make webhooks  shows webhooks at an even pace, while a worker is killed (examples/webhooks/webhooks.py)
+#
+# make test      runs all tests, with a real Redis        make check            linter, formatter and types
+# make fuzz      100,000 malformed inputs                 make test-topologies  Sentinel, TLS, ACLs, Cluster
+# make bench     all benchmarks, with other libraries     make bench-core       the hot path alone
+# make faults    measures the limiter while Redis fails   make format           formats all files
+# make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
+#
+# `make demo` needs python3, git and make. ARGS go to pytest or to the example.
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -12,21 +18,21 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill webhooks test check format bench bench-core faults fuzz test-topologies clean
+.PHONY: demo serve backfill webhooks test check format bench bench-core faults fuzz test-topologies test-lowest dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	@$(BIN)/python -m examples.demo --store $(STORE)
+	@$(BIN)/python -m examples.server.demo --store $(STORE)
 
 serve: $(VENV)/.demo
 	@echo "try:  curl -i -H 'Authorization: Bearer tk_acme_team_1' http://127.0.0.1:$(PORT)/api/agents"
-	@RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.three_layers:app --port $(PORT)
+	@RATELIMIT_STORE=$(STORE) $(BIN)/python -m uvicorn examples.server.three_layers:app --port $(PORT)
 
 backfill: $(VENV)/.demo
-	@$(BIN)/python -m examples.backfill $(ARGS)
+	@$(BIN)/python -m examples.client.backfill $(ARGS)
 
 webhooks: $(VENV)/.dev
-	@$(BIN)/python -m examples.webhooks $(ARGS)
+	@$(BIN)/python -m examples.webhooks.webhooks $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -49,6 +55,15 @@ faults: $(VENV)/.dev
 test-topologies: $(VENV)/.dev
 	$(BIN)/python -m pytest -m topologies $(ARGS)
 
+test-lowest: $(VENV)-lowest/.lowest
+	$(VENV)-lowest/bin/python -m pytest --ignore tests/behaviour/test_demo.py -W default $(ARGS)
+
+dist: $(VENV)/.dev
+	@$(PIP) '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
 fuzz: $(VENV)/.dev
 	FUZZ=$(or $(FUZZ),3500) $(BIN)/python -m pytest tests/fuzz
 
@@ -57,7 +72,7 @@ bench-core: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.instructions
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -72,3 +87,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) (once; takes a minute or two)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)-lowest/.lowest: pyproject.toml constraints-lowest.txt
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@echo "installing into $(VENV)-lowest (once; takes a minute or two)"
+	@$(VENV)-lowest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-lowest.txt --editable '.[lowest]'
+	@touch $@
