@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from ratelimit import Decision, Identity, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings, limit
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
-from tests.support.asgi import by_headers, limiter_for
+from tests.support.asgi import STARLETTE, by_headers, limiter_for
 
 Limited = Callable[..., TestClient]
 
@@ -197,7 +197,8 @@ def test_streaming_and_files_pass_through(limited: Limited, tmp_path: Path) -> N
     assert (stream.text, file.text) == ("chunk 0;chunk 1;chunk 2;", "from a file")
     assert "x-ratelimit-limit" in stream.headers
     assert "x-ratelimit-limit" in file.headers
-    assert client.get("/file", headers={"range": "bytes=0-3"}).text == "from"
+    if STARLETTE >= (0, 39):  # Before, files had no ranges.
+        assert client.get("/file", headers={"range": "bytes=0-3"}).text == "from"
 
 
 @pytest.mark.parametrize("path", ["/empty/204", "/empty/304", "/empty/404", "/empty/500", "/redirect", "/none"])

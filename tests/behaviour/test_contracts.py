@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from examples.server import per_endpoint, quickstart, three_layers
 from ratelimit import Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from ratelimit.testing import ManualClock
+from tests.support.asgi import needs_client_address
 from tests.support.raw_http import Call
 
 BASE = "https://docs.example.com/api-errors#"
@@ -339,6 +340,7 @@ def test_settings_files_survive_a_round_trip(name: str) -> None:
     assert len(tomllib.loads(path.read_text())["limits"]) == len(settings.limits)
 
 
+@needs_client_address
 def test_the_quickstart_limits_by_address() -> None:
     """The quickstart admits five requests a minute for each client address."""
     client = TestClient(quickstart.app, client=("192.0.2.7", 1))

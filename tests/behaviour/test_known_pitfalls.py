@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from ratelimit import ConfigurationError, RateLimitMiddleware, RateLimitSettings, exempt, limit
-from tests.support.asgi import ok
+from tests.support.asgi import needs_client_address, ok
 
 Limited = Callable[..., TestClient]
 TOKEN = {"name": "token", "rate": "100/minute", "per": ["token"]}
@@ -148,6 +148,7 @@ def test_a_decorator_that_cannot_work_raises(decorator: Any, wrong: Any) -> None
         decorator(wrong)
 
 
+@needs_client_address
 def test_clients_behind_one_proxy_do_not_share_a_counter(limited: Limited) -> None:
     """If the proxy is trusted, the default identify distinguishes its clients."""
     app = FastAPI()
@@ -161,6 +162,7 @@ def test_clients_behind_one_proxy_do_not_share_a_counter(limited: Limited) -> No
     assert statuses == [200, 200, 429]
 
 
+@needs_client_address
 def test_a_forged_forwarded_for_is_ignored() -> None:
     """A client that invents addresses is counted by its own address."""
     app = FastAPI()

@@ -1,8 +1,11 @@
 """Apps under test: limited twice on purpose, between two checkers of the ASGI protocol."""
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any
 
+import pytest
+import starlette
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,6 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratelimit import Identity, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from ratelimit.testing import ManualClock
+
+STARLETTE = tuple(int(part) for part in starlette.__version__.split(".")[:2])
+
+needs_client_address = pytest.mark.skipif(
+    "client" not in signature(TestClient).parameters, reason="this Starlette's test client has no address of its own"
+)
 
 _BEFORE_ACCEPT = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
 
