@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ async def evaluate_costs(
     """Return the costs that the functions of these policies tell, by policy, and a `receive` for the app.
 
     Without policies the costs are `None`. The part of the body that the functions read is kept, and the app receives it
-    as if nothing had been read. A function that fails, or returns something else than an integer ≥ 0, is logged, and the
+    as if nothing had been read. A float is rounded up. A function that fails, or returns no number ≥ 0, is logged, and the
     request costs 1 (at a level, which nothing would bring down again, 0): whether the request is valid is for the app to
     decide.
     """
@@ -57,11 +58,14 @@ async def _cost(policy: Policy, connection: HTTPConnection) -> int:
     function: Any = policy.cost
     default = 0 if isinstance(policy, Quota) and policy.period is None else 1
     try:
-        cost = function(connection)
-        if inspect.isawaitable(cost):
-            cost = await cost
+        returned = function(connection)
+        if inspect.isawaitable(returned):
+            returned = await returned
+        cost = math.ceil(returned) if isinstance(returned, float) and 0 <= returned <= MAX_LIMIT else returned
         if not is_int_between(cost, 0, MAX_LIMIT):
-            logger.error("cost of policy %r: must be an integer between 0 and %d, got %r", policy.name, MAX_LIMIT, cost)
+            logger.error(
+                "cost of policy %r: must be a number between 0 and %d, got %r", policy.name, MAX_LIMIT, returned
+            )
             return default
     except ClientDisconnect:
         return default

@@ -252,6 +252,8 @@ class Enforcer:
     def _replied(self, request: StoreRequest, reply: StoreReply) -> None:
         """Take note of a reply. Only a call that wrote ends an outage: a store that cannot be written still refuses."""
         self.local_fallback.observe(request.charges, reply)
+        if len(self.rejections):  # Their waits may be longer now.
+            self.rejections.invalidate(request.charges)
         breaker = self.circuit_breaker
         if (breaker.has_failures or not self.outbox.is_empty) and request.has_written(reply):
             breaker.record_success()

@@ -16,7 +16,7 @@ _MIN_TOLERANCE_S: Final = 0.005
 _CLOCK_STEP_S: Final = 0.01
 """Seconds by which a reservation may seem to start too early; more means that the store's clock stepped back."""
 
-Waiter = tuple[int, asyncio.Future[int]]
+WaitingCaller = tuple[int, asyncio.Future[int]]
 """A waiting caller: its place in the order of arrival, and the future that gets its reservation."""
 
 
@@ -40,7 +40,7 @@ class ReservationQueue:
         self._min_gap = interval - self._usual_tolerance
         self._on_missed, self.cancel = on_missed, cancel
         self._reservations: list[int] = []
-        self._waiting: list[Waiter] = []
+        self._waiting: list[WaitingCaller] = []
         self._arrivals, self._requested = count(), 0
         self._clock_offset, self._last_start = math.inf, -math.inf
         self._doubled = False
@@ -137,7 +137,7 @@ class ReservationQueue:
             self.dispatch()
             raise
 
-    def _fail_callers(self, waiting: list[Waiter], error: Exception) -> None:
+    def _fail_callers(self, waiting: list[WaitingCaller], error: Exception) -> None:
         for waiter in list(waiting):
             self._waiting.remove(waiter)
             _, future = waiter

@@ -11,11 +11,25 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import StreamingResponse
-from starlette.routing import Route
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
-from ratelimit import ConfigurationError, RateLimitMiddleware, RateLimitSettings, exempt, limit
-from tests.support.asgi import needs_client_address, ok
+from ratelimit import (
+    ConfigurationError,
+    Limit,
+    Limiter,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateLimitSettings,
+    exempt,
+    limit,
+)
+from ratelimit.testing import ManualClock
+from tests.support.asgi import by_headers, needs_client_address, ok
+from tests.support.raw_http import Call
 
 Limited = Callable[..., TestClient]
 TOKEN = {"name": "token", "rate": "100/minute", "per": ["token"]}
@@ -190,3 +204,28 @@ def test_headers_that_the_app_sets_later_are_kept(limited: Limited) -> None:
     response = limited(app=app, limits=[TOKEN]).get("/own")
     assert response.headers["cache-control"] == "max-age=60"
     assert len(response.headers.get_list("set-cookie")) == 2
+
+
+@pytest.mark.parametrize("method", ["post", "Post", "POST"])
+async def test_a_method_in_lower_case_is_counted(clock: ManualClock, method: str) -> None:
+    """Uvicorn hands methods on as they came, and a mounted app may convert them: `methods=["POST"]` counts them all."""
+    settings = RateLimitSettings(limits=[Limit(name="writes", rate="1/minute", per="token", methods="POST")])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock)
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["method"].upper())(scope, receive, send)
+
+    app = RateLimitMiddleware(Starlette(routes=[Mount("/", served)]), limiter=limiter, identify=by_headers)
+    calls = [await Call(app, "/x", method=method, headers={"x-token": "t"}).run() for _ in range(2)]
+    assert [call.status for call in calls] == [200, 429]
+
+
+async def test_an_unknown_method_is_counted_by_limits_without_methods(clock: ManualClock) -> None:
+    """A verb that no route declares passes no limit that holds for all methods; all such verbs share one counter."""
+    settings = RateLimitSettings(limits=[Limit(name="all", rate="2/minute", per=["token", "method"])])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock)
+    app = RateLimitMiddleware(
+        Starlette(routes=[Mount("/", PlainTextResponse("ok"))]), limiter=limiter, identify=by_headers
+    )
+    calls = [await Call(app, "/x", method=f"VERB{n}", headers={"x-token": "t"}).run() for n in range(3)]
+    assert [call.status for call in calls] == [200, 200, 429]

@@ -242,3 +242,19 @@ async def test_a_rejection_that_is_cached_during_a_release_is_dropped(clock: Man
     store.gate.set()
     await releasing
     assert (await limiter.check(caller())).allowed
+
+
+async def test_a_wait_stays_right_where_a_smaller_cost_was_admitted_meanwhile(clock: ManualClock) -> None:
+    """A caller that waits as long as it was asked to is admitted, also if less was charged since the rejection."""
+    store = RemoteStore(clock)
+    limiter = limiter_with(store, clock, limits=[{"name": "org", "rate": "10/minute", "per": "org"}])
+    await limiter.check(caller(), cost=3)
+    clock.advance(seconds=30)
+    await limiter.check(caller(), cost=5)
+    assert not (await limiter.check(caller(), cost=5)).allowed
+    assert (await limiter.check(caller(), cost=2)).allowed
+    clock.advance(ms=500)
+    refused = await limiter.check(caller(), cost=5)
+    assert not refused.allowed
+    clock.advance(ms=round(refused.retry_after * 1000))
+    assert (await limiter.check(caller(), cost=5)).allowed
