@@ -82,7 +82,10 @@ class Limiter:
         self.overrides = Overrides(self.resolver, store, self.clock)
         self.poller = Poller(self._poll, POLL_INTERVAL)
         self._poll_breaker = CircuitBreaker(
-            store, unavailable="overrides stay as they are", available="overrides are read again", threshold=1
+            store,
+            unavailable="overrides or the number of workers may be out of date",
+            available="overrides and the number of workers are up to date",
+            threshold=1,
         )
 
     @property
@@ -209,7 +212,7 @@ class Limiter:
 
     async def aclose(self) -> None:
         """Wait for what is being written and close the store; may be called twice."""
-        self.poller.stop()
+        await self.poller.aclose()
         with suppress(StoreError):
             await self.enforcer.workers.sign_off()
         await self.enforcer.aclose()
@@ -242,7 +245,7 @@ class Limiter:
                 failure = failure or error
         if failure is None:
             self._poll_breaker.record_success()
-        else:
+        elif not self.enforcer.circuit_breaker.has_failures:  # Otherwise the log says already that the store is away.
             self._poll_breaker.record_failure(failure)
 
     @asynccontextmanager

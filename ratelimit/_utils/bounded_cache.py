@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Self, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -11,7 +11,7 @@ V = TypeVar("V")
 class BoundedCache(dict[K, V]):
     """Hold at most `max_size` entries: an insert beyond that first drops all others.
 
-    Only `cache[key] = value` checks the bound. Reads are those of `dict`, and as fast. A `max_size` of 0 stores nothing.
+    `cache[key] = value` and `merge` check the bound. Reads are those of `dict`, and as fast. A `max_size` of 0 stores nothing.
     `generation` counts the calls of `clear`: code that computes a value while `clear` may be called compares it before
     and after.
     """
@@ -20,6 +20,10 @@ class BoundedCache(dict[K, V]):
         super().__init__()
         self.max_size = max_size
         self.generation = 0
+
+    def __reduce__(self) -> tuple[Callable[[int], Self], tuple[int]]:
+        """Pickle and copy as an empty cache."""
+        return type(self), (self.max_size,)
 
     def __setitem__(self, key: K, value: V) -> None:
         if len(self) >= self.max_size and key not in self:

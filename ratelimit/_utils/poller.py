@@ -52,6 +52,11 @@ class Poller:
         if timer is not None:
             timer.cancel()
 
+    async def aclose(self) -> None:
+        """Poll no more in the running event loop, and end a poll that is under way."""
+        self.stop()
+        await self._tasks.cancel()
+
     def poll(self) -> "asyncio.Task[None]":
         """Poll now, in the background, and again after the interval."""
         loop = asyncio.get_running_loop()

@@ -1,8 +1,12 @@
-"""What an algorithm is: the contract that the four of them fulfil, in Python here and in Lua beside it.
+"""What an algorithm is: the contract that all of them fulfil, in Python here and in Lua beside it.
 
 A new algorithm is a `NAME.py` with a state and a view, its Lua twin `NAME.lua` with the functions that
 `stores/redis/scripts/decide.lua` names, a kind in `model/kinds.py` and `model/effective_limit.py`, an entry in
 `stores/memory.py` and one in `stores/redis/codec.py`, and a scenario in `testing/conformance.py`.
+
+The Lua twin returns functions of the same meaning (`load`, `evaluate`, `available`, `charge`, `status`, `save`), and the
+rarer ones from `make_slow_path`. Its state is a table, of which `decide.lua` reads `dirty` (the limit under which it was
+changed), `evaluated_for` (the limit of the last `evaluate`), `repaired`, and `held` (concurrency).
 """
 
 from typing import Any, Protocol
@@ -18,8 +22,8 @@ class LimitState(Protocol):
 class StateView(Protocol):
     """A state as it stands at one instant (ms) under one effective limit.
 
-    Making a view changes nothing. `charge`, `repair`, `adjust`, `release` and `renew` change the state, and return whether it
-    expires later than before. Whether there is room is for the caller to check first. `holder` names who holds a permit
+    Making a view changes nothing. `charge`, `adjust` and `release` (for concurrency `renew` too) change the state, and return
+    whether it expires later than before; `repair` changes it as well. Whether there is room is for the caller to check first. `holder` names who holds a permit
     (concurrency) or which reservation is meant (pace), and means nothing to the other kinds.
     """
 
@@ -31,7 +35,9 @@ class StateView(Protocol):
         """Count `cost` units now."""
 
     def repair(self) -> bool:
-        """Write a state that a wrong clock left as it counts by the right one; the only write of a refused charge."""
+        """Write a state that a wrong clock left as it counts by the right one, and return whether it was; the only write
+        of a refused charge.
+        """
 
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:
         """Change what was charged at the instant `at` (ms) by `delta` units, whether or not there is room."""

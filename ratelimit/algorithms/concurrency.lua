@@ -78,13 +78,13 @@ local function renew(s, lim, now, holder)
   end
 end
 
--- Shorten leases that last longer than a lease does: a wrong clock started them.
+-- Shorten leases that last longer than any lease may (a day): a wrong clock started them.
 local function repair(s, lim, now)
+  if available(s, lim) >= 1 then return end
   flush(s)
-  local latest = now + lim.lease_ms
-  local late = redis.call('ZRANGEBYSCORE', s.key, '(' .. text(latest), '+inf')
+  local late = redis.call('ZRANGEBYSCORE', s.key, '(' .. text(now + DAY), '+inf')
   for i = 1, #late do
-    redis.call('ZADD', s.key, text(latest), late[i])
+    redis.call('ZADD', s.key, text(now + lim.lease_ms), late[i])
     s.dirty = lim
   end
 end

@@ -14,6 +14,10 @@ MAX_RETRY_MS: Final = 1000
 """The longest wait, in milliseconds, that a refusal names: a permit may be released at any moment."""
 
 
+MAX_LEASE_MS: Final = 86_400_000
+"""The longest lease that a policy may have, in milliseconds."""
+
+
 @dataclass(slots=True)
 class ConcurrencyState:
     """The state of one key: when (ms) the lease of each holder expires, and an instant before which none does."""
@@ -56,10 +60,14 @@ class ConcurrencyView:
         return True
 
     def repair(self) -> bool:
-        """Shorten leases that last longer than a lease does: a wrong clock started them."""
-        latest = self.now + self.limit.lease_ms
-        self.state.holders = {holder: min(expiry, latest) for holder, expiry in self.state.holders.items()}
-        self.state.first_expiry = min(self.state.first_expiry, latest)
+        """Shorten leases that last longer than any lease may: a wrong clock started them."""
+        if self.available >= 1 or max(self.state.holders.values(), default=0) <= self.now + MAX_LEASE_MS:
+            return False
+        state, ends = self.state, self.now + self.limit.lease_ms
+        state.holders = {
+            holder: ends if expiry > self.now + MAX_LEASE_MS else expiry for holder, expiry in state.holders.items()
+        }
+        state.first_expiry = min(state.holders.values())
         return True
 
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:  # noqa: ARG002

@@ -292,6 +292,8 @@ local function make_slow_path()
         found = nil
       elseif delta > 0 then
         found = insert(s, lim, now, list, at, found)
+      elseif not found and #list > 0 then
+        found = #list -- The clock stepped back since, and the entry was brought back with it.
       end
     end
     if not found then

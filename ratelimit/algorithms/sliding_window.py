@@ -170,7 +170,8 @@ class SlidingWindowView:
         """Change what was charged at `at` (ms) by `delta` units, whether or not there is room.
 
         The entry of that instant is changed; it is made where the units were charged elsewhere. If that instant has left
-        the window, a positive `delta` is counted now and a negative one is void.
+        the window, a positive `delta` is counted now and a negative one is void. After a step of the clock, which brings
+        entries back, a negative one is taken off the newest entry.
         """
         if delta > 0:
             delta = min(delta, NEVER - self.total)
@@ -181,6 +182,8 @@ class SlidingWindowView:
                 found = None  # The entry of `at` has left.
             elif delta > 0:
                 found, later = self._insert(entries, at, found)
+            elif found is None and entries:
+                found = len(entries) - 1  # The clock stepped back since, and the entry was brought back with it.
         if found is None:
             return delta > 0 and self.charge(delta)
         self._change(entries, found, max(delta, -entries[found][1]))

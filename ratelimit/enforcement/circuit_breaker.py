@@ -7,6 +7,7 @@ from typing import Final, Literal
 from weakref import WeakSet
 
 from ratelimit._utils.tasks import BackgroundTasks
+from ratelimit.clock import monotonic
 
 logger = logging.getLogger("ratelimit")
 
@@ -15,6 +16,9 @@ FAILURE_THRESHOLD: Final = 5
 
 PROBE_INTERVAL: Final = 0.2
 """Seconds between two probes of an unavailable store."""
+
+MAX_RECOVERY: Final = 10.0
+"""Seconds after which a recovery that has not ended is begun again, by whichever event loop probes next."""
 
 State = Literal["closed", "open", "half-open"]
 
@@ -46,7 +50,7 @@ class CircuitBreaker:
         self._name, self._unavailable, self._available = name, unavailable, available
         self._probe, self._recover, self._on_closed, self._threshold = probe, recover, on_closed, threshold
         self._failures = 0
-        self._recovering = False
+        self._recovery_began: float | None = None
         self._last_cause: BaseException | None = None
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
         self._stopped: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -57,7 +61,7 @@ class CircuitBreaker:
         """The state of the breaker."""
         if self._failures < self._threshold:
             return "closed"
-        return "half-open" if self._recovering else "open"
+        return "half-open" if self.is_recovering else "open"
 
     @property
     def is_open(self) -> bool:
@@ -72,7 +76,9 @@ class CircuitBreaker:
     @property
     def is_recovering(self) -> bool:
         """Whether the breaker is half-open, and `recover` may go on."""
-        return self._recovering
+        began = self._recovery_began
+        # A recovery whose event loop was stopped, or is that of the parent of a fork, is given up.
+        return began is not None and monotonic() - began < MAX_RECOVERY
 
     @property
     def is_probing(self) -> bool:
@@ -100,21 +106,21 @@ class CircuitBreaker:
 
     def reopen(self, error: Exception) -> None:
         """Count a failed call, and end a recovery that is under way: the store is unavailable again."""
-        self._recovering = False
+        self._recovery_began = None
         self.record_failure(error)
 
     def record_success(self) -> None:
         """Take note that a call has succeeded: the count begins again, or recovery begins."""
         if not self.is_open or self._recover is None:
             self._close()
-        elif not self._recovering:
-            self._recovering = True
+        elif not self.is_recovering:
+            self._recovery_began = monotonic()
             self._tasks.spawn(self._recover_and_close(self._recover))
 
     def schedule_probe(self) -> None:
         """Probe the store in the running event loop after a pause, until it is available; only while it is open."""
         loop = asyncio.get_running_loop()
-        waiting = not self.is_open or self._recovering or self._probe is None
+        waiting = not self.is_open or self.is_recovering or self._probe is None
         if not waiting and loop not in self._timers and loop not in self._stopped:
             # A timer refers to its loop, so a weak dictionary would keep closed loops.
             self._timers = {each: timer for each, timer in list(self._timers.items()) if not each.is_closed()}
@@ -149,12 +155,12 @@ class CircuitBreaker:
     async def _recover_and_close(self, recover: Callable[[], Awaitable[None]]) -> None:
         try:
             await recover()
-            if self._recovering:
+            if self.is_recovering:
                 self._close()
                 if self._on_closed is not None:
                     await self._on_closed()
         finally:
-            self._recovering = False
+            self._recovery_began = None
             self.schedule_probe()
 
     def _close(self) -> None:

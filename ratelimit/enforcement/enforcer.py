@@ -252,7 +252,7 @@ class Enforcer:
     def _replied(self, request: StoreRequest, reply: StoreReply) -> None:
         """Take note of a reply. Only a call that wrote ends an outage: a store that cannot be written still refuses."""
         self.local_fallback.observe(request.charges, reply)
-        if len(self.rejections):  # Their waits may be longer now.
+        if len(self.rejections) and request.has_written(reply):  # The waits may be longer now.
             self.rejections.invalidate(request.charges)
         breaker = self.circuit_breaker
         if (breaker.has_failures or not self.outbox.is_empty) and request.has_written(reply):
@@ -287,7 +287,8 @@ class Enforcer:
                 return
             if await self.circuit_breaker.probe():
                 await self.drain()
-                await self.outbox.flush()
+                # The flush goes on if the closing caller is cancelled: the outbox is empty from its start.
+                await asyncio.shield(self._tasks.spawn(self.outbox.flush()))
         if not self.outbox.is_empty or not await self._store.resolve_in_doubt():
             logger.error("closed while the store is unavailable: charges and corrections since then are not written")
 

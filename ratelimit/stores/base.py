@@ -21,8 +21,9 @@ class Store(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A subclass of an in-process store that changes `submit` alone must be asked through it.
-        if "submit" in cls.__dict__ and "submit_nowait" not in cls.__dict__:
+        # A subclass of an in-process store that changes `submit` alone, by itself or by a mixin, is asked through it.
+        owners = [next(each for each in cls.__mro__ if name in each.__dict__) for name in ("submit", "submit_nowait")]
+        if cls.__mro__.index(owners[0]) < cls.__mro__.index(owners[1]):
             cls.submit_nowait = Store.submit_nowait  # type: ignore[method-assign]
 
     @abstractmethod

@@ -42,9 +42,10 @@ class ExpiryIndex:
             self._eternal.pop(key, None)
             self._eternal[key] = None  # At the end: the first one is the one used longest ago.
         else:
-            new = key not in self._due
+            before = self._due.get(key)
+            new = before is None
             due = self._due[key] = at, next(self._uses)
-            if new:
+            if before is None or at < before[0]:  # Earlier only after the clock has stepped back.
                 heapq.heappush(self._heaps.setdefault(policy, []), (due, key))
                 self.next = min(self.next, at)
         return self._evict() if new and len(self) > self._max_keys else None
@@ -59,12 +60,10 @@ class ExpiryIndex:
             for _ in range(_SWEEP):
                 if not heap:
                     break
-                (due, _), key = heap[0]
+                (due, _), _ = heap[0]
                 if due > now:
                     break
-                if self._due[key][0] > due:
-                    heapq.heapreplace(heap, (self._due[key], key))
-                else:
+                if self._is_current(heap):
                     yield self._pop(heap)
         self.next = min((heap[0][0][0] for heap in self._heaps.values() if heap), default=NO_EXPIRY)
 
@@ -74,9 +73,21 @@ class ExpiryIndex:
             key = next(iter(self._eternal))
             del self._eternal[key]
             return key
-        while self._due[heap[0][1]] > heap[0][0]:
-            heapq.heapreplace(heap, (self._due[heap[0][1]], heap[0][1]))
+        while not self._is_current(heap, by_use=True):
+            pass
         return self._pop(heap)
+
+    def _is_current(self, heap: list[tuple[tuple[int, int], str]], *, by_use: bool = False) -> bool:
+        """Say whether the first entry may go; one that is out of date is moved to its place, or dropped."""
+        due, key = heap[0]
+        latest = self._due.get(key)
+        if latest is None:
+            heapq.heappop(heap)
+            return False
+        if latest > due if by_use else latest[0] > due[0]:
+            heapq.heapreplace(heap, (latest, key))
+            return False
+        return True
 
     def _pop(self, heap: list[tuple[tuple[int, int], str]]) -> str:
         _, key = heapq.heappop(heap)

@@ -55,6 +55,10 @@ class MemoryStore(Store):
         """Do what is asked with the charges of one request; never waits and never fails."""
         return self.run(request)
 
+    def submit_nowait(self, request: StoreRequest) -> StoreReply:
+        """Do as `submit`."""
+        return self.run(request)
+
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
         """Return the shared map `name`, unless its version is still `seen`."""
         found = self._maps.get(name, _EMPTY_MAP)
@@ -77,7 +81,7 @@ class MemoryStore(Store):
             self.expiry_index = ExpiryIndex(self._max_keys)
 
     def run(self, request: StoreRequest) -> StoreReply:
-        """Do what is asked with the charges of one request; any thread may call it. Override `submit`, not this."""
+        """Do what is asked with the charges of one request; any thread may call it."""
         with self._lock:
             now = self._clock()
             ms = now // 1000
@@ -86,8 +90,6 @@ class MemoryStore(Store):
                     self._states.pop(key, None)
             charges = request.operation <= Operation.PEEK or request.operation == Operation.ACQUIRE
             return StoreReply((self._charge if charges else self._amend)(request, ms), now, ms)
-
-    submit_nowait = run
 
     def _charge(self, request: StoreRequest, ms: int) -> list[Reading]:
         fast = request.operation == Operation.CHARGE and self._charge_open(request, ms)

@@ -47,7 +47,7 @@ class StoreRequest(NamedTuple):
     on_orphaned: "Callable[[StoreRequest, StoreReply | None], None] | None" = None
 
     def is_refused(self, reply: "StoreReply") -> bool:
-        """Say whether `reply` says that nothing of this request was done."""
+        """Say whether `reply` refuses this request: nothing of it was done. A full shadow refuses nothing."""
         for _, _, wait_ms in reply.readings:  # Most requests end here.
             if wait_ms > 0:
                 break

@@ -325,7 +325,7 @@ async def test_a_server_whose_clock_differs(redis_url: str, monkeypatch: pytest.
     def shifted() -> int:
         return system_clock() + 30_000_000
 
-    monkeypatch.setattr("ratelimit.stores.redis.executor.system_clock", shifted)
+    monkeypatch.setattr("ratelimit.stores.redis.pending_call.system_clock", shifted)
     settings = RateLimitSettings.model_validate({"limits": [TOKEN], "store": redis_url, "store_timeout": 10})
     async with Limiter(settings) as limiter:
         decision = await limiter.check(Identity(token="t"))

@@ -85,20 +85,41 @@ def test_a_refused_request_rewrites_all_of_its_windows(sync_store: SyncStore, st
     assert limits == [0, 9]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_permits_of_a_wrong_clock_expire(sync_store: SyncStore, step: int) -> None:
+def acquired(store: SyncStore, limit: EffectiveLimit, key: str, holder: int) -> bool:
+    request = StoreRequest([Charge(limit, key)], Operation.ACQUIRE, holder)
+    return not request.is_refused(store.run(request))
+
+
+def test_permits_of_a_wrong_clock_expire(sync_store: SyncStore) -> None:
     """A permit whose holder died under a wrong clock is free after one lease by the right one."""
     limit, key = concurrency_limit(1, 5000), fresh_key()
-    sync_store.run(StoreRequest([Charge(limit, key)], Operation.ACQUIRE, 7))
-    sync_store.clock.advance(seconds=step)
-
-    def acquire(holder: int) -> bool:
-        request = StoreRequest([Charge(limit, key)], Operation.ACQUIRE, holder)
-        return not request.is_refused(sync_store.run(request))
-
-    assert not acquire(8)
+    assert acquired(sync_store, limit, key, 7)
+    sync_store.clock.advance(seconds=-86_400 * 365)
+    assert not acquired(sync_store, limit, key, 8)
     sync_store.clock.advance(seconds=5)
-    assert acquire(9)
+    assert acquired(sync_store, limit, key, 9)
+
+
+def test_a_longer_lease_is_not_shortened(sync_store: SyncStore) -> None:
+    """A deployment that shortens the lease takes no permit from the workers that still have the long one."""
+    key = fresh_key()
+    assert acquired(sync_store, concurrency_limit(1, 600_000), key, 7)
+    assert not acquired(sync_store, concurrency_limit(1, 10_000), key, 8)
+    sync_store.clock.advance(seconds=11)
+    assert not acquired(sync_store, concurrency_limit(1, 10_000), key, 9)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_charge_of_before_the_step_can_be_given_back(sync_store: SyncStore, step: int) -> None:
+    """A settlement or refund finds its units in the entry that was brought back."""
+    limit, key = window_limit(100_000, 60), fresh_key()
+    made = sync_store.run(StoreRequest([Charge(limit, key, 90_000)]))
+    sync_store.clock.advance(seconds=2 * step)
+    waits(sync_store, limit, key, 1)
+    sync_store.clock.advance(seconds=4)
+    sync_store.run(StoreRequest([Charge(limit, key, -89_900)], Operation.ADJUST, 0, made.store_ms))
+    (left,) = sync_store.charge([Charge(limit, key)], peek=True)
+    assert left.remaining == 100_000 - 101
 
 
 def test_a_quota_of_a_wrong_clock_does_not_last_for_a_year(sync_store: SyncStore) -> None:

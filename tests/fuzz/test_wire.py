@@ -20,7 +20,7 @@ from ratelimit.stores.messages import SharedMap, StoreReply, StoreRequest
 from ratelimit.stores.redis.batching import Batcher
 from ratelimit.stores.redis.connect import connect
 from ratelimit.stores.redis.connection import PipelinedConnection
-from ratelimit.stores.redis.executor import PendingCall
+from ratelimit.stores.redis.pending_call import PendingCall
 from ratelimit.stores.urls import open_store
 from tests.fuzz.inputs import PRINTABLE, fuzz, hostile, patient, secrets
 from tests.support.stores import window_limit
@@ -311,7 +311,10 @@ urls = st.one_of(
 def test_any_url_is_a_store_or_a_configuration_error(url: str, secret: str) -> None:
     """Neither the error nor the repr of the store shows the password, whatever redis-py reports."""
     address = url.replace("{}", secret)
-    for make in (lambda: connect(address, timeout=0.1, max_connections=2), lambda: open_store(address)):
+    for make in (
+        lambda: connect(address, timeout=0.1, connect_timeout=0.1, max_connections=2),
+        lambda: open_store(address),
+    ):
         try:
             made = make()
         except ConfigurationError as error:
@@ -328,7 +331,7 @@ def test_any_url_is_a_store_or_a_configuration_error(url: str, secret: str) -> N
 def test_a_database_of_a_cluster_is_refused(address: str) -> None:
     """A Cluster has database 0 alone, however the URL names another one."""
     with pytest.raises(ConfigurationError):
-        connect(address, timeout=0.1, max_connections=2)
+        connect(address, timeout=0.1, connect_timeout=0.1, max_connections=2)
 
 
 @pytest.mark.parametrize(

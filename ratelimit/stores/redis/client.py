@@ -17,9 +17,9 @@ class RedisClient:
     `redis` is redis-py's client.
     """
 
-    def __init__(self, client: Any, timeout: float) -> None:
+    def __init__(self, client: Any, timeout: float, connect_timeout: float) -> None:
         self.redis = client
-        self._timeout = timeout
+        self._timeout, self._connect_timeout = timeout, connect_timeout
 
     @property
     def is_settled(self) -> bool:
@@ -47,9 +47,11 @@ class RedisClient:
 class StandaloneClient(RedisClient):
     """The client for a single server, or for the master that Sentinels name."""
 
-    def __init__(self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float) -> None:
-        super().__init__(client, timeout)
-        self._executor = ScriptExecutor(client.connection_pool.make_connection, clock, timeout)
+    def __init__(
+        self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float, connect_timeout: float
+    ) -> None:
+        super().__init__(client, timeout, connect_timeout)
+        self._executor = ScriptExecutor(client.connection_pool.make_connection, clock, timeout, connect_timeout)
         self._batcher = Batcher(self._executor.send)
 
     @property
@@ -60,6 +62,11 @@ class StandaloneClient(RedisClient):
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked, in one call with the other requests that wait."""
         return await self._batcher.submit(request)
+
+    async def run(self, *command: Any) -> Any:
+        """Run one Redis command, and connect where that is needed, within the connect timeout; raises `StoreError`."""
+        async with translate_errors(max(self._timeout, self._connect_timeout)):
+            return await self.redis.execute_command(*command)
 
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls, and return whether none remains."""

@@ -47,8 +47,8 @@ class ClusterClient(RedisClient):
     that does not answer gets one call in 0.3 s; other calls that need it fail at once.
     """
 
-    def __init__(self, client: RedisCluster, clock: Clock | None, timeout: float) -> None:
-        super().__init__(client, timeout)
+    def __init__(self, client: RedisCluster, clock: Clock | None, timeout: float, connect_timeout: float) -> None:
+        super().__init__(client, timeout, connect_timeout)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._executors: dict[str, ScriptExecutor] = {}
@@ -196,7 +196,9 @@ class ClusterClient(RedisClient):
             def make_connection() -> Any:
                 return node.connection_class(**{**node.connection_kwargs, "retry": no_retries()})
 
-            self._executors[node.name] = ScriptExecutor(make_connection, self._clock, self._timeout)
+            self._executors[node.name] = ScriptExecutor(
+                make_connection, self._clock, self._timeout, self._connect_timeout
+            )
         return node.name, self._executors[node.name]
 
     def _node_of_slot(self, slot: int) -> Any:

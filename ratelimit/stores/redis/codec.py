@@ -12,7 +12,13 @@ from typing import Final
 import msgpack
 
 from ratelimit.errors import StoreError
-from ratelimit.model.effective_limit import EffectiveConcurrency, EffectiveLimit, EffectivePace, EffectiveRate
+from ratelimit.model.effective_limit import (
+    EffectiveConcurrency,
+    EffectiveLimit,
+    EffectivePace,
+    EffectiveQuota,
+    EffectiveRate,
+)
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
 _KINDS: Final = {
@@ -93,7 +99,9 @@ def _numbers(limit: EffectiveLimit) -> tuple[int, ...]:
         return *common, limit.window, limit.max_wait_ms
     if isinstance(limit, EffectiveConcurrency):
         return *common, limit.lease_ms
-    return *common, _PERIODS[limit.period]
+    if isinstance(limit, EffectiveQuota):
+        return *common, _PERIODS[limit.period]
+    raise TypeError(f"{type(limit).__name__} has no numbers on the wire")
 
 
 def decode(reply: object, requests: Sequence[StoreRequest], now: int, number: int) -> Iterator[StoreReply]:

@@ -23,16 +23,20 @@ class _MultiHostUrl(NamedTuple):
     service: str
 
 
-def connect(url: str, *, timeout: float, max_connections: int) -> "redis.asyncio.Redis | RedisCluster":
+def connect(
+    url: str, *, timeout: float, connect_timeout: float, max_connections: int
+) -> "redis.asyncio.Redis | RedisCluster":
     """Return redis-py's client for a URL; nothing is connected yet.
 
     `redis+cluster://[user:password@]host[:port][,host[:port]…]`, with `?ssl=true` for TLS, names nodes of the Cluster to
     start from. `redis+sentinel://[user:password@]host[:port][,…]/service[/database]` names Sentinels, and the service
     that is their name for the master. A URL that redis-py cannot read raises `ConfigurationError`.
     """
-    options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "max_connections": max_connections}
+    scheme = url.partition("://")[0]
+    # Each call has a timeout of its own: these bound the steps of connecting. A Cluster's topology is read within a call.
+    step = timeout if scheme == "redis+cluster" else connect_timeout
+    options = {"socket_timeout": step, "socket_connect_timeout": step, "max_connections": max_connections}
     try:
-        scheme = url.partition("://")[0]
         if scheme == "redis+cluster":
             return _cluster(_parse_multi_host(url), options)
         client = _sentinel(_parse_multi_host(url), options) if scheme == "redis+sentinel" else _single(url, options)

@@ -9,9 +9,13 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.stores.redis.errors import translate_errors
 
 OnReply = Callable[[bytes | StoreError], None]
 """Takes the reply to a call, as the server sent it, or the error that it ended with."""
+
+CONNECT_TIMEOUT: Final = 2.0
+"""Seconds that connecting may take, with the login: up to six round trips."""
 
 _LOGIN_ERRORS: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 _CRLF: Final = b"\r\n"
@@ -45,10 +49,11 @@ class PipelinedConnection(asyncio.Protocol):
     that waits for a reply.
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         self._connection: Any = connection
+        self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._streams: asyncio.BaseProtocol | None = None
         self._pending: deque[tuple[float, OnReply]] = deque()
@@ -62,17 +67,27 @@ class PipelinedConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def connect(self) -> None:
-        """Connect, unless the connection is open; raises what redis-py raises."""
-        async with self._connecting:
-            if self.is_open:
-                return
-            try:
+        """Connect, unless the connection is open; raises `StoreError`.
+
+        Connecting takes several round trips. It goes on in the background, for at most the connect timeout, if the
+        waiting caller is cancelled: the next caller waits for the same attempt.
+        """
+        if self.is_open:
+            return
+        if self._connecting is None or self._connecting.done():
+            self._connecting = self._loop.create_task(self._connect())
+            self._connecting.add_done_callback(_retrieve)
+        await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> None:
+        try:
+            async with translate_errors(self._connect_timeout):
                 await self._connection.disconnect(nowait=True)
                 await self._connection.connect()
-            except BaseException:
-                await self._connection.disconnect(nowait=True)
-                raise
-            self.attach(self._connection._writer.transport)  # noqa: SLF001 - as redis-py's own subclasses do
+        except BaseException:
+            await self._connection.disconnect(nowait=True)
+            raise
+        self.attach(self._connection._writer.transport)  # noqa: SLF001 - as redis-py's own subclasses do
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take over a transport that is connected and logged in."""
@@ -96,7 +111,10 @@ class PipelinedConnection(asyncio.Protocol):
         self._abort(self._error)
 
     async def aclose(self) -> None:
-        """Close the connection and wait until that is done."""
+        """Close the connection, also one that is being made, and wait until that is done."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         await self._connection.disconnect()
 
     def data_received(self, data: bytes) -> None:
@@ -150,3 +168,9 @@ class PipelinedConnection(asyncio.Protocol):
         self._error = error
         if self._transport is not None:
             self._transport.abort()
+
+
+def _retrieve(task: "asyncio.Task[None]") -> None:
+    """Read the error of an attempt to connect, so that one without a waiting caller is not reported."""
+    if not task.cancelled():
+        task.exception()

@@ -13,13 +13,14 @@ from typing import Final
 from redis.asyncio.connection import AbstractConnection
 
 from ratelimit._utils.tasks import BackgroundTasks
-from ratelimit.clock import Clock, system_clock
+from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
 from ratelimit.stores.messages import CORRECTIONS, StoreRequest
 from ratelimit.stores.redis.batching import Batcher, BatchResult
-from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA, decode, encode, encode_command
-from ratelimit.stores.redis.connection import ErrorReply, PipelinedConnection
+from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA, encode, encode_command
+from ratelimit.stores.redis.connection import CONNECT_TIMEOUT, ErrorReply, PipelinedConnection
 from ratelimit.stores.redis.errors import translate_errors
+from ratelimit.stores.redis.pending_call import PendingCall
 
 logger = logging.getLogger("ratelimit")
 
@@ -39,46 +40,8 @@ _RESOLVE_INTERVAL_S: Final = 0.3
 """Seconds at least between two rounds of resolving in-doubt calls."""
 
 
-class PendingCall:
-    """One batch on its way: its reply is awaited on `connections` connections, and it may be sent once more.
-
-    `lookup_only` marks a call that asks for the kept reply of an earlier one and executes nothing.
-    """
-
-    __slots__ = (
-        "arguments",
-        "asking",
-        "connections",
-        "deadline",
-        "done",
-        "lookup_only",
-        "now",
-        "number",
-        "on_result",
-        "requests",
-        "retried",
-        "sent",
-        "timer",
-    )
-
-    def __init__(
-        self, requests: Sequence[StoreRequest], on_result: Callable[[BatchResult], None], now: int | None
-    ) -> None:
-        self.requests, self.on_result, self.now = requests, on_result, now
-        self.arguments: list[bytes] = []
-        self.deadline, self.number = 0.0, 0
-        self.connections = 0
-        self.sent = self.retried = self.done = self.lookup_only = self.asking = False
-        self.timer: asyncio.TimerHandle | None = None
-
-    def result_of(self, reply: bytes) -> BatchResult:
-        """Return the store replies that the server's bytes hold (none: nothing was kept), or why they hold none."""
-        if self.lookup_only and not reply:
-            return []
-        try:
-            return list(decode(reply, self.requests, system_clock() if self.now is None else self.now, self.number))
-        except Exception as error:  # noqa: BLE001 - handed to the callers
-            return error
+_SPARE_INTERVAL_S: Final = 1.0
+"""Seconds at least between two second connections that are opened for a slow call."""
 
 
 class ScriptExecutor:
@@ -96,11 +59,14 @@ class ScriptExecutor:
         make_connection: Callable[[], AbstractConnection],
         clock: Clock | None,
         timeout: float,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._make_connection, self._clock, self._timeout = make_connection, clock, timeout
+        self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
-        self._connection = PipelinedConnection(make_connection())
+        self._connection = self._new_connection()
         self._spare: PipelinedConnection | None = None
+        self._spare_opened_at = float("-inf")
         self._name, self._numbers = secrets.token_hex(6), count()
         self._in_doubt: deque[PendingCall] = deque(maxlen=MAX_IN_DOUBT)
         self._resolved_at = float("-inf")
@@ -154,6 +120,9 @@ class ScriptExecutor:
         for connection in (self._connection, self._spare):
             if connection is not None:
                 await connection.aclose()
+
+    def _new_connection(self) -> PipelinedConnection:
+        return PipelinedConnection(self._make_connection(), self._connect_timeout)
 
     def _start(self, call: PendingCall, deadline: float | None = None) -> None:
         now = self._loop.time()
@@ -231,7 +200,10 @@ class ScriptExecutor:
             self._send_on(self._connection, call)
             return
         if self._spare is None:
-            self._spare = PipelinedConnection(self._make_connection())
+            if self._loop.time() - self._spare_opened_at < _SPARE_INTERVAL_S:
+                return  # Where every call is slow, a second connection is no faster.
+            self._spare_opened_at = self._loop.time()
+            self._spare = self._new_connection()
         self._send_on(self._spare, call)
 
     def _prefer(self, connection: PipelinedConnection) -> None:

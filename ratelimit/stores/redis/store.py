@@ -26,15 +26,24 @@ class RedisStore(Store):
     `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them, or several
     servers: `redis+cluster://host,host` or `redis+sentinel://host,host/name-of-the-master`. `clock` returns integer
     microseconds since the epoch; without one, the server's own time counts. A call that takes longer than `timeout`
-    seconds raises `StoreTimeout`. Nothing is connected before the first call. The store may be used from several event
-    loops; each has its own connections, at most `max_connections`. A URL that redis-py cannot read raises
+    seconds raises `StoreTimeout`; connecting goes on in the background for `connect_timeout` seconds, which also bound
+    the calls for overrides and heartbeats. Nothing is connected before the first call. The store may be used from
+    several event loops; each has its own connections, at most `max_connections`. A URL that redis-py cannot read raises
     `ConfigurationError`.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None, timeout: float = 0.1, max_connections: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        timeout: float = 0.1,
+        connect_timeout: float = 2.0,
+        max_connections: int = 8,
+    ) -> None:
         self._url = url
         self._clock = clock
-        self._timeout = timeout
+        self._timeout, self._connect_timeout = timeout, connect_timeout
         self._max_connections = max_connections
         self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
         self._connect()  # A URL that redis-py cannot read fails here.
@@ -119,13 +128,18 @@ class RedisStore(Store):
 
         client = self._connect()
         kind = ClusterClient if isinstance(client, RedisCluster) else StandaloneClient
-        return kind(client, self._clock, self._timeout)
+        return kind(client, self._clock, self._timeout, self._connect_timeout)
 
     def _connect(self) -> Any:
         # redis takes 91 ms to import, more than this whole package: an app that counts in memory does without it.
         from ratelimit.stores.redis.connect import connect  # noqa: PLC0415
 
-        return connect(self._url, timeout=self._timeout, max_connections=self._max_connections)
+        return connect(
+            self._url,
+            timeout=self._timeout,
+            connect_timeout=self._connect_timeout,
+            max_connections=self._max_connections,
+        )
 
 
 def _version(value: Any) -> int:

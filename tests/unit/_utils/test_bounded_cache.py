@@ -1,5 +1,8 @@
 """Caches with a bound: they never grow beyond it, and drop what their class says."""
 
+import copy
+import pickle
+
 from ratelimit._utils.bounded_cache import BoundedCache, LruCache
 
 
@@ -50,3 +53,11 @@ def test_the_entry_used_longest_ago_is_dropped_first() -> None:
     assert cache.get_or_make("a", lambda: [9]) is first
     cache.get_or_make("c", lambda: [3])
     assert dict(cache) == {"a": [1], "c": [3]}
+
+
+def test_a_copy_and_a_pickle_are_empty() -> None:
+    """What holds a cache can be sent to another process; the cache begins empty there."""
+    cache: BoundedCache[str, int] = BoundedCache(3)
+    cache["a"] = 1
+    for twin in (pickle.loads(pickle.dumps(cache)), copy.copy(cache), copy.deepcopy(cache)):
+        assert (dict(twin), twin.max_size) == ({}, 3)

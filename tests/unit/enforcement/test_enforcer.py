@@ -9,12 +9,13 @@ import pytest
 from ratelimit import StoreError
 from ratelimit.enforcement.circuit_breaker import PROBE_INTERVAL
 from ratelimit.enforcement.enforcer import RECOVERY_GRACE, Enforcer
+from ratelimit.errors import StoreTimeout
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveQuota
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 from ratelimit.testing import ManualClock
-from ratelimit.testing.factories import concurrency_limit, quota_limit, window_limit
+from ratelimit.testing.factories import concurrency_limit, fresh_key, quota_limit, window_limit
 from tests.support.fleet import Fleet
 from tests.support.stores import RemoteStore
 from tests.support.virtual_time import VirtualLoop, virtually
@@ -239,3 +240,19 @@ async def test_workers_that_have_not_reconnected_keep_their_share() -> None:
     await fleet.recover_store()
     await enforcer.workers.heartbeat()
     assert enforcer.workers.count == 1
+
+
+async def test_a_cancelled_close_sends_the_outbox_all_the_same(clock: ManualClock) -> None:
+    """A deadline of the shutdown loses no correction: closing again finds it sent, or still to send."""
+    store = RemoteStore(clock)
+    enforcer, charge = Enforcer(store, clock, set()), Charge(quota_limit(100, None), fresh_key())
+    for _ in range(4):
+        enforcer.outbox.enqueue(StoreRequest([charge], Operation.ADJUST))
+    enforcer.circuit_breaker.record_failure(StoreTimeout("once"))
+    closing = asyncio.create_task(enforcer.aclose())
+    while len(enforcer.outbox):  # noqa: ASYNC110 - until the flush has begun
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await enforcer.aclose()
+    assert store.used(charge) == 4

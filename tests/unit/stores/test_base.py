@@ -52,3 +52,25 @@ async def test_charge_returns_a_service_limit_for_each_charge(store: Store) -> N
     charges = [Charge(window_limit(5), "a", 2), Charge(window_limit(9), "b")]
     assert [limit.remaining for limit in await store.charge(charges, peek=True)] == [5, 9]
     assert [limit.remaining for limit in await store.charge(charges)] == [3, 8]
+
+
+def test_a_mixin_that_overrides_submit_is_asked() -> None:
+    """A wrapper around an in-process store is never bypassed by `submit_nowait`, however it is mixed in."""
+
+    class Counting:
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            raise NotImplementedError
+
+    class Mixed(Counting, MemoryStore):
+        pass
+
+    class Run(MemoryStore):
+        def run(self, request: StoreRequest) -> StoreReply:
+            asked.append(request)
+            return super().run(request)
+
+    asked = list[StoreRequest]()
+    request = StoreRequest([])
+    assert Mixed().submit_nowait(request) is None
+    assert Run().submit_nowait(request) is not None
+    assert asked == [request]

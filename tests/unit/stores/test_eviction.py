@@ -47,3 +47,15 @@ def test_keys_that_never_expire_are_evicted_by_their_last_use() -> None:
     index.discard("a")
     index.discard("unknown")
     assert (len(index), index.entries) == (2, 0)
+
+
+def test_a_key_may_expire_earlier_than_before() -> None:
+    """After a step of the clock a key is used again with an earlier expiry: it goes then, and once."""
+    index = ExpiryIndex(10)
+    index.touch("a", 10**9, "p")
+    index.touch("a", 50, "p")
+    assert index.next == 50
+    assert list(index.expired(60)) == ["a"]
+    assert len(index) == 0
+    assert list(index.expired(10**10)) == []
+    assert index.entries == 0

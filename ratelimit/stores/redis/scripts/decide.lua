@@ -13,12 +13,13 @@
 --           Durations only; the instant is for this script alone, when a later call brings it back.
 --
 -- Exactly once: a call that is sent again, because its reply was lost, gets the kept reply and charges nothing. With an
--- ARGV[2] a call only looks for the kept reply: it returns that, or '' where there is none.
+-- ARGV[2] a call only looks for the kept reply: it returns that, or '' where there is none. Then it leaves '' in its place
+-- (a tombstone), so that the call does nothing if it arrives later.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
 
 local PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
 local NEVER = 9007199254740991
-local REPLY_TTL_MS = 10000
+local REPLY_TTL_MS, TOMBSTONE_TTL_MS = 10000, 60000
 
 local now, ttl_floor, limits, requests, number = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then
@@ -40,7 +41,11 @@ end
 
 local values = redis.call('MGET', unpack(KEYS))
 local kept = values[#KEYS]
-if kept or ARGV[2] then return kept or '' end
+if kept then return kept end
+if ARGV[2] then
+  redis.call('SET', KEYS[#KEYS], '', 'PX', TOMBSTONE_TTL_MS)
+  return ''
+end
 local states, kinds = {}, {}
 local reply, n = { number, now }, 2
 
@@ -72,7 +77,7 @@ local function charge(first, last, operation, holder)
       wait = -wait
     else
       -- Permits may have been taken under a wrong clock; other states know it.
-      if operation ~= PEEK and (s.repaired or s.held) then
+      if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
         kind.slow = kind.slow or kind.make_slow_path()
         kind.slow.repair(s, lim, now)
       end

@@ -61,7 +61,7 @@ async def test_closing_waits_for_the_calls_in_flight(redis_url: str) -> None:
 async def test_every_kind_of_client_writes_its_own_calls(redis_url: str) -> None:
     """The base class sends commands alone."""
     store = RedisStore(redis_url, timeout=10)
-    client = RedisClient(store.client.redis, 10)
+    client = RedisClient(store.client.redis, 10, 10)
     assert await client.run("PING") in (True, b"PONG")
     with pytest.raises(NotImplementedError):
         await client.submit(StoreRequest([]))

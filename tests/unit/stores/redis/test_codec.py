@@ -12,7 +12,8 @@ from ratelimit import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 from ratelimit.stores.redis.codec import SCRIPT, decode, encode, encode_command, read_script, sibling_key
-from ratelimit.testing.factories import concurrency_limit, pace_limit, quota_limit, window_limit
+from ratelimit.testing.factories import concurrency_limit, fresh_key, pace_limit, quota_limit, window_limit
+from tests.support.redis_server import RedisServer
 
 
 def encoded(*requests: StoreRequest) -> tuple[list[bytes], list[Any]]:
@@ -116,3 +117,16 @@ def test_the_script_holds_every_algorithm_and_the_decision() -> None:
     """One text, made of the files of both folders."""
     assert SCRIPT.endswith(read_script("decide"))
     assert [f"KINDS[{number}] = function()" in SCRIPT for number in (1, 2, 3, 4, 5)] == [True] * 4 + [False]
+
+
+def test_a_call_that_was_looked_up_in_vain_is_never_done(redis_server: RedisServer, redis_url: str) -> None:
+    """A look-up that finds nothing leaves a tombstone: the call charges nothing if it arrives later."""
+    charge = Charge(window_limit(10), fresh_key())
+    arguments = encode([StoreRequest([charge])], now=None, ttl_floor=0, name="late", number=1)
+    again = encode([StoreRequest([charge])], now=None, ttl_floor=0, name="other", number=2)
+    with redis_server.client() as client:
+        assert client.eval(SCRIPT, *arguments, b"lookup") == b""
+        assert client.eval(SCRIPT, *arguments) == b""
+        ((reply,),) = [list(decode(client.eval(SCRIPT, *again), [StoreRequest([charge])], 0, 2))]
+    ((remaining, _, _),) = reply.readings
+    assert remaining == 9

@@ -15,7 +15,7 @@ from ratelimit.stores.urls import open_store
 
 
 def open_client(url: str) -> Any:
-    return connect(url, timeout=0.25, max_connections=3)
+    return connect(url, timeout=0.1, connect_timeout=0.25, max_connections=3)
 
 
 @pytest.mark.parametrize(

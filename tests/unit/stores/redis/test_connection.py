@@ -9,6 +9,7 @@ import pytest
 
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.redis.connection import ErrorReply, PipelinedConnection
+from tests.support.virtual_time import virtually
 
 
 class Connection:
@@ -161,8 +162,8 @@ async def test_a_server_that_closes_the_connection(end: str) -> None:
         assert [type(error) for error in await all_of(calls(connection, 1))] == [StoreUnavailable]
 
 
-async def test_a_cancelled_connect_leaves_nothing_open() -> None:
-    """A caller that is cancelled while it connects closes what it has opened."""
+async def test_connecting_goes_on_without_its_caller_and_ends_with_the_connection() -> None:
+    """A cancelled caller ends no attempt, which the next caller waits for; closing the connection ends it."""
     closed = list[bool]()
 
     class Slow(Connection):
@@ -173,11 +174,38 @@ async def test_a_cancelled_connect_leaves_nothing_open() -> None:
             closed.append(nowait)
 
     streams: Any = Slow(1)
-    task = asyncio.create_task(PipelinedConnection(streams).connect())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert closed == [True, True]
+    connection = PipelinedConnection(streams)
+    for _ in range(2):
+        task = asyncio.create_task(connection.connect())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert closed == [True]
+    await connection.aclose()
+    assert closed == [True, True, False]
+
+
+def test_an_attempt_to_connect_has_an_end() -> None:
+    """It fails after the connect timeout, and closes what it has opened."""
+    closed = list[bool]()
+
+    class Hanging(Connection):
+        async def connect(self) -> None:
+            await asyncio.Event().wait()
+
+        async def disconnect(self, *, nowait: bool = False) -> None:
+            closed.append(nowait)
+
+    async def play() -> None:
+        streams: Any = Hanging(1)
+        connection = PipelinedConnection(streams, connect_timeout=2.0)
+        with pytest.raises(StoreTimeout):
+            await connection.connect()
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+        assert closed == [True, True]
+
+    virtually(lambda _: play())
 
 
 async def test_an_aborted_connection_fails_its_calls_and_connects_again() -> None:

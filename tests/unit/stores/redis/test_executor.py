@@ -1,6 +1,6 @@
 """The script executor: each call is executed once, whatever happens to its replies; in virtual time.
 
-`tests/behaviour/test_lost_replies.py` holds the same promise on a real Redis.
+`tests/behaviour/test_lost_replies.py` holds the same promise on a real Redis. Also tests `pending_call`.
 """
 
 import asyncio
@@ -245,7 +245,8 @@ def test_the_next_reply_starts_the_look_up() -> None:
         server.faults += ["lost", "ignored"]
         await send(executor, StoreRequest([CHARGE], on_orphaned=lambda _, reply: orphaned.append(reply)))
         await send(executor, StoreRequest([CHARGE]))
-        await asyncio.sleep(0)
+        for _ in range(4):
+            await asyncio.sleep(0)
         assert (len(orphaned), executor.is_settled) == (1, True)
 
     with_server(play)
