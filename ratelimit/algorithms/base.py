@@ -22,9 +22,10 @@ class LimitState(Protocol):
 class StateView(Protocol):
     """A state as it stands at one instant (ms) under one effective limit.
 
-    Making a view changes nothing. `charge`, `adjust` and `release` (for concurrency `renew` too) change the state, and return
-    whether it expires later than before; `repair` changes it as well. Whether there is room is for the caller to check first. `holder` names who holds a permit
-    (concurrency) or which reservation is meant (pace), and means nothing to the other kinds.
+    Making a view changes nothing. `charge`, `adjust` and `release` (for concurrency `renew` too) change the state, and
+    return whether it expires later than before; `repair` changes it as well. Whether there is room is for the caller to
+    check first. `holder` names who holds a permit (concurrency) or which reservation is meant (pace), and means nothing
+    to the other kinds.
     """
 
     state: Any
@@ -35,9 +36,7 @@ class StateView(Protocol):
         """Count `cost` units now."""
 
     def repair(self) -> bool:
-        """Write a state that a wrong clock left as it counts by the right one, and return whether it was; the only write
-        of a refused charge.
-        """
+        """Write a state that a wrong clock left in the future, as it counts now; return whether it was one."""
 
     def adjust(self, delta: int, at: int, holder: int = 0) -> bool:
         """Change what was charged at the instant `at` (ms) by `delta` units, whether or not there is room."""

@@ -170,8 +170,8 @@ class SlidingWindowView:
         """Change what was charged at `at` (ms) by `delta` units, whether or not there is room.
 
         The entry of that instant is changed; it is made where the units were charged elsewhere. If that instant has left
-        the window, a positive `delta` is counted now and a negative one is void. After a step of the clock, which brings
-        entries back, a negative one is taken off the newest entry.
+        the window, a positive `delta` is counted now and a negative one is void. If the clock has stepped back since, a
+        negative one is taken off the newest entry.
         """
         if delta > 0:
             delta = min(delta, NEVER - self.total)
@@ -222,10 +222,8 @@ class SlidingWindowView:
         """How many units may be released."""
         return self.total
 
-    @property
-    def empty(self) -> bool:
-        """Always `False`: a window without entries may still carry an overage, and expires by itself."""
-        return False
+    empty = False
+    """A window without entries may still carry an overage, and expires by itself."""
 
     def usage(self) -> tuple[int, int, int]:
         """Return (units used, milliseconds until the window is empty, 0)."""
