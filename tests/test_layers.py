@@ -180,6 +180,19 @@ def test_public_names_have_docstrings() -> None:
     assert documented / public >= 0.95
 
 
+def test_every_module_has_a_test() -> None:
+    """A module has a test file of its name, or a test file names it in its docstring (`client.base_transport`)."""
+    unit = ROOT.parent / "tests" / "unit"
+    docstrings = "".join(ast.get_docstring(tree(path)) or "" for path in sorted(unit.parent.rglob("test_*.py")))
+    missing = []
+    for path in FILES:
+        where = path.relative_to(ROOT)
+        name = ".".join(where.with_suffix("").parts)
+        if path.stem != "__init__" and f"`{name}`" not in docstrings:
+            missing += [name] * (not (unit / where.parent / f"test_{path.stem}.py").exists())
+    assert missing == []
+
+
 PLAIN = re.compile(r"\b(told|nobody|whoever|somebody|anew)\b", re.IGNORECASE)
 
 

@@ -1,4 +1,7 @@
-"""Servers that are slow, wrong or hostile: no request waits for ever, and none longer than needed."""
+"""Servers that are slow, wrong or hostile: no request waits for ever, and none longer than needed.
+
+Also tests `client.response_limits`.
+"""
 
 import asyncio
 import io

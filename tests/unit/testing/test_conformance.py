@@ -1,4 +1,7 @@
-"""The suite for stores fails stores that are wrong."""
+"""The suite for stores fails stores that are wrong.
+
+Also tests `testing.factories` and `testing.random_requests`.
+"""
 
 from collections.abc import Mapping
 from typing import Any

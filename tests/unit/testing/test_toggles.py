@@ -1,4 +1,7 @@
-"""Limits switched off, or on a clock that stands still, for apps as people write them."""
+"""Limits switched off, or on a clock that stands still, for apps as people write them.
+
+Also tests `testing.plugin` and `testing.clock`.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,7 @@
 """The script executor: each call is executed once, whatever happens to its replies; in virtual time.
 
-`tests/behaviour/test_lost_replies.py` holds the same promise on a real Redis. Also tests `pending_call`.
+`tests/behaviour/test_lost_replies.py` holds the same promise on a real Redis. Also tests
+`stores.redis.pending_call`.
 """
 
 import asyncio
