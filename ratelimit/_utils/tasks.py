@@ -1,7 +1,7 @@
 """Background tasks that are kept alive until they end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,3 +43,30 @@ class BackgroundTasks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class SharedAttempt:
+    """An action that several callers may wait for: one attempt runs at a time, also where they are all cancelled."""
+
+    def __init__(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._action = action
+        self._task: asyncio.Task[None] | None = None
+
+    async def wait(self) -> None:
+        """Wait for the attempt that is under way, or begin one; raises what the action raises."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._action())
+            self._task.add_done_callback(_retrieve)
+        await asyncio.shield(self._task)
+
+    async def cancel(self) -> None:
+        """Cancel the attempt that is under way, and wait until it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _retrieve(task: "asyncio.Task[None]") -> None:
+    """Read the error of an attempt, so that one without a waiting caller is not reported."""
+    if not task.cancelled():
+        task.exception()

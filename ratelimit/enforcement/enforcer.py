@@ -150,7 +150,7 @@ class Enforcer:
             keep = request.operation != Operation.ADJUST or isinstance(error, StorePartiallyUnavailable)
             return self._decide_without_store(request, keep=keep)
         decision = self._decision(request, reply, self._target)
-        if decision.violated and request.operation != Operation.PEEK:
+        if decision.violated and request.operation != Operation.PEEK and not reply.is_contested:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
 
@@ -163,7 +163,7 @@ class Enforcer:
         made = request._replace(charges=attempt.made)
         settlement = Settlement(self._target, made, StoreReply((), now, attempt.store_ms))
         decision = Decision.from_limits(attempt.limits, settlements=(settlement,))
-        if decision.violated:
+        if decision.violated and not attempt.is_contested:
             self.rejections.store(charges, decision.limits, now)
         return decision
 

@@ -42,7 +42,8 @@ class PrefetchedUnits:
 class PrefetchAttempt:
     """One request: which of its charges are spent from prefetched units, and what the store is asked for.
 
-    When it is complete, `limits` are the service limits of all charges, and `store_ms` is the store's own instant.
+    When it is complete, `limits` are the service limits of all charges, `store_ms` is the store's own instant, and
+    `is_contested` that of its reply.
     """
 
     charges: Sequence[Charge]
@@ -52,6 +53,7 @@ class PrefetchAttempt:
     locked: list[PrefetchedUnits] = field(default_factory=list)
     limits: list[ServiceLimit] = field(default_factory=list)
     store_ms: int = 0
+    is_contested: bool = False
 
     @property
     def is_refused(self) -> bool:
@@ -111,7 +113,7 @@ class PrefetchPool:
     async def _complete(self, attempt: PrefetchAttempt, submit: Submit) -> None:
         if attempt.asked:
             reply = await submit(attempt.asked)
-            attempt.store_ms = reply.store_ms
+            attempt.store_ms, attempt.is_contested = reply.store_ms, reply.is_contested
             attempt.limits = self.store_reply(attempt, reply.service_limits(attempt.asked), reply.store_ms)
         else:
             held = next(iter(attempt.spent.values()))

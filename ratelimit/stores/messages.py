@@ -77,12 +77,14 @@ class StoreReply(NamedTuple):
     """A store's reply to one request: a `Reading` for each charge.
 
     `now` is this process's clock in epoch microseconds. `store_ms` is the instant by the store's own clock in
-    milliseconds; only the store can interpret it, as `StoreRequest.charged_at`.
+    milliseconds; only the store can interpret it, as `StoreRequest.charged_at`. A refusal `is_contested` if charges that
+    may be given back a moment later have caused it.
     """
 
     readings: Sequence[Reading]
     now: int
     store_ms: int
+    is_contested: bool = False
 
     def service_limits(self, charges: Sequence[Charge]) -> list[ServiceLimit]:
         """Return the service limits of the charges that were asked for."""

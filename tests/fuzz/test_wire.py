@@ -312,7 +312,7 @@ def test_any_url_is_a_store_or_a_configuration_error(url: str, secret: str) -> N
     """Neither the error nor the repr of the store shows the password, whatever redis-py reports."""
     address = url.replace("{}", secret)
     for make in (
-        lambda: connect(address, timeout=0.1, connect_timeout=0.1, max_connections=2),
+        lambda: connect(address, connect_timeout=0.1, max_connections=2),
         lambda: open_store(address),
     ):
         try:
@@ -331,7 +331,7 @@ def test_any_url_is_a_store_or_a_configuration_error(url: str, secret: str) -> N
 def test_a_database_of_a_cluster_is_refused(address: str) -> None:
     """A Cluster has database 0 alone, however the URL names another one."""
     with pytest.raises(ConfigurationError):
-        connect(address, timeout=0.1, connect_timeout=0.1, max_connections=2)
+        connect(address, connect_timeout=0.1, max_connections=2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A real Redis Cluster on this machine, with or without replicas."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,23 @@ async def moved(cluster: RedisCluster, slot: int, there: RedisServer) -> None:
             cluster.run(server, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(there))
 
     await asyncio.to_thread(move)
+
+
+@contextmanager
+def opened(cluster: RedisCluster, slot: int, there: RedisServer, keys: list[str]) -> Iterator[None]:
+    """Leave a hash slot between two nodes, with only these keys moved; at the end the move is completed."""
+    here = cluster.owner(slot)
+
+    def move(moving: list[Any]) -> None:
+        if moving:
+            cluster.run(here, "MIGRATE", "127.0.0.1", there.port, "", 0, 5000, "KEYS", *moving)
+
+    cluster.run(there, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.name(here))
+    cluster.run(here, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.name(there))
+    move(keys)
+    try:
+        yield
+    finally:
+        move(cluster.run(here, "CLUSTER", "GETKEYSINSLOT", slot, 1000))
+        for server in (there, here):
+            cluster.run(server, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(there))

@@ -1,14 +1,17 @@
 """What one event loop keeps open to Redis: the interface, and the client for a single server."""
 
+from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio
 
 from ratelimit.clock import Clock
 from ratelimit.stores.messages import StoreReply, StoreRequest
-from ratelimit.stores.redis.batching import Batcher
+from ratelimit.stores.redis.batching import Batcher, BatchResult
 from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import ScriptExecutor
+from ratelimit.stores.redis.in_doubt import InDoubtCalls
+from ratelimit.stores.redis.pending_call import PendingCall
 
 
 class RedisClient:
@@ -31,8 +34,8 @@ class RedisClient:
         raise NotImplementedError
 
     async def run(self, *command: Any) -> Any:
-        """Run one Redis command within the timeout; raises `StoreError` alone."""
-        async with translate_errors(self._timeout):
+        """Run one Redis command, and connect where that is needed, within the connect timeout; raises `StoreError`."""
+        async with translate_errors(max(self._timeout, self._connect_timeout)):
             return await self.redis.execute_command(*command)
 
     async def resolve_in_doubt(self) -> bool:
@@ -51,32 +54,33 @@ class StandaloneClient(RedisClient):
         self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float, connect_timeout: float
     ) -> None:
         super().__init__(client, timeout, connect_timeout)
-        self._executor = ScriptExecutor(client.connection_pool.make_connection, clock, timeout, connect_timeout)
+        self._in_doubt = InDoubtCalls(self._look_up, self.submit, timeout)
+        make_connection = client.connection_pool.make_connection
+        self._executor = ScriptExecutor(make_connection, clock, timeout, self._in_doubt, connect_timeout)
         self._batcher = Batcher(self._executor.send)
 
     @property
     def is_settled(self) -> bool:
         """Whether no call is in doubt and nothing runs in the background."""
-        return self._executor.is_settled
+        return self._in_doubt.is_empty and self._executor.is_settled
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked, in one call with the other requests that wait."""
         return await self._batcher.submit(request)
 
-    async def run(self, *command: Any) -> Any:
-        """Run one Redis command, and connect where that is needed, within the connect timeout; raises `StoreError`."""
-        async with translate_errors(max(self._timeout, self._connect_timeout)):
-            return await self.redis.execute_command(*command)
-
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls, and return whether none remains."""
-        return await self._executor.resolve_in_doubt()
+        return await self._in_doubt.resolve()
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
         await self._batcher.aclose()
+        await self._in_doubt.aclose()
         await self._executor.aclose()
         await super().aclose()
         manager = getattr(self.redis.connection_pool, "sentinel_manager", None)
         for sentinel in manager.sentinels if manager is not None else ():
             await sentinel.aclose()
+
+    def _look_up(self, call: PendingCall, on_result: Callable[[BatchResult], None]) -> None:
+        self._executor.look_up(call, on_result)

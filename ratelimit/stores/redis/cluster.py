@@ -9,12 +9,11 @@ from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, RedisError
 
-from ratelimit._utils.tasks import BackgroundTasks
+from ratelimit._utils.tasks import BackgroundTasks, SharedAttempt
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError, StorePartiallyUnavailable, StoreTimeout, StoreUnavailable
 from ratelimit.model.charge import Charge
-from ratelimit.model.service_limit import Reading
-from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+from ratelimit.stores.messages import StoreReply, StoreRequest
 from ratelimit.stores.redis.batching import Batcher, BatchResult
 from ratelimit.stores.redis.client import RedisClient
 from ratelimit.stores.redis.codec import NO_KEYS_TAG
@@ -22,9 +21,15 @@ from ratelimit.stores.redis.connect import no_retries
 from ratelimit.stores.redis.connection import ErrorReply
 from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import REDIRECTS, ScriptExecutor
+from ratelimit.stores.redis.in_doubt import InDoubtCalls
+from ratelimit.stores.redis.pending_call import PendingCall
+from ratelimit.stores.redis.split_requests import split, submit_parts
 
 _RETRY_PAUSE_S: Final = 0.005
-"""Seconds until a hash slot that is being migrated is asked for again."""
+"""Seconds until a hash slot that is not served is asked for again."""
+
+_NO_KEYS_SLOT: Final = key_slot(NO_KEYS_TAG.encode())
+"""The hash slot of requests without charges."""
 
 _REFRESH_INTERVAL_S: Final = 0.25
 """Seconds at least between two reads of the Cluster's topology."""
@@ -32,104 +37,79 @@ _REFRESH_INTERVAL_S: Final = 0.25
 _NODE_DOWN_S: Final = 0.3
 """Seconds for which a node that did not answer is not asked."""
 
-_RETRIED: Final = ("TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
+_RETRIED: Final = ("CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
 """Errors that may be over in a moment."""
 
-Part = tuple[int, StoreRequest]
-"""The charges of a request that lie in one hash slot, as a request of their own."""
+OnResult = Callable[[BatchResult], None]
+
+Start = Callable[..., None]
+"""Starts a call on a node: `(executor, on_result, deadline=…, asking=…)`."""
+
+
+class _SlotIsMigrating(StorePartiallyUnavailable):
+    """The keys of a call lie on two nodes, because their hash slot is being migrated. Nothing was done."""
 
 
 class ClusterClient(RedisClient):
     """The client for a Cluster: requests in one hash slot travel together, and all nodes are asked at once.
 
-    A request whose keys lie in several hash slots is charged slot by slot, and given back where a later slot refuses or
-    fails. Slots that have moved are followed; a slot that is being migrated is asked for again until the timeout. A node
-    that does not answer gets one call in 0.3 s; other calls that need it fail at once.
+    A request whose keys lie in several hash slots is charged in all of them or in none (`split_requests`). So is one
+    whose hash slot is being migrated, key by key. Slots that have moved are followed. A node that does not answer gets
+    one call in 0.3 s; other calls that need it fail at once.
     """
 
     def __init__(self, client: RedisCluster, clock: Clock | None, timeout: float, connect_timeout: float) -> None:
         super().__init__(client, timeout, connect_timeout)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._in_doubt = InDoubtCalls(self._look_up, self.submit, timeout)
         self._executors: dict[str, ScriptExecutor] = {}
         self._batchers: dict[int, Batcher] = {}
-        self._tasks = BackgroundTasks()
+        self._topology = SharedAttempt(self._read_topology)
+        self._split, self._tasks = BackgroundTasks(), BackgroundTasks()
         self._refreshed_at = float("-inf")
         self._down_until: dict[str, float] = {}
 
     @property
     def is_settled(self) -> bool:
         """Whether no call is in doubt and nothing runs in the background."""
-        return not self._tasks and all(executor.is_settled for executor in self._executors.values())
+        is_idle = not (self._split or self._tasks) and self._in_doubt.is_empty
+        return is_idle and all(executor.is_settled for executor in self._executors.values())
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked in each hash slot, all or nothing where the operation is."""
-        indexes: dict[int, list[int]] = {}
-        for index, charge in enumerate(request.charges):
-            indexes.setdefault(key_slot(charge.key.encode()), []).append(index)
-        if len(indexes) <= 1:
-            slot = next(iter(indexes), key_slot(NO_KEYS_TAG.encode()))
-            return await self._batcher(slot).submit(request)
-        parts = [
-            (slot, request._replace(charges=[request.charges[index] for index in own])) for slot, own in indexes.items()
-        ]
-        if request.operation in (Operation.CHARGE, Operation.ACQUIRE, Operation.RELEASE):
-            replies = await self._slot_by_slot(parts)
-        else:
-            replies = await asyncio.gather(*(self._batcher(slot).submit(part) for slot, part in parts))
-        return _joined(replies, list(indexes.values()))
+        parts = split(request, _slot_of, self._submit_in_slot)
+        if len(parts) > 1:
+            return await submit_parts(parts, self._split)
+        return await self._submit_in_slot(_slot_of(request.charges[0]) if parts else _NO_KEYS_SLOT, request)
 
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls of all nodes, and return whether none remains."""
-        return all([await executor.resolve_in_doubt() for executor in list(self._executors.values())])
+        return await self._in_doubt.resolve()
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
+        await self._split.drain()
         for batcher in self._batchers.values():
             await batcher.aclose()
+        await self._in_doubt.aclose()
         await self._tasks.cancel()
+        await self._topology.cancel()
         for executor in self._executors.values():
             await executor.aclose()
         await super().aclose()
 
-    async def _slot_by_slot(self, parts: Sequence[Part]) -> list[StoreReply]:
-        replies: list[StoreReply] = []
+    async def _submit_in_slot(self, slot: int, request: StoreRequest) -> StoreReply:
         try:
-            for slot, part in parts:
-                replies.append(await self._batcher(slot).submit(part))
-                if part.is_refused(replies[-1]):
-                    break
-            else:
-                return replies
-        except BaseException:
-            self._tasks.spawn(self._give_back_after_failure(parts, replies))
-            raise
-        return await self._refused(parts, replies)
+            return await self._batcher(slot).submit(request)
+        except _SlotIsMigrating:
+            parts = split(request, _key_of, partial(self._submit_key, slot))
+            return await submit_parts(parts, self._split)
 
-    async def _refused(self, parts: Sequence[Part], replies: list[StoreReply]) -> list[StoreReply]:
-        """Give back what the slots before the refusing one have charged, and ask the others how they stand."""
-        given_back = await self._give_back(parts, replies[:-1])
-        rest = parts[len(replies) :]
-        peeks = [
-            self._batcher(slot).submit(part._replace(operation=Operation.PEEK, on_orphaned=None)) for slot, part in rest
-        ]
-        return [*given_back, replies[-1], *await asyncio.gather(*peeks)]
-
-    async def _give_back(self, parts: Sequence[Part], replies: Sequence[StoreReply]) -> list[StoreReply]:
-        given_back = []
-        for (slot, part), reply in zip(parts, replies, strict=False):
-            credits_ = [_credit(charge) for charge in part.made(reply)]
-            request = StoreRequest(credits_, Operation.ADJUST, part.holder, reply.store_ms)
-            after = iter((await self._batcher(slot).submit(request)).readings)
-            readings = [
-                next(after) if wait_ms <= 0 else (remaining, reset_ms, wait_ms)
-                for remaining, reset_ms, wait_ms in reply.readings
-            ]
-            given_back.append(reply._replace(readings=readings))
-        return given_back
-
-    async def _give_back_after_failure(self, parts: Sequence[Part], replies: Sequence[StoreReply]) -> None:
-        await self._give_back(parts, replies)
+    async def _submit_key(self, slot: int, key: str, request: StoreRequest) -> StoreReply:
+        """Do what is asked with one key of a hash slot that is being migrated, in a call that names this key alone."""
+        del key
+        return await Batcher(partial(self._send, slot, names_reply_key=False)).submit(request)
 
     def _batcher(self, slot: int) -> Batcher:
         batcher = self._batchers.get(slot)
@@ -137,34 +117,49 @@ class ClusterClient(RedisClient):
             batcher = self._batchers[slot] = Batcher(partial(self._send, slot))
         return batcher
 
-    def _send(self, slot: int, requests: Sequence[StoreRequest], on_result: Callable[[BatchResult], None]) -> None:
-        deadline = self._loop.time() + self._timeout
-        self._tasks.spawn(self._route(slot, requests, on_result, deadline))
-
-    async def _route(
-        self, slot: int, requests: Sequence[StoreRequest], on_result: Callable[[BatchResult], None], deadline: float
+    def _send(
+        self, slot: int, requests: Sequence[StoreRequest], on_result: OnResult, *, names_reply_key: bool = True
     ) -> None:
+        def start(executor: ScriptExecutor, on_result: OnResult, **options: Any) -> None:
+            executor.send(requests, on_result, names_reply_key=names_reply_key, **options)
+
+        self._tasks.spawn(self._route(slot, start, on_result, requests))
+
+    def _look_up(self, call: PendingCall, on_result: OnResult) -> None:
+        def start(executor: ScriptExecutor, on_result: OnResult, **options: Any) -> None:
+            executor.look_up(call, on_result, **options)
+
+        _, reply_key, *_ = call.look_up_arguments()
+        self._tasks.spawn(self._route(key_slot(reply_key), start, on_result))
+
+    async def _route(self, slot: int, start: Start, on_result: OnResult, requests: Sequence[StoreRequest] = ()) -> None:
+        """Start a call on the node of a hash slot; of `requests` what has to be done is kept where no node is found."""
         try:
-            result = await self._follow_redirects(slot, requests, deadline)
+            result = await self._follow_redirects(slot, start, self._loop.time() + self._timeout)
             if isinstance(result, ErrorReply) and result.code in REDIRECTS:
-                result = StorePartiallyUnavailable(str(result))  # Nothing was done.
+                kind = _SlotIsMigrating if result.code == "TRYAGAIN" else StorePartiallyUnavailable
+                result = kind(str(result))  # Nothing was done.
             elif isinstance(result, Exception) and not isinstance(result, ErrorReply):
                 self._schedule_refresh()
             on_result(result)
         except Exception as error:  # noqa: BLE001 - handed to the callers
+            self._in_doubt.add_unsent(requests)
             on_result(error)
         except BaseException:
+            self._in_doubt.add_unsent(requests)
             on_result(StoreError("the call to the store was interrupted"))
             raise
 
-    async def _follow_redirects(self, slot: int, requests: Sequence[StoreRequest], deadline: float) -> BatchResult:
+    async def _follow_redirects(self, slot: int, start: Start, deadline: float) -> BatchResult:
         """Ask the node of a hash slot, and the nodes that it names instead."""
         asking: str | None = None
         while True:
             name, executor = await self._executor(slot, asking, deadline)
             if self._loop.time() < self._down_until.get(name, 0.0):
                 return StorePartiallyUnavailable("a node of the Cluster is down")
-            result = await _send_once(executor, requests, deadline, asking=asking is not None)
+            reply: asyncio.Future[BatchResult] = self._loop.create_future()
+            start(executor, partial(_set_result, reply), deadline=deadline, asking=asking is not None)
+            result = await reply
             self._record_health(name, result)
             if not isinstance(result, ErrorReply) or self._loop.time() + _RETRY_PAUSE_S >= deadline:
                 return result
@@ -187,7 +182,8 @@ class ClusterClient(RedisClient):
     async def _executor(self, slot: int, address: str | None, deadline: float) -> tuple[str, ScriptExecutor]:
         """Return the name and the executor of the node that serves a hash slot, or of the one at an address."""
         async with translate_errors(deadline - self._loop.time()):
-            await self.redis.initialize()
+            if not self.redis.nodes_manager.slots_cache:
+                await self._topology.wait()
             node = self._node_of_slot(slot) if address is None else await self._node_at(slot, address)
         if node is None:
             raise StoreUnavailable("the Cluster does not know the node that it named")
@@ -197,7 +193,7 @@ class ClusterClient(RedisClient):
                 return node.connection_class(**{**node.connection_kwargs, "retry": no_retries()})
 
             self._executors[node.name] = ScriptExecutor(
-                make_connection, self._clock, self._timeout, self._connect_timeout
+                make_connection, self._clock, self._timeout, self._in_doubt, self._connect_timeout
             )
         return node.name, self._executors[node.name]
 
@@ -220,6 +216,11 @@ class ClusterClient(RedisClient):
             nodes._moved_exception = redirect  # noqa: SLF001
             nodes.get_node_from_slot(redirect.slot_id)
 
+    async def _read_topology(self) -> None:
+        """Read the topology for the first time; it takes several round trips to each of some nodes."""
+        async with translate_errors(self._connect_timeout):
+            await self.redis.initialize()
+
     def _schedule_refresh(self) -> None:
         """Read the Cluster's topology in the background."""
         if self._loop.time() - self._refreshed_at >= _REFRESH_INTERVAL_S:
@@ -233,23 +234,14 @@ class ClusterClient(RedisClient):
             return  # The next call that fails schedules another refresh.
 
 
-async def _send_once(
-    executor: ScriptExecutor, requests: Sequence[StoreRequest], deadline: float, *, asking: bool
-) -> BatchResult:
-    result: asyncio.Future[BatchResult] = asyncio.get_running_loop().create_future()
-    executor.send(requests, result.set_result, deadline=deadline, asking=asking)
-    return await result
+def _slot_of(charge: Charge) -> int:
+    return int(key_slot(charge.key.encode()))
 
 
-def _credit(charge: Charge) -> Charge:
-    """Return what gives a charge back."""
-    return charge._replace(cost=-1 if charge.limit.kind == "concurrency" else -charge.cost)
+def _key_of(charge: Charge) -> str:
+    return charge.key
 
 
-def _joined(replies: Sequence[StoreReply], indexes: Sequence[Sequence[int]]) -> StoreReply:
-    """Put the readings of the parts in the order of the whole; of several clocks the earliest counts."""
-    readings: list[Reading] = [(0, 0, 0)] * sum(map(len, indexes))
-    for reply, own in zip(replies, indexes, strict=True):
-        for index, reading in zip(own, reply.readings, strict=True):
-            readings[index] = reading
-    return StoreReply(readings, replies[0].now, min(reply.store_ms for reply in replies))
+def _set_result(reply: "asyncio.Future[BatchResult]", result: BatchResult) -> None:
+    if not reply.done():  # The client was closed meanwhile.
+        reply.set_result(result)

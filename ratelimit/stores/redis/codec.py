@@ -60,12 +60,20 @@ def encode_command(*arguments: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
 
 
-def encode(requests: Sequence[StoreRequest], *, now: int | None, ttl_floor: int, name: str, number: int) -> list[bytes]:
-    """Return the arguments of the call that decides `requests`: the number of keys, the keys, and ARGV[1].
+def encode(
+    requests: Sequence[StoreRequest],
+    *,
+    now: int | None,
+    ttl_floor: int,
+    name: str,
+    number: int,
+    names_reply_key: bool = True,
+) -> list[bytes]:
+    """Return the arguments of the call that decides `requests`: the number of keys, the keys, and ARGV.
 
     `now` and `ttl_floor` are milliseconds; with `now=None` the server reads its own clock. The reply is kept for some
     seconds under the last key, which the `name` makes unique: the same call again gets the same reply and charges
-    nothing. The reply repeats `number`.
+    nothing. The reply repeats `number`. Without `names_reply_key` that key is not among the keys.
     """
     keys: dict[str, int] = {}
     limits: dict[EffectiveLimit, int] = {}
@@ -81,6 +89,8 @@ def encode(requests: Sequence[StoreRequest], *, now: int | None, ttl_floor: int,
             )
     body = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in limits], flat, number)
     reply_key = sibling_key(next(iter(keys), NO_KEYS_TAG), name)
+    if not names_reply_key:
+        return [b"%d" % len(keys), *[key.encode() for key in keys], msgpack.packb(body), b"unnamed", reply_key.encode()]
     return [b"%d" % (len(keys) + 1), *[key.encode() for key in keys], reply_key.encode(), msgpack.packb(body)]
 
 

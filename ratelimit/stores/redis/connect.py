@@ -12,6 +12,9 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from ratelimit.errors import ConfigurationError
 
+_NODES_TRIED: Final = 4
+"""How many silent nodes of a Cluster are tried within the connect timeout."""
+
 _DEFAULT_PORTS: Final = {"redis+cluster": 6379, "redis+sentinel": 26379}
 
 
@@ -23,9 +26,7 @@ class _MultiHostUrl(NamedTuple):
     service: str
 
 
-def connect(
-    url: str, *, timeout: float, connect_timeout: float, max_connections: int
-) -> "redis.asyncio.Redis | RedisCluster":
+def connect(url: str, *, connect_timeout: float, max_connections: int) -> "redis.asyncio.Redis | RedisCluster":
     """Return redis-py's client for a URL; nothing is connected yet.
 
     `redis+cluster://[user:password@]host[:port][,host[:port]…]`, with `?ssl=true` for TLS, names nodes of the Cluster to
@@ -33,8 +34,8 @@ def connect(
     that is their name for the master. A URL that redis-py cannot read raises `ConfigurationError`.
     """
     scheme = url.partition("://")[0]
-    # Each call has a timeout of its own: these bound the steps of connecting. A Cluster's topology is read within a call.
-    step = timeout if scheme == "redis+cluster" else connect_timeout
+    # Each call has a timeout of its own: these bound the steps of connecting. Of a Cluster several nodes are tried in turn.
+    step = connect_timeout / _NODES_TRIED if scheme == "redis+cluster" else connect_timeout
     options = {"socket_timeout": step, "socket_connect_timeout": step, "max_connections": max_connections}
     try:
         if scheme == "redis+cluster":

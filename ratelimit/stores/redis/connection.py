@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
 
+from ratelimit._utils.tasks import SharedAttempt
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.redis.errors import translate_errors
 
@@ -53,7 +54,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._connection: Any = connection
         self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting = SharedAttempt(self._connect)
         self._transport: asyncio.Transport | None = None
         self._streams: asyncio.BaseProtocol | None = None
         self._pending: deque[tuple[float, OnReply]] = deque()
@@ -72,12 +73,8 @@ class PipelinedConnection(asyncio.Protocol):
         Connecting takes several round trips. It goes on in the background, for at most the connect timeout, if the
         waiting caller is cancelled: the next caller waits for the same attempt.
         """
-        if self.is_open:
-            return
-        if self._connecting is None or self._connecting.done():
-            self._connecting = self._loop.create_task(self._connect())
-            self._connecting.add_done_callback(_retrieve)
-        await asyncio.shield(self._connecting)
+        if not self.is_open:
+            await self._connecting.wait()
 
     async def _connect(self) -> None:
         try:
@@ -112,9 +109,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     async def aclose(self) -> None:
         """Close the connection, also one that is being made, and wait until that is done."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        await self._connecting.cancel()
         await self._connection.disconnect()
 
     def data_received(self, data: bytes) -> None:
@@ -168,9 +163,3 @@ class PipelinedConnection(asyncio.Protocol):
         self._error = error
         if self._transport is not None:
             self._transport.abort()
-
-
-def _retrieve(task: "asyncio.Task[None]") -> None:
-    """Read the error of an attempt to connect, so that one without a waiting caller is not reported."""
-    if not task.cancelled():
-        task.exception()

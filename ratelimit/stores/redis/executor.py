@@ -1,12 +1,8 @@
 """Executes script calls on one server, each exactly once, however often it has to be sent."""
 
 import asyncio
-import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import Final
 
@@ -15,30 +11,22 @@ from redis.asyncio.connection import AbstractConnection
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
-from ratelimit.stores.messages import CORRECTIONS, StoreRequest
-from ratelimit.stores.redis.batching import Batcher, BatchResult
+from ratelimit.stores.messages import StoreRequest
+from ratelimit.stores.redis.batching import BatchResult
 from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA, encode, encode_command
 from ratelimit.stores.redis.connection import CONNECT_TIMEOUT, ErrorReply, PipelinedConnection
 from ratelimit.stores.redis.errors import translate_errors
+from ratelimit.stores.redis.in_doubt import InDoubtCalls
 from ratelimit.stores.redis.pending_call import PendingCall
-
-logger = logging.getLogger("ratelimit")
 
 _INJECTED_CLOCK_TTL_MS: Final = 86_400_000
 """Milliseconds that keys live at least where the clock is injected: it does not run with the server's."""
-
-MAX_IN_DOUBT: Final = 1000
-"""Maximum number of in-doubt calls tracked; the oldest are dropped beyond that."""
 
 _NOT_MASTER: Final = ("READONLY", "MASTERDOWN")
 """Errors of a server that is no longer the master; it has done nothing."""
 
 REDIRECTS: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 """Errors of a Cluster node that is not the one to ask, or not now; it has done nothing."""
-
-_RESOLVE_INTERVAL_S: Final = 0.3
-"""Seconds at least between two rounds of resolving in-doubt calls."""
-
 
 _SPARE_INTERVAL_S: Final = 1.0
 """Seconds at least between two second connections that are opened for a slow call."""
@@ -49,9 +37,8 @@ class ScriptExecutor:
 
     Each call carries an idempotency key, under which the server keeps the reply for some seconds. A call whose reply is
     lost, or that has no reply after half of its time, is therefore sent once more on a second connection, and is still
-    executed once. If both attempts fail, the callers go on without a reply and the call is *in doubt*. When the server
-    answers again, the kept reply is looked up: what was done goes to `StoreRequest.on_orphaned`, and corrections that
-    were not done are sent again.
+    executed once. If both attempts fail, the callers go on without a reply and the call goes to `in_doubt`, which finds
+    out later what became of it.
     """
 
     def __init__(
@@ -59,25 +46,22 @@ class ScriptExecutor:
         make_connection: Callable[[], AbstractConnection],
         clock: Clock | None,
         timeout: float,
+        in_doubt: InDoubtCalls,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._make_connection, self._clock, self._timeout = make_connection, clock, timeout
-        self._connect_timeout = connect_timeout
+        self._in_doubt, self._connect_timeout = in_doubt, connect_timeout
         self._loop = asyncio.get_running_loop()
         self._connection = self._new_connection()
         self._spare: PipelinedConnection | None = None
         self._spare_opened_at = float("-inf")
         self._name, self._numbers = secrets.token_hex(6), count()
-        self._in_doubt: deque[PendingCall] = deque(maxlen=MAX_IN_DOUBT)
-        self._resolved_at = float("-inf")
-        self._resolving = 0
         self._tasks = BackgroundTasks()
-        self._batcher = Batcher(self.send)
 
     @property
     def is_settled(self) -> bool:
-        """Whether no call is in doubt and nothing runs in the background."""
-        return not (self._in_doubt or self._resolving or self._tasks)
+        """Whether nothing runs in the background."""
+        return not self._tasks
 
     def send(
         self,
@@ -86,36 +70,43 @@ class ScriptExecutor:
         *,
         deadline: float | None = None,
         asking: bool = False,
+        names_reply_key: bool = True,
     ) -> None:
         """Start the call for a batch; `on_result` gets the replies, or an error at `deadline` (event loop's clock).
 
         Without a deadline the call has `timeout` seconds. `asking` precedes it with ASKING, for a Cluster node that is
-        importing the hash slot.
+        importing the hash slot. A call that does not name the key of its reply is sent once, because the server may be
+        unable to keep the reply.
         """
         now = None if self._clock is None else self._clock()
         call = PendingCall(requests, on_result, now)
-        call.asking, call.number = asking, next(self._numbers)
+        call.asking, call.number, call.is_named = asking, next(self._numbers), names_reply_key
+        call.retried = not names_reply_key
         call.arguments = encode(
             requests,
             now=None if now is None else now // 1000,
             ttl_floor=0 if now is None else _INJECTED_CLOCK_TTL_MS,
             name=f"{self._name}{call.number}",
             number=call.number,
+            names_reply_key=names_reply_key,
         )
         self._start(call, deadline)
 
-    async def resolve_in_doubt(self) -> bool:
-        """Look up the in-doubt calls, and return whether none remains."""
-        if self._in_doubt:
-            self._resolve_in_doubt()
-        ends = self._loop.time() + 2 * self._timeout
-        while (self._resolving or self._tasks) and self._loop.time() < ends:  # noqa: ASYNC110 - as long as calls take
-            await asyncio.sleep(0.001)
-        return not self._in_doubt
+    def look_up(
+        self,
+        old: PendingCall,
+        on_result: Callable[[BatchResult], None],
+        *,
+        deadline: float | None = None,
+        asking: bool = False,
+    ) -> None:
+        """Ask for the kept reply of a call; `on_result` gets no replies where it was not executed, and never will be."""
+        call = PendingCall(old.requests, on_result, old.now)
+        call.arguments, call.number, call.lookup_only, call.asking = old.look_up_arguments(), old.number, True, asking
+        self._start(call, deadline)
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
-        await self._batcher.aclose()
         await self._tasks.cancel()
         for connection in (self._connection, self._spare):
             if connection is not None:
@@ -221,47 +212,14 @@ class ScriptExecutor:
         if call.timer is not None:
             call.timer.cancel()
         if not isinstance(result, Exception):
-            if self._in_doubt and not call.lookup_only and self._loop.time() - self._resolved_at >= _RESOLVE_INTERVAL_S:
-                self._resolve_in_doubt()
+            if not call.lookup_only:
+                self._in_doubt.resolve_soon()
         elif isinstance(result, ErrorReply) and result.code in REDIRECTS:
             pass  # It was not done; the Cluster client sends it to another node.
-        elif not call.lookup_only and (call.sent or any(one.operation in CORRECTIONS for one in call.requests)):
+        elif not call.lookup_only:
             # Also where the server answered with an error: that may have been the reply to another call.
-            self._doubt(call)
+            self._in_doubt.add(call) if call.sent else self._in_doubt.add_unsent(call.requests)
         call.on_result(result)
-
-    def _doubt(self, call: PendingCall) -> None:
-        if len(self._in_doubt) == MAX_IN_DOUBT:
-            logger.error("more than %d store calls are in doubt: the outcome of the oldest is lost", MAX_IN_DOUBT)
-        self._in_doubt.append(call)
-
-    def _resolve_in_doubt(self) -> None:
-        """Look up the kept replies of the in-doubt calls."""
-        in_doubt, self._in_doubt = self._in_doubt, deque(maxlen=MAX_IN_DOUBT)
-        self._resolved_at = self._loop.time()
-        self._resolving += len(in_doubt)
-        for old in in_doubt:
-            call = PendingCall(old.requests, partial(self._resolved, old), old.now)
-            call.arguments, call.number, call.lookup_only = [*old.arguments, b"lookup"], old.number, True
-            self._start(call)
-
-    def _resolved(self, old: PendingCall, result: BatchResult) -> None:
-        self._resolving -= 1
-        if isinstance(result, Exception):
-            self._doubt(old)
-        elif result:
-            for request, reply in zip(old.requests, result, strict=True):
-                if request.on_orphaned is not None:
-                    request.on_orphaned(request, reply)
-        else:  # It was not done. The callers have decided without it; corrections are still due.
-            for request in old.requests:
-                if request.operation in CORRECTIONS:
-                    self._tasks.spawn(self._send_again(request))
-
-    async def _send_again(self, request: StoreRequest) -> None:
-        # Where that fails too, the call is in doubt again.
-        with suppress(StoreError):
-            await self._batcher.submit(request)
 
 
 def _ignore(reply: bytes | StoreError) -> None:

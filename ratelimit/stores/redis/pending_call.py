@@ -12,7 +12,8 @@ from ratelimit.stores.redis.codec import decode
 class PendingCall:
     """One batch on its way: its reply is awaited on `connections` connections, and it may be sent once more.
 
-    `lookup_only` marks a call that asks for the kept reply of an earlier one and executes nothing.
+    `lookup_only` marks a call that asks for the kept reply of an earlier one and executes nothing. `is_named` says that
+    the call names the key of its reply, so that the server is sure to keep it.
     """
 
     __slots__ = (
@@ -21,6 +22,7 @@ class PendingCall:
         "connections",
         "deadline",
         "done",
+        "is_named",
         "lookup_only",
         "now",
         "number",
@@ -36,10 +38,18 @@ class PendingCall:
     ) -> None:
         self.requests, self.on_result, self.now = requests, on_result, now
         self.arguments: list[bytes] = []
+        self.is_named = True
         self.deadline, self.number = 0.0, 0
         self.connections = 0
         self.sent = self.retried = self.done = self.lookup_only = self.asking = False
         self.timer: asyncio.TimerHandle | None = None
+
+    def look_up_arguments(self) -> list[bytes]:
+        """Return the arguments that ask for this call's kept reply, under the one key that this takes."""
+        body, reply_key = self.arguments[-1], self.arguments[-2]
+        if not self.is_named:
+            body, reply_key = self.arguments[2], self.arguments[-1]
+        return [b"1", reply_key, body, b"lookup"]
 
     def result_of(self, reply: bytes) -> BatchResult:
         """Return the store replies that the server's bytes hold (none: nothing was kept), or why they hold none."""

@@ -26,9 +26,8 @@ class RedisStore(Store):
     `url` is `redis://`, `rediss://` or `unix://`, with user, password and database as redis-py reads them, or several
     servers: `redis+cluster://host,host` or `redis+sentinel://host,host/name-of-the-master`. `clock` returns integer
     microseconds since the epoch; without one, the server's own time counts. A call that takes longer than `timeout`
-    seconds raises `StoreTimeout`; connecting goes on in the background for `connect_timeout` seconds, which also bound
-    the calls for overrides and heartbeats. A Cluster's topology is read within a call, so `timeout` has to cover that.
-    Nothing is connected before the first call. The store may be used from several event loops; each has its own
+    seconds raises `StoreTimeout`. Connecting, with reading a Cluster's topology, goes on in the background for
+    `connect_timeout` seconds, which also bound the calls for overrides and heartbeats. Nothing is connected before the first call. The store may be used from several event loops; each has its own
     connections, at most `max_connections`. A URL that redis-py cannot read raises `ConfigurationError`.
     """
 
@@ -136,7 +135,6 @@ class RedisStore(Store):
 
         return connect(
             self._url,
-            timeout=self._timeout,
             connect_timeout=self._connect_timeout,
             max_connections=self._max_connections,
         )

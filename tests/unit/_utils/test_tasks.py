@@ -3,7 +3,9 @@
 import asyncio
 import gc
 
-from ratelimit._utils.tasks import BackgroundTasks
+import pytest
+
+from ratelimit._utils.tasks import BackgroundTasks, SharedAttempt
 
 
 async def test_a_task_lives_until_it_ends() -> None:
@@ -76,3 +78,39 @@ def test_another_loops_tasks_are_left_alone() -> None:
         assert not task.cancelled()
         one.run(tasks.drain())
         assert task.result() == 7
+
+
+async def test_callers_share_one_attempt_that_outlives_them() -> None:
+    """A second caller waits for the attempt that is under way, and a caller that is cancelled does not end it."""
+    begun, may_end = 0, asyncio.Event()
+
+    async def act() -> None:
+        nonlocal begun
+        begun += 1
+        await may_end.wait()
+
+    attempt = SharedAttempt(act)
+    first, second = asyncio.create_task(attempt.wait()), asyncio.create_task(attempt.wait())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    may_end.set()
+    await second
+    assert (begun, first.cancelled()) == (1, True)
+    await attempt.wait()
+    assert begun == 2
+
+
+async def test_a_failed_attempt_is_made_again() -> None:
+    """Its waiting callers get the error; the next one begins another attempt."""
+    outcomes = [ValueError("first"), None]
+
+    async def act() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    attempt = SharedAttempt(act)
+    with pytest.raises(ValueError, match="first"):
+        await attempt.wait()
+    await attempt.wait()
+    await attempt.cancel()

@@ -1,6 +1,6 @@
 -- Decides a batch of requests: each is charged at all of its limits or at none.
 --
--- KEYS      the keys of all charges, each once, and last the key under which the reply is kept
+-- KEYS      the keys of all charges, each once, and last the key under which the reply is kept (`lookup`: that one alone)
 -- ARGV[1]   msgpack {now, ttl_floor, limits, requests, number}
 --   now        ms since the epoch, or -1: the server's TIME, read once
 --   ttl_floor  ms below which no expiry is set (an injected clock does not run with the server's)
@@ -12,9 +12,11 @@
 --           admitted, and the next unit is free after -wait; positive: refused); for USAGE used, reset, used before.
 --           Durations only; the instant is for this script alone, when a later call brings it back.
 --
--- Exactly once: a call that is sent again, because its reply was lost, gets the kept reply and charges nothing. With an
--- ARGV[2] a call only looks for the kept reply: it returns that, or '' where there is none. Then it leaves '' in its place
--- (a tombstone), so that the call does nothing if it arrives later.
+-- Exactly once: a call that is sent again, because its reply was lost, gets the kept reply and charges nothing. With
+-- ARGV[2] = 'lookup' a call only looks for the kept reply: it returns that, or '' where there is none. Then it leaves '' in
+-- its place (a tombstone), so that the call does nothing if it arrives later.
+-- ARGV[2] = 'unnamed': the one key is that of the charges, and ARGV[3] the key of the reply. In a hash slot that is being
+-- migrated a call can name one key alone. The node that the slot leaves cannot keep a reply there; the other one can.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
 
 local PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
@@ -40,10 +42,15 @@ for i = 1, #limits do
 end
 
 local values = redis.call('MGET', unpack(KEYS))
-local kept = values[#KEYS]
+local reply_key, kept, keep_reply = KEYS[#KEYS], values[#KEYS], redis.call
+if ARGV[2] == 'unnamed' then
+  reply_key, keep_reply = ARGV[3], redis.pcall
+  kept = redis.pcall('GET', reply_key)
+  if type(kept) == 'table' then kept = false end
+end
 if kept then return kept end
-if ARGV[2] then
-  redis.call('SET', KEYS[#KEYS], '', 'PX', TOMBSTONE_TTL_MS)
+if ARGV[2] == 'lookup' then
+  redis.call('SET', reply_key, '', 'PX', TOMBSTONE_TTL_MS)
   return ''
 end
 local states, kinds = {}, {}
@@ -164,5 +171,5 @@ for k, s in pairs(states) do
     changed = true
   end
 end
-if changed then redis.call('SET', KEYS[#KEYS], packed, 'PX', REPLY_TTL_MS) end
+if changed then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
 return packed

@@ -64,6 +64,20 @@ def test_each_kind_sends_the_numbers_that_it_has() -> None:
     ]
 
 
+def test_a_call_may_leave_the_key_of_its_reply_unnamed() -> None:
+    """For a hash slot that is being migrated: only one key can be named there, and the other one goes as an argument."""
+    arguments = encode(
+        [StoreRequest([Charge(window_limit(5), "{o}a")])],
+        now=None,
+        ttl_floor=0,
+        name="call",
+        number=42,
+        names_reply_key=False,
+    )
+    count, key, _, *mode = arguments
+    assert (count, key, mode) == (b"1", b"{o}a", [b"unnamed", b"{o}:#call:call"])
+
+
 @pytest.mark.parametrize(
     ("key", "sibling"),
     [

@@ -15,7 +15,7 @@ from ratelimit.stores.urls import open_store
 
 
 def open_client(url: str) -> Any:
-    return connect(url, timeout=0.1, connect_timeout=0.25, max_connections=3)
+    return connect(url, connect_timeout=0.25, max_connections=3)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,8 @@ async def test_a_cluster_starts_from_all_nodes_of_the_url() -> None:
         ("two", 6379),
     }
     assert client.connection_kwargs["username"] == "user"
+    # Of four silent nodes each is tried within the connect timeout.
+    assert client.connection_kwargs["socket_connect_timeout"] == 0.25 / 4
     assert "SSL" in client.connection_kwargs["connection_class"].__name__
     await client.aclose()
 

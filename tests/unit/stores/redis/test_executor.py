@@ -16,8 +16,10 @@ import pytest
 from ratelimit.errors import StoreTimeout, StoreUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+from ratelimit.stores.redis.batching import Batcher
 from ratelimit.stores.redis.connection import ErrorReply
-from ratelimit.stores.redis.executor import MAX_IN_DOUBT, ScriptExecutor
+from ratelimit.stores.redis.executor import ScriptExecutor
+from ratelimit.stores.redis.in_doubt import InDoubtCalls
 from ratelimit.testing import ManualClock
 from ratelimit.testing.factories import window_limit
 from tests.support.virtual_time import VirtualLoop, virtually
@@ -144,6 +146,19 @@ def parse(data: bytes) -> list[bytes]:
     return arguments
 
 
+class Executor(ScriptExecutor):
+    """An executor with the in-doubt calls that belong to it, as the client for a single server has them."""
+
+    def __init__(self, server: Server, clock: ManualClock | None = None) -> None:
+        batcher = Batcher(self.send)
+        self.in_doubt = InDoubtCalls(self.look_up, batcher.submit, TIMEOUT)
+        super().__init__(server.make_connection, clock, TIMEOUT, self.in_doubt)
+
+    @property
+    def is_settled(self) -> bool:
+        return super().is_settled and self.in_doubt.is_empty
+
+
 async def send(executor: ScriptExecutor, *requests: StoreRequest, asking: bool = False) -> Any:
     """Return the result of a call."""
     result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -152,13 +167,13 @@ async def send(executor: ScriptExecutor, *requests: StoreRequest, asking: bool =
 
 
 def with_server(
-    play: Callable[[Server, ScriptExecutor], Coroutine[Any, Any, None]], clock: ManualClock | None = None
+    play: Callable[[Server, Executor], Coroutine[Any, Any, None]], clock: ManualClock | None = None
 ) -> None:
     """Run `play` with an executor on a new server."""
 
     async def whole(loop: VirtualLoop) -> None:
         server = Server()
-        executor = ScriptExecutor(server.make_connection, clock, TIMEOUT)
+        executor = Executor(server, clock)
         await play(server, executor)
         await executor.aclose()
 
@@ -173,7 +188,7 @@ def readings(result: Any) -> list[Any]:
 def test_calls_share_one_connection_and_have_names_of_their_own() -> None:
     """Each call carries another idempotency key, so the reply of one is never taken for that of another."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         results = await asyncio.gather(*(send(executor, StoreRequest([CHARGE])) for _ in range(3)))
         assert [readings(result) for result in results] == [[[(4, 1000, 0)]]] * 3
         assert (server.connections, len(set(server.executed))) == (1, 3)
@@ -185,7 +200,7 @@ def test_calls_share_one_connection_and_have_names_of_their_own() -> None:
 def test_a_script_that_the_server_does_not_know_is_sent_in_full_once() -> None:
     """After a restart of the server, or SCRIPT FLUSH."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.is_known = False
         for _ in range(2):
             assert readings(await send(executor, StoreRequest([CHARGE]))) == [[(4, 1000, 0)]]
@@ -198,7 +213,7 @@ def test_a_script_that_the_server_does_not_know_is_sent_in_full_once() -> None:
 def test_a_call_whose_reply_is_lost_is_sent_once_more() -> None:
     """After half of its time, on a second connection; it is executed once, and the good connection is kept."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["lost"]
         assert readings(await send(executor, StoreRequest([CHARGE]))) == [[(4, 1000, 0)]]
         assert asyncio.get_running_loop().time() == TIMEOUT / 2
@@ -212,7 +227,7 @@ def test_a_call_whose_reply_is_lost_is_sent_once_more() -> None:
 def test_a_call_whose_connection_is_closed_is_sent_once_more_at_once() -> None:
     """On a new connection, without a wait."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["closed"]
         assert readings(await send(executor, StoreRequest([CHARGE]))) == [[(4, 1000, 0)]]
         assert (asyncio.get_running_loop().time(), server.connections, len(server.executed)) == (0.0, 2, 1)
@@ -224,13 +239,13 @@ def test_a_call_without_a_reply_is_in_doubt_and_looked_up_later() -> None:
     """Its caller goes on after the timeout; `on_orphaned` gets what was done, from the kept reply."""
     orphaned = list[Any]()
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["lost", "ignored"]
         request = StoreRequest([CHARGE], on_orphaned=lambda _, reply: orphaned.append(reply))
         assert isinstance(await send(executor, request), StoreTimeout)
         assert asyncio.get_running_loop().time() == TIMEOUT
         assert not executor.is_settled
-        assert await executor.resolve_in_doubt()
+        assert await executor.in_doubt.resolve()
         assert [type(reply) for reply in orphaned] == [StoreReply]
         assert [list(reply.readings) for reply in orphaned] == [[(4, 1000, 0)]]
         assert (len(server.executed), executor.is_settled) == (1, True)
@@ -242,7 +257,7 @@ def test_the_next_reply_starts_the_look_up() -> None:
     """The server answers again: nothing else is waited for."""
     orphaned = list[Any]()
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["lost", "ignored"]
         await send(executor, StoreRequest([CHARGE], on_orphaned=lambda _, reply: orphaned.append(reply)))
         await send(executor, StoreRequest([CHARGE]))
@@ -260,11 +275,11 @@ def test_a_call_that_was_not_executed_is_sent_again_only_if_it_is_a_correction(
     """The caller of a charge has decided without it; a correction is still due."""
     orphaned = list[Any]()
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["ignored", "ignored"]
         request = StoreRequest([CHARGE], operation, 0, 0, lambda _, reply: orphaned.append(reply))
         assert isinstance(await send(executor, request), StoreTimeout)
-        assert await executor.resolve_in_doubt()
+        assert await executor.in_doubt.resolve()
         assert (len(server.executed), orphaned) == (executions, [])
 
     with_server(play)
@@ -273,7 +288,7 @@ def test_a_call_that_was_not_executed_is_sent_again_only_if_it_is_a_correction(
 def test_a_server_that_is_no_master_any_more_is_left() -> None:
     """It has done nothing: the call goes to a new connection, which may lead to the new master."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["READONLY You can't write against a read only replica."]
         assert readings(await send(executor, StoreRequest([CHARGE]))) == [[(4, 1000, 0)]]
         assert (server.connections, len(server.executed)) == (2, 1)
@@ -286,7 +301,7 @@ def test_a_server_that_is_no_master_any_more_is_left() -> None:
 def test_a_redirection_is_handed_on_and_nothing_is_in_doubt() -> None:
     """The Cluster client sends the call to the node that is named, with ASKING where it is importing the hash slot."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.faults += ["ASK 1 other:6379"]
         result = await send(executor, StoreRequest([CHARGE]))
         assert isinstance(result, ErrorReply)
@@ -300,7 +315,7 @@ def test_a_redirection_is_handed_on_and_nothing_is_in_doubt() -> None:
 def test_a_server_that_refuses_connections_fails_a_call_at_once() -> None:
     """Nothing was sent: a charge is not in doubt, and a correction, which is due, is."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         server.is_refusing = True
         assert isinstance(await send(executor, StoreRequest([CHARGE])), StoreUnavailable)
         await asyncio.sleep(0)
@@ -308,7 +323,7 @@ def test_a_server_that_refuses_connections_fails_a_call_at_once() -> None:
         assert isinstance(await send(executor, StoreRequest([CHARGE], Operation.ADJUST)), StoreUnavailable)
         assert not executor.is_settled
         server.is_refusing = False
-        assert await executor.resolve_in_doubt()
+        assert await executor.in_doubt.resolve()
         assert len(server.executed) == 1
 
     with_server(play)
@@ -329,7 +344,7 @@ def test_a_reply_of_another_call_is_not_taken() -> None:
 
     async def play(loop: VirtualLoop) -> None:
         server = Repeating()
-        executor = ScriptExecutor(server.make_connection, None, TIMEOUT)
+        executor = Executor(server)
         await send(executor, StoreRequest([CHARGE]))
         assert readings(await send(executor, StoreRequest([CHARGE]))) == [[(4, 1000, 0)]]
         assert (server.connections, len(server.executed)) == (2, 2)
@@ -341,7 +356,7 @@ def test_a_reply_of_another_call_is_not_taken() -> None:
 def test_an_injected_clock_goes_with_the_call(clock: ManualClock) -> None:
     """The script counts by it, and replies are dated by it; without one the server's own time counts."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
+    async def play(server: Server, executor: Executor) -> None:
         (reply,) = await send(executor, StoreRequest([CHARGE]))
         now, ttl_floor, *_ = msgpack.unpackb(server.commands[0][5])
         assert (now, reply.now, reply.store_ms) == (clock() // 1000, clock(), 99)
@@ -350,18 +365,16 @@ def test_an_injected_clock_goes_with_the_call(clock: ManualClock) -> None:
     with_server(play, clock)
 
 
-def test_calls_in_doubt_beyond_the_bound_are_lost_with_a_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The oldest one goes; a store that is down for long does not fill the memory."""
+def test_a_call_that_does_not_name_the_key_of_its_reply_is_sent_once() -> None:
+    """The server may be unable to keep the reply: sent again, the call would be executed again."""
 
-    async def play(server: Server, executor: ScriptExecutor) -> None:
-        correction = StoreRequest([CHARGE], Operation.ADJUST)
-        server.faults += ["ignored"] * 2 * (MAX_IN_DOUBT + 1)
-        results = await asyncio.gather(*(send(executor, correction) for _ in range(MAX_IN_DOUBT + 1)))
-        assert {type(result) for result in results} == {StoreTimeout}
-        assert await executor.resolve_in_doubt()
-        assert server.charged == MAX_IN_DOUBT
+    async def play(server: Server, executor: Executor) -> None:
+        server.faults += ["lost"]
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        executor.send([StoreRequest([CHARGE])], result.set_result, names_reply_key=False)
+        assert isinstance(await result, StoreTimeout)
+        (command,) = server.commands
+        assert command[2:4] == [b"1", b"{a}k"]
+        assert command[-2:-1] == [b"unnamed"]
 
     with_server(play)
-    assert caplog.text.count(f"more than {MAX_IN_DOUBT} store calls are in doubt") == 1
