@@ -104,13 +104,15 @@ class Limiter:
         allowed without limits. A `cost` that is not a positive integer raises `ConfigurationError`.
         """
         _check_amount("cost", cost)
-        policies, charges = await self._charges(identity, method, endpoint, cost)
-        return await self.decide(charges, acquire=policies.has_concurrency)
+        ask_store = await self.start()
+        policies, charges = self._charges(identity, method, endpoint, cost)
+        return await self.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
 
     async def peek(self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED) -> Decision:
         """Return the decision that one more request would get, charging nothing; `remaining` is as it stands."""
-        _, charges = await self._charges(identity, method, endpoint, 1)
-        return await self._decide(charges, Operation.PEEK)
+        ask_store = await self.start()
+        _, charges = self._charges(identity, method, endpoint, 1)
+        return await self._decide(charges, Operation.PEEK, ask_store=ask_store)
 
     async def consume(
         self,
@@ -130,12 +132,13 @@ class Limiter:
         `slot`), or a policy that is counted for each endpoint where none is given raise `ConfigurationError`.
         """
         _check_amount("amount", amount)
-        charge = await self._charge(policy, identity, amount, method, endpoint)
+        ask_store = await self.start()
+        charge = self._charge(policy, identity, amount, method, endpoint)
         if charge is None:
             return Decision(True)
         if charge.limit.kind == "concurrency":
             raise ConfigurationError(f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check")
-        return await self._decide([charge], Operation.ADJUST if force else Operation.CHARGE)
+        return await self._decide([charge], Operation.ADJUST if force else Operation.CHARGE, ask_store=ask_store)
 
     async def release(
         self, policy: str, identity: Identity, amount: int = 1, *, method: str = "GET", endpoint: str = UNMATCHED
@@ -146,7 +149,8 @@ class Limiter:
         `StoreError`: whether it was done is unknown then. Other errors are those of `consume`.
         """
         _check_amount("amount", amount)
-        charge = await self._charge(policy, identity, amount, method, endpoint)
+        await self.start()
+        charge = self._charge(policy, identity, amount, method, endpoint)
         if charge is None:
             return Decision(True)
         if charge.limit.kind == "concurrency":
@@ -197,18 +201,26 @@ class Limiter:
             _quota_usage(charge, reading, reply.now) for charge, reading in zip(charges, reply.readings, strict=True)
         )
 
-    def decide(self, charges: Sequence[Charge], *, acquire: bool = False) -> Coroutine[Any, Any, Decision]:
-        """Decide pre-built charges, as `resolver` makes them; `acquire` where there may be permits among them."""
-        return self._decide(charges, Operation.ACQUIRE if acquire else Operation.CHARGE)
+    def decide(
+        self, charges: Sequence[Charge], *, acquire: bool = False, ask_store: bool = True
+    ) -> Coroutine[Any, Any, Decision]:
+        """Decide pre-built charges, as `resolver` makes them; `acquire` where there may be permits among them.
 
-    async def start(self) -> None:
+        `ask_store` is what `start` has returned: without it the policies' failure modes decide.
+        """
+        return self._decide(charges, Operation.ACQUIRE if acquire else Operation.CHARGE, ask_store=ask_store)
+
+    async def start(self) -> bool:
         """Read the overrides and poll for changes; the first decision in an event loop does this by itself.
 
-        The first poll of a process is waited for, but no longer than a call to the store may take.
+        The first poll of a process is waited for, but no longer than a call to the store may take. Returns whether the
+        store may be asked: a request that has waited in vain is not kept waiting a second time.
         """
-        if not self.poller.is_running:
-            self.enforcer.open()
-            await self.poller.start(wait=0.0 if self.overrides.is_loaded else self.settings.store_timeout)
+        if self.poller.is_running:
+            return True
+        self.enforcer.open()
+        wait = self.store.call_timeout or self.settings.store_timeout
+        return not await self.poller.start(wait=0.0 if self.overrides.is_loaded else wait)
 
     async def aclose(self) -> None:
         """Wait for what is being written and close the store; may be called twice."""
@@ -226,11 +238,11 @@ class Limiter:
     ) -> None:
         await self.aclose()
 
-    async def _decide(self, charges: Sequence[Charge], operation: Operation) -> Decision:
+    async def _decide(self, charges: Sequence[Charge], operation: Operation, *, ask_store: bool) -> Decision:
         """Decide charges; all public methods go through here."""
         if not charges:
             return Decision(True)
-        decision = await self.enforcer.decide(charges, operation)
+        decision = await self.enforcer.decide(charges, operation, ask_store=ask_store)
         for limit in decision.refused_in_shadow:
             logger.info("shadow policy %s would have refused for %.3f s", limit.policy, limit.retry_after)
         return decision
@@ -250,8 +262,9 @@ class Limiter:
 
     @asynccontextmanager
     async def _slot(self, policy: str, identity: Identity, method: str, endpoint: str) -> AsyncIterator[Decision]:
-        charge = await self._charge(policy, identity, 1, method, endpoint)
-        decision = await self.decide([] if charge is None else [charge], acquire=True)
+        ask_store = await self.start()
+        charge = self._charge(policy, identity, 1, method, endpoint)
+        decision = await self.decide([] if charge is None else [charge], acquire=True, ask_store=ask_store)
         if not decision.allowed:
             retry = f"; try again in {decision.retry_after:g} s" if math.isfinite(decision.retry_after) else ""
             raise LimitExceeded(f"no permit of {policy!r} is free{retry}", decision)
@@ -262,14 +275,12 @@ class Limiter:
         finally:
             await self.finish(decision)
 
-    async def _charge(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
-        await self.start()
+    def _charge(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
         return self.resolver.charge(policy, identity, amount, self.clock(), method=method.upper(), endpoint=endpoint)
 
-    async def _charges(
+    def _charges(
         self, identity: Identity, method: str, endpoint: str, cost: int
     ) -> tuple[EndpointPolicies, Sequence[Charge]]:
-        await self.start()
         policies = self.resolver.policies_at(self.resolver.endpoint(method.upper(), endpoint))
         return policies, policies.charges(identity, cost, now=self.clock())
 

@@ -30,20 +30,24 @@ class Poller:
         """When each event loop polls next, by its own clock."""
         return [timer.when() for timer in self._timers.values()]
 
-    async def start(self, wait: float = 0.0) -> None:
+    async def start(self, wait: float = 0.0) -> bool:
         """Poll from now on as long as the running event loop runs; again does nothing.
 
-        Returns when the first poll has ended, but after `wait` seconds at the latest.
+        Returns when the first poll has ended, but after `wait` seconds at the latest, and whether it was waited for in
+        vain.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._timers:
             # A timer refers to its loop, so a weak dictionary would keep closed loops.
             self._timers = {each: timer for each, timer in list(self._timers.items()) if not each.is_closed()}
             self._first = self.poll()
+        in_vain = False
         if wait and self._first is not None and self._first.get_loop() is loop:
             # A caller that is cancelled here does not end the poll.
             await asyncio.wait([self._first], timeout=wait)
+            in_vain = not self._first.done()
         self._latest = loop
+        return in_vain
 
     def stop(self) -> None:
         """Poll no more in the running event loop."""

@@ -78,8 +78,7 @@ class RateLimitMiddleware:
             scope.setdefault("state", {}).setdefault("ratelimit", _UNLIMITED)
             await self.app(scope, receive, send)
             return
-        if not self.limiter.is_started:
-            await self.limiter.start()
+        ask_store = self.limiter.is_started or await self.limiter.start()
         context: RequestContext | None = scope.get(_CONTEXT)
         is_outermost = context is None
         identity = await self._identify_caller(scope)
@@ -90,7 +89,7 @@ class RateLimitMiddleware:
             already_charged=() if context is None else context.policies,
             dynamic_costs=dynamic_costs,
         )
-        decision = await self.limiter.decide(charges, acquire=policies.has_concurrency)
+        decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         if context is None:
             context = RequestContext(decision, policies)
         else:

@@ -75,7 +75,7 @@ class Enforcer:
             available="limits are shared again",
             probe=self._probe,
             recover=self._recover,
-            on_closed=self._flush_outbox,
+            on_closed=lambda: self.outbox.flush(),  # noqa: PLW0108 - the outbox is made below
             tasks=self._tasks,
         )
         self.workers = WorkerRegistry(store, key_prefix, is_unavailable=lambda: self.circuit_breaker.is_open)
@@ -85,13 +85,20 @@ class Enforcer:
         self.prefetch_pool = PrefetchPool() if prefetch else None
         self._target = CorrectionTarget(self.correct, settleable, lambda: self.is_closed)
 
-    async def decide(self, charges: Sequence[Charge], operation: Operation = Operation.CHARGE) -> Decision:
-        """Decide the charges of one request; never raises `StoreError`."""
+    async def decide(
+        self, charges: Sequence[Charge], operation: Operation = Operation.CHARGE, *, ask_store: bool = True
+    ) -> Decision:
+        """Decide the charges of one request; never raises `StoreError`.
+
+        Without `ask_store` it does not wait: its caller has already waited for the store in vain.
+        """
         # A random number names who holds the permits of this request.
         holder = secrets.randbits(52) + 1 if operation == Operation.ACQUIRE else 0
         request = StoreRequest(charges, operation, holder, 0, self._undo_orphan)
         if (decision := self._decide_nowait(request)) is not None:
             return decision
+        if not ask_store:
+            return self._decide_without_store(request)
         now = self._clock()
         if self.prefetch_pool is not None and operation in _CHARGING:
             return await self._decide_with_prefetch(self.prefetch_pool, request, now)
@@ -222,16 +229,14 @@ class Enforcer:
             return Decision.unavailable()
         local = [charge for charge in charges if charge.limit.on_store_failure == "local"]
         decided, reply = self.local_fallback.decide(request._replace(charges=local), keep=keep)
-        decision = self._decision(decided, reply, self._local_target(), degraded=True)
+        write = partial(self._correct_locally, self.local_fallback.generation)
+        target = CorrectionTarget(write, self._target.settleable, self._target.is_closed)
+        decision = self._decision(decided, reply, target, degraded=True)
         if decision.allowed and request.operation in _CHARGING:
             # A quota that is not enforced meanwhile is still used.
             passed = [charge for charge in charges if charge not in local and charge.limit.kind == "quota"]
             self.local_fallback.record_admitted(passed, reply.store_ms)
         return decision
-
-    def _local_target(self) -> CorrectionTarget:
-        write = partial(self._correct_locally, self.local_fallback.generation)
-        return CorrectionTarget(write, self._target.settleable, self._target.is_closed)
 
     def _correct_locally(self, generation: int, request: StoreRequest) -> Awaitable[None]:
         """Correct what was decided locally: in the local fallback, or in the store once it was reported there."""
@@ -259,9 +264,6 @@ class Enforcer:
             breaker.record_success()
             if not breaker.is_open:
                 self.outbox.flush_soon()
-
-    async def _flush_outbox(self) -> None:
-        await self.outbox.flush()
 
     async def _probe(self) -> None:
         """Write to a dedicated probe key to check that the store accepts writes; raises `StoreError`."""

@@ -19,6 +19,9 @@ class Store(ABC):
     of any other operation goes on without the reply; `StoreRequest.on_orphaned` later gets what was done for it.
     """
 
+    call_timeout: float = 0.0
+    """Seconds for which a caller waits for one call at most; 0: there is no such bound."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # A subclass of an in-process store that changes `submit` alone, by itself or by a mixin, is asked through it.

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from ratelimit import Identity, Limit, Limiter, RateLimitSettings
+from tests.support.load import until
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
 
@@ -63,6 +66,54 @@ async def test_a_far_store_decides(redis_server: RedisServer, redis_url: str, ro
             decisions = [await limiter.check(Identity(token="t")) for _ in range(40)]
             assert [decision.degraded for decision in decisions[-20:]] == [False] * 20
         assert proxy.connections <= 4
+
+
+async def test_a_far_cluster_decides(tmp_path: Path) -> None:
+    """Its topology is read in the background too: that takes several round trips to several nodes."""
+    cluster = RedisCluster(tmp_path)
+    cluster.start()
+    limits = [Limit(name="far", rate="1000/minute", per="token")]
+    try:
+        async with AsyncExitStack() as stack:
+            ports = []
+            for server in cluster.servers:
+                proxy = await stack.enter_async_context(FarProxy(server.port, 0.04).running())
+                ports.append(proxy.port)
+                for name, port in (
+                    ("cluster-announce-bus-port", server.port + 10_000),
+                    ("cluster-announce-port", proxy.port),
+                ):
+                    cluster.run(server, "CONFIG", "SET", name, port)
+            await until(lambda: all(cluster.ports(server) == set(ports) for server in cluster.servers))
+            hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+            async with Limiter(RateLimitSettings(store=f"redis+cluster://{hosts}", limits=limits)) as limiter:
+
+                async def degraded() -> int:
+                    callers = [Identity(token=f"t{n}", org=f"o{n}") for n in range(5)]
+                    return sum([(await limiter.check(caller)).degraded for caller in callers])
+
+                async with asyncio.timeout(30):
+                    while await degraded():  # noqa: ASYNC110 - the servers are real
+                        await asyncio.sleep(0.01)
+                assert sum([await degraded() for _ in range(8)]) == 0
+    finally:
+        cluster.stop()
+
+
+async def test_the_first_request_waits_for_a_silent_store_once(redis_server: RedisServer, redis_url: str) -> None:
+    """Its overrides and its charge share one `store_timeout`, of which nothing is left after the overrides."""
+    limits = [Limit(name="far", rate="1000/minute", per="token")]
+    redis_server.pause()
+    try:
+        limiter = Limiter(RateLimitSettings(store=redis_url, store_timeout=0.5, limits=limits))
+        began = asyncio.get_running_loop().time()
+        decision = await limiter.check(Identity(token="t"))
+        assert (decision.allowed, decision.degraded) == (True, True)
+        assert asyncio.get_running_loop().time() - began < 0.95
+    finally:
+        redis_server.go_on()
+    assert not (await limiter.check(Identity(token="t"))).degraded
+    await limiter.aclose()
 
 
 async def test_slow_replies_open_no_second_connection_each(redis_server: RedisServer, redis_url: str) -> None:

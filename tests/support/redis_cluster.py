@@ -86,6 +86,10 @@ class RedisCluster:
         msg = f"no node has hash slot {slot}"
         raise AssertionError(msg)
 
+    def ports(self, server: RedisServer) -> set[int]:
+        """Return the ports that a server names to clients."""
+        return {master[1] for _, _, master, *_ in self.run(server, "CLUSTER", "SLOTS")}
+
     def _knows(self, server: RedisServer) -> int:
         return len(self.run(server, "CLUSTER", "SLOTS")) if not self.replicas else len(self._nodes(server))
 

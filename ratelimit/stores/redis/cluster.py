@@ -98,6 +98,9 @@ class ClusterClient(RedisClient):
         for executor in self._executors.values():
             await executor.aclose()
         await super().aclose()
+        # redis-py does nothing where it has closed itself after an error; a refresh may have connected since then.
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await self.redis.nodes_manager.aclose(nodes)
 
     async def _submit_in_slot(self, slot: int, request: StoreRequest) -> StoreReply:
         try:

@@ -42,7 +42,7 @@ class RedisStore(Store):
     ) -> None:
         self._url = url
         self._clock = clock
-        self._timeout, self._connect_timeout = timeout, connect_timeout
+        self.call_timeout, self._connect_timeout = timeout, connect_timeout
         self._max_connections = max_connections
         self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
         self._connect()  # A URL that redis-py cannot read fails here.
@@ -127,7 +127,7 @@ class RedisStore(Store):
 
         client = self._connect()
         kind = ClusterClient if isinstance(client, RedisCluster) else StandaloneClient
-        return kind(client, self._clock, self._timeout, self._connect_timeout)
+        return kind(client, self._clock, self.call_timeout, self._connect_timeout)
 
     def _connect(self) -> Any:
         # redis takes 91 ms to import, more than this whole package: an app that counts in memory does without it.
