@@ -106,7 +106,7 @@ class CircuitBreaker:
 
     def reopen(self, error: Exception) -> None:
         """Count a failed call, and end a recovery that is under way: the store is unavailable again."""
-        self._recovery_began = None
+        self.abandon_recovery()
         self.record_failure(error)
 
     def record_success(self) -> None:
@@ -116,6 +116,10 @@ class CircuitBreaker:
         elif not self.is_recovering:
             self._recovery_began = monotonic()
             self._tasks.spawn(self._recover_and_close(self._recover))
+
+    def abandon_recovery(self) -> None:
+        """Leave the half-open state: the recovery that is under way runs in another process."""
+        self._recovery_began = None
 
     def schedule_probe(self) -> None:
         """Probe the store in the running event loop after a pause, until it is available; only while it is open."""

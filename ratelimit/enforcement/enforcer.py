@@ -5,13 +5,14 @@ import logging
 import secrets
 from collections.abc import Awaitable, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
 from typing import Final
 
+from ratelimit._utils.fork import call_after_fork
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.clock import Clock
 from ratelimit.enforcement.circuit_breaker import CircuitBreaker
 from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.failure_modes import FailureModes, decision_of
 from ratelimit.enforcement.local_fallback import LocalFallback
 from ratelimit.enforcement.outbox import CorrectionOutbox
 from ratelimit.enforcement.prefetch import PrefetchPool
@@ -84,6 +85,8 @@ class Enforcer:
         self.rejections = RejectionCache()
         self.prefetch_pool = PrefetchPool() if prefetch else None
         self._target = CorrectionTarget(self.correct, settleable, lambda: self.is_closed)
+        self._failure_modes = FailureModes(self.local_fallback, self._target)
+        call_after_fork(self.forget_parent)
 
     async def decide(
         self, charges: Sequence[Charge], operation: Operation = Operation.CHARGE, *, ask_store: bool = True
@@ -98,7 +101,7 @@ class Enforcer:
         if (decision := self._decide_nowait(request)) is not None:
             return decision
         if not ask_store:
-            return self._decide_without_store(request)
+            return self._failure_modes.decide(request)
         now = self._clock()
         if self.prefetch_pool is not None and operation in _CHARGING:
             return await self._decide_with_prefetch(self.prefetch_pool, request, now)
@@ -108,10 +111,10 @@ class Enforcer:
         """Decide where nothing has to be waited for: an in-process store, an open breaker, or a cached rejection."""
         reply = self._store.submit_nowait(request)
         if reply is not None:
-            return self._decision(request, reply, self._target)
+            return decision_of(request, reply, self._target)
         if self.circuit_breaker.is_open:
             self.circuit_breaker.schedule_probe()
-            return self._decide_without_store(request)
+            return self._failure_modes.decide(request)
         if request.operation not in _CHARGING:
             return None
         rejected = self.rejections.lookup(request.charges, self._clock())
@@ -139,6 +142,13 @@ class Enforcer:
         """Renew leases and probe the store in the running event loop (again)."""
         self.circuit_breaker.start()
 
+    def forget_parent(self) -> None:
+        """Leave to the parent of a fork what it has still to report, the units that it has prefetched, and its recovery."""
+        self.outbox.clear()
+        if self.prefetch_pool is not None:
+            self.prefetch_pool.held.clear()
+        self.circuit_breaker.abandon_recovery()
+
     async def drain(self) -> None:
         """Wait until the corrections and probes of the running event loop have ended."""
         await self._tasks.drain()
@@ -155,8 +165,8 @@ class Enforcer:
         except StoreError as error:
             # The store retries a correction once it has been sent; keeping it as well would apply it twice.
             keep = request.operation != Operation.ADJUST or isinstance(error, StorePartiallyUnavailable)
-            return self._decide_without_store(request, keep=keep)
-        decision = self._decision(request, reply, self._target)
+            return self._failure_modes.decide(request, keep=keep)
+        decision = decision_of(request, reply, self._target)
         if decision.violated and request.operation != Operation.PEEK and not reply.is_contested:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
@@ -166,7 +176,7 @@ class Enforcer:
         try:
             attempt = await pool.charge(charges, now, lambda asked: self._submit(request._replace(charges=asked)))
         except StoreError:
-            return self._decide_without_store(request)
+            return self._failure_modes.decide(request)
         made = request._replace(charges=attempt.made)
         settlement = Settlement(self._target, made, StoreReply((), now, attempt.store_ms))
         decision = Decision.from_limits(attempt.limits, settlements=(settlement,))
@@ -202,16 +212,6 @@ class Enforcer:
             self.rejections.invalidate(request.charges)
             self._replied(request, reply)
 
-    def _decision(
-        self, request: StoreRequest, reply: StoreReply, target: CorrectionTarget, *, degraded: bool = False
-    ) -> Decision:
-        settlements: tuple[Settlement, ...] = ()
-        if request.operation != Operation.PEEK:
-            settlements = (Settlement(target, request, reply),)
-        return Decision.from_readings(
-            request.charges, reply.readings, reply.now, degraded=degraded, settlements=settlements
-        )
-
     def _undo_orphan(self, request: StoreRequest, reply: StoreReply | None) -> None:
         """Give back what was charged for a caller that was cancelled before the reply arrived.
 
@@ -221,33 +221,6 @@ class Enforcer:
             self.outbox.enqueue_release(_credits(request), request.holder)
         elif request.operation in _CHARGING and not request.is_refused(reply):
             Settlement(self._target, request, reply).void()
-
-    def _decide_without_store(self, request: StoreRequest, *, keep: bool = True) -> Decision:
-        """Decide by each policy's failure mode: refuse, enforce this worker's share, or let the request pass."""
-        charges = request.charges
-        if any(charge.limit.on_store_failure == "deny" and not charge.limit.shadow for charge in charges):
-            return Decision.unavailable()
-        local = [charge for charge in charges if charge.limit.on_store_failure == "local"]
-        decided, reply = self.local_fallback.decide(request._replace(charges=local), keep=keep)
-        write = partial(self._correct_locally, self.local_fallback.generation)
-        target = CorrectionTarget(write, self._target.settleable, self._target.is_closed)
-        decision = self._decision(decided, reply, target, degraded=True)
-        if decision.allowed and request.operation in _CHARGING:
-            # A quota that is not enforced meanwhile is still used.
-            passed = [charge for charge in charges if charge not in local and charge.limit.kind == "quota"]
-            self.local_fallback.record_admitted(passed, reply.store_ms)
-        return decision
-
-    def _correct_locally(self, generation: int, request: StoreRequest) -> Awaitable[None]:
-        """Correct what was decided locally: in the local fallback, or in the store once it was reported there."""
-        fallback = self.local_fallback
-        if fallback.generation == generation:
-            fallback.decide(request)
-            return COMPLETED
-        charges = [fallback.to_global(charge) for charge in request.charges if charge.limit.kind != "concurrency"]
-        if not charges or request.operation != Operation.ADJUST:
-            return COMPLETED  # The permits were held in this worker alone, and are forgotten.
-        return self.correct(StoreRequest(charges, Operation.ADJUST, 0, fallback.to_store_time(request.charged_at)))
 
     def _failed(self, error: StoreError) -> None:
         """Count a failure. An unavailable part of a Cluster does not count, since the other parts are used."""

@@ -60,6 +60,11 @@ class CorrectionOutbox:
         if permits and holder:
             self.enqueue(StoreRequest(permits, Operation.ADJUST, holder))
 
+    def clear(self) -> None:
+        """Keep nothing, also of the local fallback's usage: another process sends it."""
+        self._queue.clear()
+        self._fallback.drain()
+
     def flush_soon(self) -> None:
         """Send everything in the background, at most once in 0.2 s."""
         now = asyncio.get_running_loop().time()

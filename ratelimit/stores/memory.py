@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
+from ratelimit._utils.fork import call_after_fork
 from ratelimit.algorithms import concurrency, pace, quota, sliding_window
 from ratelimit.algorithms.sliding_window import SlidingWindowState
 from ratelimit.clock import Clock, system_clock
@@ -44,6 +45,7 @@ class MemoryStore(Store):
         self.expiry_index = ExpiryIndex(max_keys)
         self._overflowed = False
         self._lock = Lock()
+        call_after_fork(self.renew_lock)
 
     def __repr__(self) -> str:
         return f"<MemoryStore keys={len(self)}>"
@@ -73,6 +75,10 @@ class MemoryStore(Store):
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""
+
+    def renew_lock(self) -> None:
+        """Make the lock again: in a forked child it stays locked for ever if another thread held it at the fork."""
+        self._lock = Lock()
 
     def clear(self) -> None:
         """Forget all counters, as a restart does."""

@@ -56,6 +56,11 @@ class RedisServer:
         msg = "redis-server did not come up"
         raise AssertionError(msg)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         """Let the server hang: its connections stay open, and no call is answered."""
         assert self._process is not None
