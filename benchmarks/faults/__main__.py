@@ -45,7 +45,7 @@ async def run(scenario: Scenario, folder: Path) -> FaultResult:
 
 async def _worker(number: int, scenario: Scenario, url: str, begin: float, folder: Path) -> asyncio.subprocess.Process:
     shift = scenario.clock_shifts[number % len(scenario.clock_shifts)]
-    arguments = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift]
+    arguments = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift, scenario.variant]
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.faults.worker", *map(str, arguments), cwd=ROOT
     )

@@ -1,4 +1,4 @@
-"""A proxy in front of a server that loses, cuts, delays or repeats its replies."""
+"""A proxy in front of a server that loses, cuts, delays or repeats its replies, or holds its commands back."""
 
 import asyncio
 import random
@@ -13,8 +13,11 @@ class Proxy:
     """Forwards commands to `port`, and treats the replies by `mode`.
 
     `pass` forwards them; `lost` breaks the connection instead; `cut` breaks it in the middle of a reply; `twice` forwards a
-    reply twice; `slow` forwards it after `delay` seconds; `loading` answers every command with `-LOADING`. `share` is the
-    fraction of replies that a mode applies to.
+    reply twice; `slow` forwards it after `delay` seconds; `loading` answers every command with `-LOADING`; `late` holds
+    commands back for `delay` seconds, and with them their connection; `far` forwards everything after half of `delay`.
+    `share` is the fraction of replies (`late`: commands) that a mode applies to.
+
+    `connections` counts those that were accepted, and `open_connections` those that are open.
     """
 
     def __init__(self, port: int) -> None:
@@ -23,7 +26,22 @@ class Proxy:
         self._random = random.Random(7)
         self._listening: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self.port = self.connections = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    @property
+    def open_connections(self) -> int:
+        """The number of clients that are connected."""
+        return len(self._open) // 2
+
+    def stall(self) -> None:
+        """Forward nothing, in either direction, until `flow`."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Forward again, also what was held back."""
+        self._flowing.set()
 
     async def start(self) -> None:
         """Listen, at the same port as before."""
@@ -43,6 +61,7 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
+        self.connections += 1
         ends = {writer, server_writer}
         self._open |= ends
         try:
@@ -60,24 +79,40 @@ class Proxy:
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(65536):
+            await self._flowing.wait()
             if self.mode == "loading":
                 client.write(b"-LOADING Redis is loading the dataset in memory\r\n" * len(_COMMAND.findall(data)))
-            else:
-                server.write(data)
-                await server.drain()
+                continue
+            if self.mode == "late" and self._random.random() < self.share:
+                await asyncio.sleep(self.delay)
+            await self._write(server, data)
         raise ConnectionResetError
 
     async def _forward_replies(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await server.read(65536):
+            await self._flowing.wait()
             mode = self.mode if self._random.random() < self.share else "pass"
             if mode == "lost":
                 raise ConnectionResetError
             if mode == "slow":
                 await asyncio.sleep(self.delay)
-            client.write(data[: len(data) // 2] if mode == "cut" else data * 2 if mode == "twice" else data)
-            with suppress(ConnectionError):
-                await client.drain()
+            await self._write(
+                client, data[: len(data) // 2] if mode == "cut" else data * 2 if mode == "twice" else data
+            )
             if mode == "cut":
                 await asyncio.sleep(0)
                 raise ConnectionResetError
         raise ConnectionResetError
+
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if self.mode == "far":
+            asyncio.get_running_loop().call_later(self.delay / 2, _write_open, writer, data)
+            return
+        writer.write(data)
+        with suppress(ConnectionError):
+            await writer.drain()
+
+
+def _write_open(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)

@@ -1,14 +1,20 @@
 """One worker of a fleet: calls an app with the limiter at a steady pace, and writes down the answers.
 
-`python -m benchmarks.faults.worker URL BEGIN SECONDS PACE FILE SHIFT` begins at an instant of the monotonic clock, which
+`python -m benchmarks.faults.worker URL BEGIN SECONDS PACE FILE SHIFT VARIANT` begins at an instant of the monotonic clock, which
 all processes share. For each request it writes [begun, seconds, status, degraded]. Its wall clock is off by `SHIFT`
 seconds; written `~SHIFT`, from the middle of the run on.
+
+The variant `two loops` uses the app in a second event loop too, which notices the outage first and is stopped then.
+`forked` builds the app and decides once in this process, and serves in a forked child.
 """
 
 import asyncio
 import json
 import logging
+import os
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -80,13 +86,17 @@ async def request_once(app: Any, answers: list[list[Any]]) -> None:
     answers.append(entry)
 
 
-async def work(url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
-    """Make requests at a steady pace, without waiting for earlier ones, and return their answers."""
-    app, answers, in_flight = build(url).build_middleware_stack(), list[list[Any]](), set[asyncio.Task[None]]()
-    stack = app
+def limiter_in(stack: Any) -> Any:
+    """Return the limiter of a middleware stack."""
     while not hasattr(stack, "limiter"):
         stack = stack.app
-    await stack.limiter.start()
+    return stack.limiter
+
+
+async def work(app: Any, begin: float, seconds: float, pace: float) -> list[list[Any]]:
+    """Make requests at a steady pace, without waiting for earlier ones, and return their answers."""
+    answers, in_flight = list[list[Any]](), set[asyncio.Task[None]]()
+    await limiter_in(app).start()
     while time.monotonic() < begin:  # noqa: ASYNC110 - all workers begin at one instant
         await asyncio.sleep(PAUSE)
     number = 0
@@ -100,13 +110,53 @@ async def work(url: str, begin: float, seconds: float, pace: float) -> list[list
     while in_flight:
         await asyncio.wait(in_flight)
         await asyncio.sleep(0)
-    await stack.limiter.aclose()
+    await limiter_in(app).aclose()
     return answers
+
+
+def stop_in_outage(app: Any, answers: list[list[Any]]) -> None:
+    """Make a few requests a second in an event loop of this thread, until one is decided locally; then stop the loop."""
+    loop = asyncio.new_event_loop()  # It is neither closed nor run again: as one that hangs.
+
+    async def serve() -> None:
+        while not (answers and answers[-1][3]):
+            await request_once(app, answers)
+            await asyncio.sleep(0.05)
+
+    loop.run_until_complete(serve())
+
+
+def serve(variant: str, url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
+    """Serve as the variant says, and return the answers."""
+    app = build(url).build_middleware_stack()
+    if variant == "two loops":
+        more: list[list[Any]] = []
+        threading.Thread(target=stop_in_outage, args=(app, more), daemon=True).start()
+        return asyncio.run(work(app, begin, seconds, pace)) + more
+    return asyncio.run(work(app, begin, seconds, pace))
+
+
+def serve_forked(url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
+    """Build the app and answer one request here, and all others in a forked child."""
+    app, answers = build(url).build_middleware_stack(), list[list[Any]]()
+    with asyncio.Runner() as runner, tempfile.NamedTemporaryFile() as file:
+        runner.run(request_once(app, answers))
+        child = os.fork()
+        if child == 0:
+            Path(file.name).write_text(json.dumps(asyncio.run(work(app, begin, seconds, pace))))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        runner.run(limiter_in(app).aclose())
+        if status:
+            raise RuntimeError("the forked worker failed")
+        return answers + json.loads(Path(file.name).read_text())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.CRITICAL)
-    url, begin, seconds, pace, file, shift = sys.argv[1:]
+    url, begin, seconds, pace, file, shift, variant = sys.argv[1:]
     if shift != "0":
         shift_clock(shift, float(begin) + float(seconds) / 2)
-    Path(file).write_text(json.dumps(asyncio.run(work(url, float(begin), float(seconds), float(pace)))))
+    numbers = float(begin), float(seconds), float(pace)
+    found = serve_forked(url, *numbers) if variant == "forked" else serve(variant, url, *numbers)
+    Path(file).write_text(json.dumps(found))

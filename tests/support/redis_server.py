@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def free_port() -> int:
 
 
 class RedisServer:
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [
@@ -43,7 +47,8 @@ class RedisServer:
 
     def start(self, *options: str) -> None:
         """Start the server, with these options in addition to its own, and wait until it responds."""
-        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
+        command = [*self._command, *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self._environment)
         with self.client() as client:
             for _ in range(500):
                 try:

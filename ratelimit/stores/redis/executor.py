@@ -183,11 +183,11 @@ class ScriptExecutor:
             self._finish(call, reply)
 
     def _retry(self, call: PendingCall) -> None:
-        """Send a call once more, on a new connection: the one that it was sent on is broken or silent."""
+        """Send a call once more: the connection that it was sent on is broken, or silent and a second one is tried."""
         if call.done or call.retried:
             return
         call.retried = True
-        if not self._connection.is_open:
+        if not (self._connection.is_open and call.connections):
             self._send_on(self._connection, call)
             return
         if self._spare is None:

@@ -378,3 +378,19 @@ def test_a_call_that_does_not_name_the_key_of_its_reply_is_sent_once() -> None:
         assert command[-2:-1] == [b"unnamed"]
 
     with_server(play)
+
+
+def test_a_call_on_a_connection_that_is_left_goes_to_the_one_that_answers() -> None:
+    """A second connection is opened at most once in a second, but the call needs none: there is an open one."""
+
+    async def play(server: Server, executor: Executor) -> None:
+        server.faults += ["ignored", "ignored"]
+        first = asyncio.create_task(send(executor, StoreRequest([CHARGE])))
+        await asyncio.sleep(TIMEOUT * 0.3)
+        second = asyncio.create_task(send(executor, StoreRequest([CHARGE])))
+        async with asyncio.timeout(2 * TIMEOUT):
+            results = await asyncio.gather(first, second)
+        assert [readings(result) for result in results] == [[[(4, 1000, 0)]]] * 2
+        assert server.connections == 2
+
+    with_server(play)
