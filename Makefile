@@ -6,7 +6,8 @@
 # make test      runs all tests, with a real Redis        make check            linter, formatter and types
 # make fuzz      100,000 malformed inputs                 make test-topologies  Sentinel, TLS, ACLs, Cluster
 # make bench     all benchmarks, with other libraries     make bench-core       the hot path alone
-# make faults    measures the limiter while Redis fails   make format           formats all files
+# make faults    measures the limiter while Redis fails   make soak             five minutes of many small faults
+# make format    formats all files
 # make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
 #
 # `make demo` needs python3, git and make. ARGS go to pytest or to the example.
@@ -18,7 +19,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill webhooks test check format bench bench-core faults fuzz test-topologies test-lowest dist clean
+.PHONY: demo serve backfill webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -50,7 +51,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 faults: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.faults $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.faults.soak $(ARGS)
 
 test-topologies: $(VENV)/.dev
 	$(BIN)/python -m pytest -m topologies $(ARGS)

@@ -149,7 +149,8 @@ def serve_forked(url: str, begin: float, seconds: float, pace: float) -> list[li
         runner.run(limiter_in(app).aclose())
         if status:
             raise RuntimeError("the forked worker failed")
-        return answers + json.loads(Path(file.name).read_text())
+        answers.extend(json.loads(Path(file.name).read_text()))
+        return answers
 
 
 if __name__ == "__main__":

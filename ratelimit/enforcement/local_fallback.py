@@ -57,7 +57,7 @@ class LocalFallback:
 
     def _reset(self) -> None:
         self.generation += 1
-        self._seeded: set[str] = set()
+        self._seeded: dict[str, int] = {}
         self._unreported: dict[tuple[str, int], _UnreportedUnits] = {}
         self._overflowed = False
 
@@ -92,8 +92,7 @@ class LocalFallback:
         """
         local = [charge._replace(limit=self._local_limit(charge)) for charge in request.charges]
         for charge, own in zip(request.charges, local, strict=True):
-            if charge.key not in self._seeded:
-                self._seed_usage(charge, own)
+            self._seed_usage(charge, own)
         asked = request._replace(charges=local)
         reply = self._memory.run(asked)
         if request.operation == Operation.ADJUST:
@@ -160,11 +159,12 @@ class LocalFallback:
         return local
 
     def _seed_usage(self, charge: Charge, own: Charge) -> None:
-        """Count this worker's share of the usage that the store reported for a key, at the time of that report."""
-        if charge.key not in self._observed:
-            return  # Nothing is remembered of it, because callers may make up keys.
-        self._seeded.add(charge.key)
-        used, now = self._observed[charge.key]
+        """Count this worker's share of the usage that the store reported for a key, once, at the time of that report."""
+        used, now = self._observed.get(charge.key, (0, 0))
+        # Nothing is remembered of a key without a report, because callers may make up keys.
+        if now == self._seeded.get(charge.key, 0):
+            return
+        self._seeded[charge.key] = now
         limit = charge.limit
         expired = isinstance(limit, EffectiveRate) and now // 1000 < self._clock() // 1000 - limit.window_ms
         if used > 0 and not expired and limit.kind != "concurrency":

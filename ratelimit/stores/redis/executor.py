@@ -143,7 +143,7 @@ class ScriptExecutor:
             self._write(connection, call)
 
     def _write(self, connection: PipelinedConnection, call: PendingCall) -> None:
-        call.sent = True
+        call.copies += 1
 
         def on_reply(reply: bytes | StoreError) -> None:
             if isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
@@ -214,11 +214,13 @@ class ScriptExecutor:
         if not isinstance(result, Exception):
             if not call.lookup_only:
                 self._in_doubt.resolve_soon()
+                if call.may_be_done_later(result):
+                    self._in_doubt.add(call)
         elif isinstance(result, ErrorReply) and result.code in REDIRECTS:
             pass  # It was not done; the Cluster client sends it to another node.
         elif not call.lookup_only:
             # Also where the server answered with an error: that may have been the reply to another call.
-            self._in_doubt.add(call) if call.sent else self._in_doubt.add_unsent(call.requests)
+            self._in_doubt.add(call) if call.copies else self._in_doubt.add_unsent(call.requests)
         call.on_result(result)
 
 

@@ -64,6 +64,17 @@ async def test_usage_that_the_store_has_reported_counts() -> None:
     assert await fleet.admit(charge, 200) == 100
 
 
+def test_each_outage_counts_what_was_observed_since_the_one_before(clock: ManualClock) -> None:
+    """Also where nothing was admitted in the earlier outage, so that nothing was reported after it."""
+    fallback, charge = LocalFallback(clock, lambda: 1), Charge(window_limit(10, 60), "k")
+    request = StoreRequest([charge])
+    for _ in range(2):
+        fallback.observe([charge], StoreReply([(0, 60_000, 60_000)], clock(), clock() // 1000))
+        _, reply = fallback.decide(request)
+        assert request.is_refused(reply)
+        clock.advance(seconds=62)
+
+
 async def test_a_store_that_comes_and_goes_is_no_new_budget() -> None:
     """Units that were admitted locally stay used, also where their report was lost on its way."""
     fleet, charge = Fleet(2), Charge(window_limit(100, 60), "k")

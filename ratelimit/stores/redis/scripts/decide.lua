@@ -171,5 +171,6 @@ for k, s in pairs(states) do
     changed = true
   end
 end
-if changed then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
+-- A correction without an effect may have one later. A refused charge that was sent twice is looked up by its sender.
+if changed or amending then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
 return packed

@@ -32,7 +32,8 @@ class Server:
     """Stands for a Redis: it executes the script once for each kept reply, and treats calls as `faults` says.
 
     A fault is for one call: `lost` (executed, no reply), `ignored` (neither), `closed` (neither, and the connection is
-    closed), or the text of an error. Other calls are executed and answered.
+    closed), or the text of an error. Other calls are executed and answered; the next `refusals` of them are refused, whose
+    replies are not kept.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Server:
         self.executed: list[bytes] = []
         self.charged = self.connections = 0
         self.is_known, self.is_refusing = True, False
+        self.refusals = 0
         self._kept: dict[bytes, bytes] = {}
 
     def make_connection(self) -> Any:
@@ -61,12 +63,17 @@ class Server:
         if command[0] == b"EVALSHA" and not self.is_known:
             return b"-NOSCRIPT No matching script\r\n"
         self.is_known = True
-        reply = self._execute(command)
+        reply = self.execute(command)
         return None if fault else b"$%d\r\n%b\r\n" % (len(reply), reply)
 
-    def _execute(self, command: list[bytes]) -> bytes:
+    def execute(self, command: list[bytes]) -> bytes:
         at = 3 + int(command[2])
         name, body, is_lookup = command[at - 1], command[at], len(command) > at + 1
+        if name not in self._kept and not is_lookup and self.refusals:
+            self.refusals -= 1
+            *_, number = msgpack.unpackb(body)
+            refusal: bytes = msgpack.packb([number, 99, 0, 1000, 500])
+            return refusal
         if name not in self._kept and not is_lookup:
             self.executed.append(name)
             *_, requests, number = msgpack.unpackb(body)
@@ -392,5 +399,33 @@ def test_a_call_on_a_connection_that_is_left_goes_to_the_one_that_answers() -> N
             results = await asyncio.gather(first, second)
         assert [readings(result) for result in results] == [[[(4, 1000, 0)]]] * 2
         assert server.connections == 2
+
+    with_server(play)
+
+
+def test_a_refused_call_that_was_sent_twice_is_never_done_later() -> None:
+    """The copy that is still on its way may find room: it is looked up, and what it has charged is given back."""
+    orphaned = list[Any]()
+
+    async def play(server: Server, executor: Executor) -> None:
+        request = StoreRequest([CHARGE], on_orphaned=lambda _, reply: orphaned.append(reply))
+        server.faults += ["ignored"]
+        server.refusals = 1
+        assert readings(await send(executor, request)) == [[(0, 1000, 500)]]
+        server.execute(server.commands[0])  # The first copy arrives.
+        assert await executor.in_doubt.resolve()
+        assert server.commands[-1][-1] == b"lookup"
+        assert [list(reply.readings) for reply in orphaned] == [[(4, 1000, 0)]]
+
+    with_server(play)
+
+
+def test_an_admitted_call_that_was_sent_twice_is_not_looked_up() -> None:
+    """Its reply is kept, so the other copy charges nothing."""
+
+    async def play(server: Server, executor: Executor) -> None:
+        server.faults += ["ignored"]
+        await send(executor, StoreRequest([CHARGE]))
+        assert executor.in_doubt.is_empty
 
     with_server(play)
