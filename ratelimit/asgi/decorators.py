@@ -1,18 +1,70 @@
-"""The decorators `limit` and `exempt`: limits that are declared on an endpoint itself."""
+"""`limit` and `exempt`: limits that are declared on an endpoint itself, by a decorator or as a dependency of FastAPI."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from ratelimit.asgi.routing.lost_decorators import remember_decorated
-from ratelimit.config.declarations import ATTRIBUTE, EndpointDeclaration, declaration_of
+from ratelimit.config.declarations import ATTRIBUTE, EndpointDeclaration, declaration_of, name_of
 from ratelimit.config.policies import Limit, LimitOptions
+from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.rate import Rate
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+DECISION: Final = "ratelimit"
+"""The name in a request's state under which its decision is kept."""
+
+_CONNECTION: Final = inspect.Parameter("connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
+
+
+class EndpointLimit:
+    """What `limit` returns: decorates an endpoint, or is a dependency, `Depends(limit("5/minute"))`.
+
+    As a dependency it limits every route that depends on it, each with a counter of its own, and its value is the
+    request's `Decision`. Either way the middleware charges it, in one step with all other limits of the request.
+    """
+
+    __signature__: Final = inspect.Signature([_CONNECTION], return_annotation=Decision)
+
+    def __init__(self, limits: Sequence[dict[str, Any]], name: str | None) -> None:
+        self._limits, self._name = limits, name
+        # FastAPI looks here to see that the call is async, and needs no thread; it calls the type's `__call__`.
+        vars(self)["__call__"] = self._decision
+        self.declaration_for("decorator")  # A wrong value fails on its own line.
+
+    @overload
+    def __call__(self, endpoint: Endpoint) -> Endpoint: ...
+    @overload
+    def __call__(self, *, connection: HTTPConnection) -> Any: ...
+    def __call__(self, endpoint: Any = None, *, connection: HTTPConnection | None = None) -> Any:
+        """Decorate `endpoint`; or, as FastAPI calls a dependency, return the decision of a request."""
+        if connection is not None:
+            return self._decision(connection)
+        declared = _declaration(endpoint, "limit")
+        _annotate(endpoint, self.declaration_for(name_of(endpoint)).merged(declared))
+        return endpoint
+
+    def declaration_for(self, endpoint_name: str) -> EndpointDeclaration:
+        """Return what this declares for an endpoint: limits that have its name, if none was chosen by hand."""
+        name = self._name or endpoint_name
+        names = [name, *(f"{name}-{number}" for number in range(2, len(self._limits) + 1))]
+        limits = tuple(_limit({"name": own, **fields}) for own, fields in zip(names, self._limits, strict=True))
+        return EndpointDeclaration(limits, explicit_names=frozenset(names if self._name else ()))
+
+    async def _decision(self, connection: HTTPConnection) -> Decision:
+        found = connection.scope.get("state", {}).get(DECISION)
+        if not isinstance(found, Decision):
+            raise ConfigurationError(
+                "Depends(limit(…)) limits nothing without the middleware: write "
+                "app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(…))"
+            )
+        return found
 
 
 def limit(
@@ -21,31 +73,27 @@ def limit(
     per: str | Sequence[str] = (),
     name: str | None = None,
     **options: Unpack[LimitOptions],
-) -> Callable[[Endpoint], Endpoint]:
+) -> EndpointLimit:
     """Give the endpoint a limit of its own, of scope `endpoint`, counted apart for each value of `per`.
 
-    Works on functions (sync and async), methods of class-based endpoints and whole classes, above or below the route
-    decorator, and may be used several times. The endpoint stays as it is: it needs no `request` parameter. It is
-    charged by `RateLimitMiddleware`, together with the limits of the settings. `options` are the other fields of
-    `Limit` (`burst`, `plans`, `cost`, `shadow`, …). A wrong value raises `ConfigurationError` at once; so does an object
-    that is not an endpoint, such as the result of a route decorator that returns nothing.
+    As a decorator it works on functions (sync and async), methods of class-based endpoints and whole classes, above or
+    below the route decorator, and may be used several times. The endpoint stays as it is: it needs no `request`
+    parameter. As a dependency of FastAPI, `Depends(limit("5/minute", per="token"))`, it stands on a route, a router or an
+    app, on WebSocket routes too; each route counts apart, and as a parameter's value it is the request's `Decision`.
+
+    `RateLimitMiddleware` charges it, together with the limits of the settings. `rate` may be several rates,
+    `"5/minute;100/hour"`, which all hold. `options` are the other fields of `Limit` (`burst`, `plans`, `cost`, `shadow`,
+    …). A wrong value raises `ConfigurationError` at once; so does an object that is not an endpoint, such as the result of
+    a route decorator that returns nothing, a router or an app.
     """
     if callable(rate):
         raise ConfigurationError("@limit needs a rate: write @limit('5/minute')")
     if "paths" in options:
         raise ConfigurationError("@limit: paths: a decorator limits its own endpoint; use a Limit in the settings")
     dimensions = (per,) if isinstance(per, str) else tuple(per)
-    fields = {"rate": rate, "per": ("endpoint", *(d for d in dimensions if d != "endpoint")), **options}
-
-    def decorate(endpoint: Endpoint) -> Endpoint:
-        declared = _declaration(endpoint, "limit")
-        own = _limit({"name": name or _name_of(endpoint), **fields})
-        explicit_names = frozenset({own.name} if name else ())
-        _annotate(endpoint, EndpointDeclaration((own,), explicit_names=explicit_names).merged(declared))
-        return endpoint
-
-    _limit({"name": name or "decorator", **fields})  # A wrong value fails on its own line.
-    return decorate
+    common = {"per": ("endpoint", *(d for d in dimensions if d != "endpoint")), **options}
+    rates = rate.split(";") if isinstance(rate, str) else [rate]
+    return EndpointLimit([{"rate": each, **common} for each in rates], name)
 
 
 def exempt(endpoint: Endpoint) -> Endpoint:
@@ -63,12 +111,13 @@ def _limit(fields: dict[str, Any]) -> Limit:
         raise ConfigurationError(f"@limit: {path}: {first['msg']}") from error
 
 
-def _name_of(endpoint: object) -> str:
-    name = getattr(endpoint, "__name__", type(endpoint).__name__)
-    return name.encode("ascii", "backslashreplace").decode()[:100]
-
-
 def _declaration(endpoint: object, decorator: str) -> EndpointDeclaration:
+    if hasattr(endpoint, "include_router"):
+        kind = type(endpoint).__name__
+        raise ConfigurationError(
+            f"@{decorator} must stand on an endpoint, but got {kind}: for all its routes write "
+            f"{kind}(dependencies=[Depends(limit('5/minute'))]), or a Limit with paths in the settings"
+        )
     # A route or an app is callable too, but the middleware never looks for limits on it.
     if not callable(endpoint) or isinstance(endpoint, BaseRoute) or hasattr(endpoint, "routes"):
         raise ConfigurationError(

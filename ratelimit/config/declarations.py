@@ -34,3 +34,9 @@ def declaration_of(endpoint: object) -> EndpointDeclaration:
         endpoint = endpoint.func
     found = getattr(endpoint, ATTRIBUTE, None)
     return found if isinstance(found, EndpointDeclaration) else EndpointDeclaration()
+
+
+def name_of(endpoint: object) -> str:
+    """Return the name that the limits of an endpoint have by default: that of its function or class, in ASCII."""
+    name = getattr(endpoint, "__name__", type(endpoint).__name__)
+    return name.encode("ascii", "backslashreplace").decode()[:100]

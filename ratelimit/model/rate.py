@@ -20,11 +20,12 @@ _ALIASES: Final = {
         "minute": ("m", "min", "mins"),
         "hour": ("h", "hr", "hrs"),
         "day": ("d",),
-        "week": ("w",),
+        "week": ("w", "wk", "wks"),
     }.items()
     for alias in (*aliases, unit, unit + "s")
 }
-_GRAMMAR: Final = re.compile(r"([0-9]+) ?/ ?(?:([0-9]+) ?)?([a-z]+)")
+_GRAMMAR: Final = re.compile(r"([0-9]+) ?(?:/ ?| per )(?:([0-9]+) ?)?([a-z]*)(?<!/)(?<! )", re.IGNORECASE | re.ASCII)
+_CALENDAR: Final = frozenset({"month", "months", "mo", "mon", "year", "years", "yr", "yrs", "y"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,19 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `600/minute`, `1/hour`, `200/60s` or `5/10 minutes`.
+        """Read `600/minute`, `5 per 10 minutes`, `1/hour`, `200/60s` or `100/10` (seconds), in any case.
 
-        Units are second, minute, hour, day and week, their plurals and usual short forms (`s`, `sec`, `min`, `h`, …).
-        Signs, fractions, several rates in one text, unknown units and a period of zero raise `InvalidRate`.
+        Units are second, minute, hour, day and week, their plurals and usual short forms (`s`, `sec`, `min`, `h`, `wk`,
+        …). Signs, fractions, several rates in one text, unknown units and a period of zero raise `InvalidRate`; so do
+        months and years, which have no fixed length: they are the period of a `Quota`.
         """
         match = _GRAMMAR.fullmatch(str(text).strip())
         if match is None:
             raise _not_a_rate(text, "write it like '600/minute', '200/60s' or '5/10 minutes'")
         digits, count, word = match.groups()
+        word = word.lower() or "seconds"
+        if word in _CALENDAR:
+            raise _not_a_rate(text, f"{word!r} has no fixed length: use Quota(…, period='{_calendar_period(word)}')")
         if word not in _ALIASES:
             raise _not_a_rate(text, f"{word!r:.50} is not one of {', '.join(_UNITS)}")
         limit, period = _integer(digits), _integer(count or "1") * _UNITS[_ALIASES[word]]
@@ -71,6 +76,10 @@ class Rate:
 
 def _not_a_rate(text: str, problem: str) -> InvalidRate:
     return InvalidRate(f"{text!r:.100} is not a rate: {problem}")
+
+
+def _calendar_period(word: str) -> str:
+    return "month" if word.startswith("m") else "year"
 
 
 def _integer(digits: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.proxy import Proxy
 from ratelimit import Identity, Limiter, RedisStore, StoreError
 from ratelimit.model.charge import Charge
 from tests.support.load import Checks, Load, fresh_tag, settings, until
@@ -51,6 +52,35 @@ async def test_a_tls_connection_that_breaks_is_replaced(proxy: TlsProxy) -> None
     assert {made[number] for number in load.acknowledged} == {1}
     assert set(made) <= {0, 1}
     await store.aclose()
+
+
+async def test_stalls_open_few_connections_and_leave_none(proxy: TlsProxy) -> None:
+    """A second connection for a slow call is closed with its transport, also where it was still connecting."""
+    between = Proxy(proxy.port)
+    await between.start()
+    url = f"rediss://localhost:{between.port}?ssl_ca_certs={proxy.authority}"
+    store = RedisStore(url, timeout=0.1)
+    for _ in range(20):
+        async with asyncio.timeout(30):
+            while await failed(store):  # noqa: ASYNC110 - until it is connected again
+                await asyncio.sleep(0.01)
+        between.stall()
+        assert await failed(store)
+        between.flow()
+    await store.aclose()
+    await until(lambda: not between.open_connections)
+    print(f"\n20 stalls over TLS: {between.connections} connections")  # noqa: T201 - what a stall costs
+    # Each stall breaks the connection, and a second one is tried at most once in a second.
+    assert between.connections <= 2 * 20 + 1
+    await between.stop()
+
+
+async def failed(store: RedisStore) -> bool:
+    try:
+        await store.charge([Charge(window_limit(10**6), fresh_key())])
+    except StoreError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("problem", ["no authority", "other authority", "other name"])

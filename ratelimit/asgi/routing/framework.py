@@ -92,6 +92,15 @@ def visible_route(route: Any) -> Any:
     return getattr(route, "starlette_route", None) or route
 
 
+def dependency_calls(route: Any) -> Iterator[object]:
+    """Yield what a route of FastAPI depends on, at any depth: those of its app and its routers first."""
+    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
+    while waiting:
+        dependant = waiting.pop(0)
+        yield dependant.call
+        waiting = [*dependant.dependencies, *waiting]
+
+
 def matches_by_itself(route: Any) -> bool:
     """Say whether a route class has its own matching, which more than type, method and path may decide."""
     return type(getattr(route, "original_route", route)).matches.__module__ not in _FRAMEWORKS

@@ -6,8 +6,10 @@ from typing import Any, Final, Self
 
 from starlette.routing import Host, Match, Mount, compile_path
 
+from ratelimit.asgi.decorators import EndpointLimit
 from ratelimit.asgi.routing.framework import (
     RoutePath,
+    dependency_calls,
     flat_routes,
     included_routers,
     matcher_of,
@@ -18,7 +20,7 @@ from ratelimit.asgi.routing.framework import (
 )
 from ratelimit.asgi.routing.lost_decorators import find_lost_decorators
 from ratelimit.asgi.routing.route_trie import RouteTrie
-from ratelimit.config.declarations import EndpointDeclaration, declaration_of
+from ratelimit.config.declarations import EndpointDeclaration, declaration_of, name_of
 from ratelimit.config.path_pattern import strip_convertors
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
@@ -124,6 +126,8 @@ class RouteIndex:
             handler = None if self._bare else getattr(visible, "endpoint", None)
             template = self._prefix + strip_convertors(path)
             entry = _RouteEntry(matcher_of(route), template, self._host, handler, methods)
+            if not self._bare:
+                entry.dependencies = _dependency_limits(visible)
             self._entries.append(entry)
             self._put(route, visible, path, entry)
 
@@ -156,6 +160,7 @@ class _RouteEntry:
     def __init__(self, matcher: Any, template: str, host: str, handler: Any, methods: frozenset[str]) -> None:
         self.matcher, self.handler, self.methods = matcher, handler, methods
         self.template, self._host = template.rstrip("/") or "/", host
+        self.dependencies: Sequence[EndpointLimit] = ()
         self._endpoints: dict[str, Endpoint] = {}
 
     def endpoint_for(self, resolver: PolicyResolver, method: str) -> Endpoint:
@@ -184,7 +189,11 @@ class _RouteEntry:
         return {method: handler for method, handler in found.items() if handler is not None}
 
     def _declaration(self, method: str) -> EndpointDeclaration:
-        return declaration_of(self.handler).merged(declaration_of(self.method_handlers().get(method)))
+        declared = declaration_of(self.handler).merged(declaration_of(self.method_handlers().get(method)))
+        name = name_of(self.handler)
+        for dependency in reversed(self.dependencies):
+            declared = dependency.declaration_for(name).merged(declared)
+        return declared
 
 
 class _MountEntry:
@@ -192,6 +201,11 @@ class _MountEntry:
 
     def __init__(self, matcher: Any, index: RouteIndex) -> None:
         self.matcher, self.index = matcher, index
+
+
+def _dependency_limits(route: Any) -> list[EndpointLimit]:
+    """Return the limits that a route depends on, each once, as FastAPI calls a dependency once for a request."""
+    return list(dict.fromkeys(call for call in dependency_calls(route) if isinstance(call, EndpointLimit)))
 
 
 def _check_effect(entries: Sequence[_RouteEntry]) -> None:

@@ -23,6 +23,11 @@ from ratelimit.model.rate import MAX_LIMIT, MAX_PERIOD
         ("2/7d", 2, 604_800, "2/week"),
         ("0/minute", 0, 60, "0/minute"),
         ("999999999999999/week", MAX_LIMIT, 604_800, "999999999999999/week"),
+        ("5 per minute", 5, 60, "5/minute"),
+        ("5/MINUTE", 5, 60, "5/minute"),
+        ("1 per 3 hours", 1, 10_800, "1/3 hours"),
+        ("10/wk", 10, 604_800, "10/week"),
+        ("100/10", 100, 10, "100/10 seconds"),
     ],
 )
 def test_text_is_parsed_and_the_shortest_form_returned(text: str, limit: int, period: int, shortest: str) -> None:
@@ -35,7 +40,19 @@ def test_text_is_parsed_and_the_shortest_form_returned(text: str, limit: int, pe
     "text",
     [
         *("10/0minute", "1/second;2/minute", "-1/minute", "1.5/minute", "1/1.5 minutes", "1/-5 seconds"),
-        *("", "600", "600/", "/minute", "600 per minute", "600/fortnight", "600/Minute", "1e3/minute", "+1/minute"),
+        *(
+            "",
+            "600",
+            "600/",
+            "/minute",
+            "600per minute",
+            "600 per",
+            "600/fortnight",
+            "600/mınute",
+            "10/w\u212a",
+            "1e3/minute",
+            "+1/minute",
+        ),
         *("١/minute", "600/minute/minute", "600//minute", "1_000/minute", "0x10/minute", "1/minute\n2/minute"),
         *("1000000000000000/second", "1/99999999999 weeks", "9" * 5000 + "/minute", "1/month"),
     ],
@@ -43,6 +60,13 @@ def test_text_is_parsed_and_the_shortest_form_returned(text: str, limit: int, pe
 def test_any_other_text_raises_an_error_with_a_reason(text: str) -> None:
     """A text that the grammar does not know raises `InvalidRate`, whatever it is."""
     with pytest.raises(InvalidRate, match="."):
+        Rate.parse(text)
+
+
+@pytest.mark.parametrize(("text", "period"), [("5/month", "month"), ("5 per 2 months", "month"), ("1/year", "year")])
+def test_a_period_without_a_fixed_length_says_what_to_use(text: str, period: str) -> None:
+    """A calendar period is that of a quota."""
+    with pytest.raises(InvalidRate, match=f"use Quota.*period='{period}'"):
         Rate.parse(text)
 
 
