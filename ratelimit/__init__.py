@@ -2,16 +2,17 @@
 
 from ratelimit.asgi.decorators import exempt, limit
 from ratelimit.asgi.headers import RATE_LIMIT_EXPOSE_HEADERS
-from ratelimit.asgi.middleware import RateLimitMiddleware
+from ratelimit.asgi.middleware import RateLimitMiddleware, limiter_of
 from ratelimit.config.policies import Concurrency, Limit, Quota
 from ratelimit.config.response_style import ResponseStyle
 from ratelimit.config.schedule import Hours
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError, LimitExceeded, OverRelease, RateLimitError, StoreError
-from ratelimit.limiter import Limiter, QuotaUsage
+from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
+from ratelimit.model.quota_usage import QuotaUsage
 from ratelimit.model.rate import Rate
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.outbound.pacer import Pacer
@@ -47,5 +48,6 @@ __all__ = [
     "Throttle",
     "exempt",
     "limit",
+    "limiter_of",
     "open_store",
 ]

@@ -1,29 +1,29 @@
 """The limiter: the public API of the core, without HTTP."""
 
 import logging
-import math
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from itertools import repeat
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from ratelimit._utils.poller import Poller
-from ratelimit._utils.validation import is_int_between
+from ratelimit._utils.validation import check_amount
 from ratelimit.clock import Clock, system_clock
 from ratelimit.config.policies import Concurrency
 from ratelimit.config.settings import RateLimitSettings
+from ratelimit.enforcement.at_most import take_at_most
 from ratelimit.enforcement.circuit_breaker import CircuitBreaker
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
-from ratelimit.errors import ConfigurationError, LimitExceeded, OverRelease, StoreError
-from ratelimit.model.calendar_period import Period
+from ratelimit.enforcement.permits import held_permit
+from ratelimit.errors import ConfigurationError, OverRelease, StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
-from ratelimit.model.rate import MAX_LIMIT
-from ratelimit.model.service_limit import Reading
+from ratelimit.model.quota_usage import QuotaUsage, quota_usage
+from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.overrides import Overrides
 from ratelimit.resolver.endpoint import UNMATCHED
-from ratelimit.resolver.endpoint_policies import EndpointPolicies
 from ratelimit.resolver.keys import escape
 from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.base import Store
@@ -34,22 +34,6 @@ logger = logging.getLogger("ratelimit")
 
 POLL_INTERVAL: Final = 1.0
 """Seconds between two background polls of a worker: two small calls, for overrides and the worker registry."""
-
-
-class QuotaUsage(NamedTuple):
-    """What an identity has used of one quota: whole `unit`s in this period, and `last` in the previous one (levels: 0).
-
-    `resets_at` is when the period ends, in epoch seconds by this process's clock; `None` for levels.
-    """
-
-    policy: str
-    unit: str
-    period: Period | None
-    limit: int
-    used: int
-    remaining: int
-    resets_at: float | None
-    last: int
 
 
 class Limiter:
@@ -94,25 +78,70 @@ class Limiter:
         return self.poller.is_running
 
     async def check(
-        self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED, cost: int = 1
+        self,
+        identity: Identity,
+        *,
+        method: str = "GET",
+        endpoint: str = UNMATCHED,
+        cost: int = 1,
+        policies: Sequence[str] | None = None,
+        at_most: bool = False,
     ) -> Decision:
         """Charge `cost` requests and return the decision.
 
-        `endpoint` is the route template, `"*"` for none. Each policy takes `cost` times its own cost, in units; where
-        its cost is a function of the request, `cost` itself. A `Concurrency` gives one permit, which is not renewed and
-        expires with its lease: release it with `finish`. An exempt endpoint, or one that no policy applies to, is
-        allowed without limits. A `cost` that is not a positive integer raises `ConfigurationError`.
-        """
-        _check_amount("cost", cost)
-        ask_store = await self.start()
-        policies, charges = self._charges(identity, method, endpoint, cost)
-        return await self.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
+        `endpoint` is the route template, `"*"` for none; where the routes of an app are known, its decorators and
+        dependencies count too. Each policy takes `cost` times its own cost, in units; where its cost is a function of
+        the request, `cost` itself. A `cost` of 0 looks, and charges nothing. With `policies` those of these names are
+        charged, and no others. With `at_most` as many requests are charged as all policies have left, up to `cost`:
+        `Decision.granted` tells how many; none is a refusal.
 
-    async def peek(self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED) -> Decision:
-        """Return the decision that one more request would get, charging nothing; `remaining` is as it stands."""
+        A `Concurrency` gives one permit, which is not renewed and expires with its lease: release it with `finish`. An
+        exempt endpoint, or one that no policy applies to, is allowed without limits. A `cost` that is not an integer
+        ≥ 0, and an unknown policy, raise `ConfigurationError`.
+        """
+        if cost == 0:
+            return await self.peek(identity, method=method, endpoint=endpoint, cost=0, policies=policies)
+        check_amount("cost", cost)
         ask_store = await self.start()
-        _, charges = self._charges(identity, method, endpoint, 1)
+
+        def decide(requests: int) -> Coroutine[Any, Any, Decision]:
+            charges = self._charges(identity, method, endpoint, requests, policies)
+            acquire = any(charge.limit.kind == "concurrency" for charge in charges)
+            return self.decide(charges, acquire=acquire, ask_store=ask_store)
+
+        return await (take_at_most(cost, decide) if at_most else decide(cost))
+
+    async def peek(
+        self,
+        identity: Identity,
+        *,
+        method: str = "GET",
+        endpoint: str = UNMATCHED,
+        cost: int = 1,
+        policies: Sequence[str] | None = None,
+    ) -> Decision:
+        """Return what `check` with these arguments would decide, charging nothing; `remaining` is as it stands."""
+        if cost != 0:
+            check_amount("cost", cost)
+        ask_store = await self.start()
+        charges = self._charges(identity, method, endpoint, cost, policies)
         return await self._decide(charges, Operation.PEEK, ask_store=ask_store)
+
+    async def limits(
+        self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED
+    ) -> tuple[ServiceLimit, ...]:
+        """Return what applies to an identity at an endpoint, and what is left of it; charges nothing."""
+        return (await self.peek(identity, method=method, endpoint=endpoint, cost=0)).limits
+
+    async def message(self, connection: Any, policy: str, amount: int = 1) -> Decision:
+        """Charge a message of a WebSocket to one policy by its name, for the identity of the handshake, as `consume`.
+
+        A connection that has not passed the middleware raises `ConfigurationError`.
+        """
+        identity = connection.scope.get("state", {}).get("identity")
+        if not isinstance(identity, Identity):
+            raise ConfigurationError("message: the connection has not passed a RateLimitMiddleware")
+        return await self.consume(policy, identity, amount)
 
     async def consume(
         self,
@@ -131,13 +160,11 @@ class Limiter:
         not apply to it allows. An amount that is not a positive integer, an unknown policy, a `Concurrency` (see
         `slot`), or a policy that is counted for each endpoint where none is given raise `ConfigurationError`.
         """
-        _check_amount("amount", amount)
+        check_amount("amount", amount)
         ask_store = await self.start()
-        charge = self._charge(policy, identity, amount, method, endpoint)
+        charge = self._units(policy, identity, amount, method, endpoint)
         if charge is None:
             return Decision(True)
-        if charge.limit.kind == "concurrency":
-            raise ConfigurationError(f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check")
         return await self._decide([charge], Operation.ADJUST if force else Operation.CHARGE, ask_store=ask_store)
 
     async def release(
@@ -148,13 +175,11 @@ class Limiter:
         More than was charged raises `OverRelease` and gives back nothing. A store that does not answer raises
         `StoreError`: whether it was done is unknown then. Other errors are those of `consume`.
         """
-        _check_amount("amount", amount)
+        check_amount("amount", amount)
         await self.start()
-        charge = self._charge(policy, identity, amount, method, endpoint)
+        charge = self._units(policy, identity, amount, method, endpoint)
         if charge is None:
             return Decision(True)
-        if charge.limit.kind == "concurrency":
-            raise ConfigurationError(f"policy: {policy!r} is a Concurrency: `finish` releases its permits")
         request = StoreRequest([charge._replace(cost=-amount)], Operation.RELEASE)
         reply = await self.enforcer.submit(request)
         if request.is_refused(reply):
@@ -177,29 +202,18 @@ class Limiter:
 
     async def finish(self, decision: Decision) -> None:
         """Release the permits of a decision and settle what it recorded; repeating it has no effect; never fails."""
-        for released in [settlement.release() for settlement in decision.settlements]:
-            await released
+        await decision.release()
 
     async def usage(
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED
     ) -> tuple[QuotaUsage, ...]:
         """Return what `identity` has used of each quota of the settings that applies to it; raises `StoreError`."""
         await self.start()
-        charges = [
-            charge
-            for policy in self.settings.quotas
-            if endpoint != UNMATCHED or "endpoint" not in policy.per
-            for charge in [
-                self.resolver.charge(policy.name, identity, 1, self.clock(), method=method, endpoint=endpoint)
-            ]
-            if charge is not None
-        ]
+        charges = self.resolver.quota_charges(identity, self.clock(), method=method, endpoint=endpoint)
         if not charges:
             return ()
         reply = await self.enforcer.submit(StoreRequest(charges, Operation.USAGE))
-        return tuple(
-            _quota_usage(charge, reading, reply.now) for charge, reading in zip(charges, reply.readings, strict=True)
-        )
+        return tuple(map(quota_usage, charges, reply.readings, repeat(reply.now)))
 
     def decide(
         self, charges: Sequence[Charge], *, acquire: bool = False, ask_store: bool = True
@@ -265,34 +279,22 @@ class Limiter:
         ask_store = await self.start()
         charge = self._charge(policy, identity, 1, method, endpoint)
         decision = await self.decide([] if charge is None else [charge], acquire=True, ask_store=ask_store)
-        if not decision.allowed:
-            retry = f"; try again in {decision.retry_after:g} s" if math.isfinite(decision.retry_after) else ""
-            raise LimitExceeded(f"no permit of {policy!r} is free{retry}", decision)
-        try:
-            for settlement in decision.settlements:
-                settlement.start_renewal()
+        async with held_permit(decision, policy):
             yield decision
-        finally:
-            await self.finish(decision)
 
     def _charge(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
         return self.resolver.charge(policy, identity, amount, self.clock(), method=method.upper(), endpoint=endpoint)
 
+    def _units(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
+        if isinstance(self.resolver.policy_named(policy).policy, Concurrency):
+            raise ConfigurationError(f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check")
+        return self._charge(policy, identity, amount, method, endpoint)
+
     def _charges(
-        self, identity: Identity, method: str, endpoint: str, cost: int
-    ) -> tuple[EndpointPolicies, Sequence[Charge]]:
-        policies = self.resolver.policies_at(self.resolver.endpoint(method.upper(), endpoint))
-        return policies, policies.charges(identity, cost, now=self.clock())
-
-
-def _quota_usage(charge: Charge, reading: Reading, now: int) -> QuotaUsage:
-    limit, (used, reset_ms, last) = charge.limit, reading
-    # Periods end on the second; the rest is how long the reply took.
-    resets_at = None if limit.period is None else float(round((now + reset_ms * 1000) / 1e6))
-    number = limit.advertised_limit
-    return QuotaUsage(limit.policy, limit.unit, limit.period, number, used, max(0, number - used), resets_at, last)
-
-
-def _check_amount(name: str, amount: object) -> None:
-    if not is_int_between(amount, 1, MAX_LIMIT):
-        raise ConfigurationError(f"{name}: must be a positive integer, got {amount!r}")
+        self, identity: Identity, method: str, endpoint: str, cost: int, names: Sequence[str] | None
+    ) -> Sequence[Charge]:
+        if names is None:
+            policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
+            return policies.charges(identity, cost, now=self.clock())
+        charges = [self._charge(name, identity, cost, method, endpoint) for name in names]
+        return [self.resolver.with_own_cost(charge) for charge in charges if charge is not None]

@@ -4,6 +4,9 @@ from typing import Final, TypeGuard
 
 from ratelimit.errors import ConfigurationError
 
+_MAX_AMOUNT: Final = 10**15 - 1
+"""Units: every sum of two such numbers is an exact integer in Lua."""
+
 _MAX_WAIT: Final = 1e18
 """Seconds: a longer bound on a wait is the same as this one."""
 
@@ -21,6 +24,12 @@ def is_number(value: object) -> TypeGuard[int | float]:
 def is_int_between(value: object, low: int, high: int) -> TypeGuard[int]:
     """Say whether `value` is an integer from `low` to `high`."""
     return is_int(value) and low <= value <= high
+
+
+def check_amount(name: str, amount: object) -> None:
+    """Raise `ConfigurationError` where a number of units is not a positive integer of at most 15 digits."""
+    if not is_int_between(amount, 1, _MAX_AMOUNT):
+        raise ConfigurationError(f"{name}: must be a positive integer, got {amount!r}")
 
 
 def check_max_wait(max_wait: object) -> float | None:

@@ -90,6 +90,10 @@ def limit(
         raise ConfigurationError("@limit needs a rate: write @limit('5/minute')")
     if "paths" in options:
         raise ConfigurationError("@limit: paths: a decorator limits its own endpoint; use a Limit in the settings")
+    if options.get("manual") or options.get("default"):
+        raise ConfigurationError(
+            "@limit: manual, default: a limit on an endpoint is its own, and charged by its requests"
+        )
     dimensions = (per,) if isinstance(per, str) else tuple(per)
     common = {"per": ("endpoint", *(d for d in dimensions if d != "endpoint")), **options}
     rates = rate.split(";") if isinstance(rate, str) else [rate]

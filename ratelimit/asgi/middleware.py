@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.headers import Headers, rejection_headers
 from ratelimit.asgi.identify import ClientAddress, Identify, default_identify
 from ratelimit.asgi.lifecycle import RequestContext, serve_and_settle, serve_with_settlement
@@ -28,6 +29,8 @@ _UNKNOWN: Final = Identity()
 _UNLIMITED: Final = Decision(allowed=True)
 _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
+LIMITER: Final = "ratelimit.limiter"
+"""The key of the scope under which a request's limiter is found."""
 _DENIAL_RESPONSE: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
 
@@ -73,10 +76,10 @@ class RateLimitMiddleware:
 
     async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Limit one request: endpoint, identity, charges, decision, and then the app's response or a problem."""
+        scope[LIMITER] = self.limiter
         policies = self.limiter.resolver.policies_at(self.endpoint_matcher.find(scope))
         if not policies.policies:
-            scope.setdefault("state", {}).setdefault("ratelimit", _UNLIMITED)
-            await self.app(scope, receive, send)
+            await self._serve_unlimited(scope, receive, send)
             return
         ask_store = self.limiter.is_started or await self.limiter.start()
         context: RequestContext | None = scope.get(_CONTEXT)
@@ -89,12 +92,14 @@ class RateLimitMiddleware:
             already_charged=() if context is None else context.policies,
             dynamic_costs=dynamic_costs,
         )
+        state = scope.setdefault("state", {})
+        state["identity"] = identity
         decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         if context is None:
             context = RequestContext(decision, policies)
         else:
             context.add(decision, policies)
-        scope.setdefault("state", {})["ratelimit"] = context.decision
+        state[DECISION] = context.decision
         if not context.decision.allowed:
             context.refused = True
             await _refuse(context.decision, policies.style, scope, receive, send)
@@ -102,11 +107,18 @@ class RateLimitMiddleware:
         if is_outermost:
             scope[_CONTEXT] = context
             send = context.adding_headers(send)
+        connection = scope, receive, send
         if policies.needs_settlement and decision.settlements:
-            (settlement,) = decision.settlements
-            await serve_with_settlement(self.app, settlement, context, (scope, receive, send))
+            await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
-            await serve_and_settle(self.app, decision, (scope, receive, send))
+            await serve_and_settle(self.app, decision, connection)
+
+    async def _serve_unlimited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope.setdefault("state", {})
+        state.setdefault(DECISION, _UNLIMITED)
+        if scope["type"] == "websocket":  # Its messages may be charged by name.
+            state["identity"] = await self._identify_caller(scope)
+        await self.app(scope, receive, send)
 
     async def _identify_caller(self, scope: Scope) -> Identity:
         connection = HTTPConnection(scope)
@@ -143,6 +155,17 @@ class RateLimitMiddleware:
                 )
                 return
             inner = getattr(inner, "app", None)
+
+
+def limiter_of(connection: HTTPConnection) -> Limiter:
+    """Return the limiter of the middleware that a request or WebSocket has passed, the innermost of several.
+
+    Raises `ConfigurationError` where it has passed none.
+    """
+    found = connection.scope.get(LIMITER)
+    if not isinstance(found, Limiter):
+        raise ConfigurationError("limiter_of: the request has not passed a RateLimitMiddleware")
+    return found
 
 
 async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from ratelimit.asgi.routing.route_index import METHODS, RouteIndex
-from ratelimit.config.path_pattern import PathPattern
+from ratelimit.config.path_pattern import EXCEPT, PathPattern
 from ratelimit.config.policies import Policy
 from ratelimit.config.settings import RateLimitSettings, split_entry
 from ratelimit.resolver.endpoint import Endpoint
@@ -20,7 +20,9 @@ def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, 
     if not has_own_identify:
         warnings += _without_identity([*settings.policies, *declared])
     if index is not None:
-        warnings += [*_without_route(settings, endpoints), *_without_limits(settings, declared)]
+        warnings += _without_limits(settings, declared)
+        if not index.takes_any_path:
+            warnings += _without_route(settings, endpoints)
     for warning in dict.fromkeys(warnings):
         logger.warning("%s", warning)
 
@@ -53,7 +55,7 @@ def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> It
 
 def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator[str]:
     for path in policy.paths:
-        if not any(each.fits(PathPattern(path)) for each in endpoints):
+        if not any(each.fits(PathPattern(path.removeprefix(EXCEPT))) for each in endpoints):
             yield f"{policy.kind} {policy.name!r}: path {path!r} matches no route; write it like the route's own path"
     for method in policy.methods:
         if method not in METHODS and not any(each.method == method for each in endpoints):

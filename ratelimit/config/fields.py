@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from ratelimit.config.path_pattern import EXCEPT
 from ratelimit.errors import InvalidRate
 from ratelimit.model.rate import MAX_LIMIT, Rate
 
@@ -71,7 +72,9 @@ def _check_methods(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_paths(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(check_path(value) for value in values)
+    for value in values:
+        check_path(value.removeprefix(EXCEPT))
+    return values
 
 
 def check_path(value: str) -> str:

@@ -2,7 +2,11 @@
 
 import fnmatch
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
+
+EXCEPT: Final = "!"
+"""Begins a path that a list of paths leaves out."""
 
 _CONVERTOR: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*):[^}]*\}")
 
@@ -28,3 +32,20 @@ class PathPattern:
         """Say whether the template is this pattern or matches it."""
         template = template.rstrip("/") or "/"
         return template == self._template or self._fullmatch(template) is not None
+
+
+class PathSelection:
+    """The paths of a policy: those that one of its patterns means, except those that a pattern after a `!` means.
+
+    Without patterns all paths are meant, and without any but those after a `!`, all others.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        paths = tuple(paths)
+        self.included = tuple(PathPattern(path) for path in paths if not path.startswith(EXCEPT))
+        self.excluded = tuple(PathPattern(path[1:]) for path in paths if path.startswith(EXCEPT))
+
+    def selects(self, fits: Callable[[PathPattern], bool]) -> bool:
+        """Say whether a place is meant, of which `fits` says which patterns mean it."""
+        is_included = not self.included or any(map(fits, self.included))
+        return is_included and not any(map(fits, self.excluded))

@@ -53,6 +53,7 @@ class PolicyOptions(TypedDict, total=False):
     schedule: Sequence[Hours]
     shadow: bool
     on_store_failure: FailureMode
+    manual: bool
     code: str | None
     detail: str | None
 
@@ -71,6 +72,7 @@ class LimitOptions(UnitOptions, total=False):
     plans: Mapping[str, Rate | str | None]
     unit: str
     prefetch: int
+    default: bool
 
 
 def _check_scope(value: str, info: ValidationInfo) -> str:
@@ -109,7 +111,9 @@ class Policy(FrozenModel):
 
     `name` is printable ASCII and unique in the settings. `per` names the dimensions that each have a counter of their
     own (empty: one counter for all callers); the policy does not apply to an identity that lacks one of them. `methods`
-    and `paths` (route templates, or globs in which `*` also crosses `/`) narrow it; empty means all. `cost` is what one
+    and `paths` (route templates, or globs in which `*` also crosses `/`; those after a `!` are left out) narrow it; empty
+    means all. A `manual` policy is not charged by requests, only by its name: `consume`, `slot`, `message`,
+    `check(policies=…)`. `cost` is what one
     request takes, in units: a number, or a function of the request, sync or async, that may read its body and may
     return 0. `scope` is the label in headers and problems: by default `endpoint` if that is in `per`, else the first
     dimension, else `global`. `shares` lets identities of a priority fill only a part (above 0, at most 1) of the limit,
@@ -130,6 +134,7 @@ class Policy(FrozenModel):
     schedule: Annotated[tuple[Hours, ...], AsHours] = ()
     shadow: bool = False
     on_store_failure: FailureMode = "local"
+    manual: bool = False
     refund_on: Statuses = ()
     code: Code | None = None
     detail: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
@@ -156,7 +161,9 @@ class Limit(Policy):
     plan another rate; `None` (`"unlimited"` in TOML) means that the limit does not apply to them, `"0/minute"` blocks
     them. `unit` names what is counted. `prefetch` is the number of units that a worker may take at once from a shared
     store and spend by itself, for keys that are charged very often: it never exceeds the limit, and takes less the less
-    remains. Units that the worker does not spend within 1/64 of the window are lost for that window.
+    remains. Units that the worker does not spend within 1/64 of the window are lost for that window. A `default` limit
+    gives way: it holds only where an endpoint has no limit of its own, by a decorator, a dependency, or a limit of the
+    settings whose `paths` name it.
     """
 
     if TYPE_CHECKING:
@@ -178,6 +185,7 @@ class Limit(Policy):
     plans: Mapping[str, PlanRate] = Field(default_factory=dict)
     unit: Text = "requests"
     prefetch: Annotated[int, Field(ge=0, le=MAX_LIMIT), BeforeValidator(not_bool)] = 0
+    default: bool = False
 
     @property
     def amount(self) -> Rate:  # noqa: D102

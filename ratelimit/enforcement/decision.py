@@ -24,7 +24,8 @@ class Decision:
     `status` is 200, 429, 403 or 503. `retry_after` is in seconds: 0.0 when allowed, infinite where waiting does not help.
     `limits` are the service limits of all policies that apply, in the order in which they were declared, `violated`
     those that refused, and `binding` the one that the headers report (`None`: no limit applies). `degraded` says that
-    the store did not answer and the policies' failure modes decided. `settlements` are what each limiter has charged, to be
+    the store did not answer and the policies' failure modes decided. `granted` is how many requests `check(at_most=True)`
+    was given, else `None`. `settlements` are what each limiter has charged, to be
     settled and released. A value: treat it as immutable.
     """
 
@@ -35,6 +36,7 @@ class Decision:
         "_unrendered",
         "allowed",
         "degraded",
+        "granted",
         "retry_after",
         "settlements",
         "status",
@@ -55,6 +57,7 @@ class Decision:
     ) -> None:
         self.allowed, self.status, self.retry_after = allowed, status, retry_after
         self.violated, self.degraded, self.settlements = violated, degraded, settlements
+        self.granted: int | None = None
         self._unrendered, self._limits, self._binding = _unrendered, tuple(limits), binding
 
     @classmethod
@@ -138,6 +141,11 @@ class Decision:
         self._check(costs)
         for settled in [settlement.settle(costs) for settlement in self.settlements]:
             await settled
+
+    async def release(self) -> None:
+        """Release the permits and settle what was recorded; repeating it has no effect; never fails."""
+        for released in [settlement.release() for settlement in self.settlements]:
+            await released
 
     def _check(self, costs: Mapping[str, object]) -> None:
         known = set[str]().union(*(settlement.settleable for settlement in self.settlements))

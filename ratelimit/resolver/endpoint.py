@@ -16,8 +16,8 @@ class Endpoint:
     """A method and a route template, with the limits that decorators declared there; compared by identity.
 
     `host` is the template of the `Host` route above it, if any. `matched_patterns` are the patterns of the settings that
-    match a path which no route matches: the first of them names the endpoint, and policies that have any of them
-    apply. `full_template` is the template in the whole app, where this endpoint lies in a mounted one. HEAD is GET here.
+    match a path which no route matches, or a route for any path below it: the first of them names the endpoint, and
+    policies that have any of them apply. `full_template` is the template in the whole app, where this endpoint lies in a mounted one. HEAD is GET here.
     """
 
     method: str = "GET"
@@ -36,7 +36,7 @@ class Endpoint:
 
     def fits(self, pattern: PathPattern) -> bool:
         """Say whether a path pattern of the settings means this endpoint, with or without its host or mount."""
-        if self.matched_patterns:
+        if self.matched_patterns and self.template == UNMATCHED:
             return pattern.text in self.matched_patterns
         names = {self.template, self.host + self.template, self.full_template} - {""}
-        return any(pattern.matches(name) for name in names)
+        return pattern.text in self.matched_patterns or any(pattern.matches(name) for name in names)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.config.declarations import EndpointDeclaration
-from ratelimit.config.path_pattern import PathPattern
+from ratelimit.config.path_pattern import PathPattern, PathSelection
 from ratelimit.config.policies import Limit, Policy, Quota
 from ratelimit.config.settings import RateLimitSettings, policy_problems, split_entry
 from ratelimit.errors import ConfigurationError
@@ -47,11 +47,12 @@ class PolicyResolver:
         self._by_name: dict[str, CompiledPolicy] = {}
         self._by_name_and_label: dict[tuple[str, str], CompiledPolicy] = {}
         self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
-        self._policies = [(self._compile(policy), _patterns(policy.paths)) for policy in settings.policies]
+        self._policies = [(self._compile(policy), PathSelection(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
         # Endpoints of routes that were read again are never asked for again: hence twice as many.
         self.compiled: BoundedCache[Endpoint, EndpointPolicies] = BoundedCache(2 * MAX_ENDPOINTS)
         self.endpoints: BoundedCache[tuple[str, str, tuple[str, ...]], Endpoint] = BoundedCache(MAX_ENDPOINTS)
+        self._routes: dict[tuple[str, str], Endpoint] = {}
         self.patterns = tuple(self._all_patterns())
 
     def endpoint(self, method: str, template: str = UNMATCHED, *, matched_patterns: tuple[str, ...] = ()) -> Endpoint:
@@ -61,6 +62,15 @@ class PolicyResolver:
         if found is None:
             found = self.endpoints[key] = Endpoint(key[0], template, matched_patterns=matched_patterns)
         return found
+
+    def matched_patterns(self, path: str) -> tuple[str, ...]:
+        """Return the patterns of the settings that match a path as it was asked for."""
+        return tuple(dict.fromkeys(pattern.text for pattern in self.patterns if pattern.matches(path)))
+
+    def route(self, method: str, template: str) -> Endpoint:
+        """Return the endpoint of an app's route, with its decorators and dependencies, or else of these names alone."""
+        method = "GET" if method == "HEAD" else method
+        return self._routes.get((method, template)) or self.endpoint(method, template)
 
     def register_endpoint(
         self, method: str, template: str, *, host: str = "", declaration: EndpointDeclaration = _NO_DECLARATION
@@ -78,6 +88,7 @@ class PolicyResolver:
             limits.append(limit if name == limit.name else limit.model_copy(update={"name": name}))
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=declaration.exempt)
         self._check(endpoint)
+        self._routes[method, host + template] = endpoint
         for limit in endpoint.limits:  # From now on they can be named.
             self._by_name_and_label[limit.name, endpoint.label] = self._compile(limit)
         return endpoint
@@ -117,6 +128,19 @@ class PolicyResolver:
                 ", ".join(compiled.per),
             )
         return None if charge is None else charge._replace(cost=amount)
+
+    def quota_charges(self, identity: Identity, now: int, *, method: str, endpoint: str) -> list[Charge]:
+        """Return one unit of each quota of the settings that applies to an identity at an endpoint."""
+        names = [each.name for each in self.settings.quotas if endpoint != UNMATCHED or "endpoint" not in each.per]
+        charges = [self.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
+        return [charge for charge in charges if charge is not None]
+
+    def with_own_cost(self, charge: Charge) -> Charge:
+        """Return a charge of so many requests as one of units: each request takes the policy's own cost."""
+        compiled = self.policy_named(charge.limit.policy)
+        own = 1 if compiled.has_dynamic_cost or charge.limit.kind == "concurrency" else compiled.policy.cost
+        requests = 1 if charge.limit.kind == "concurrency" else charge.cost
+        return charge._replace(cost=requests * own if isinstance(own, int) else requests)
 
     def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]]) -> None:
         """Replace all overrides by these, given by policy and then by counter name."""
@@ -160,13 +184,16 @@ class PolicyResolver:
 
     def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
         """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""
-        fitting = [each for each, paths in self._policies if not paths or any(map(endpoint.fits, paths))]
-        declared = [self._compile(limit) for limit in endpoint.limits]
+        fitting = [(each, bool(paths.included)) for each, paths in self._policies if paths.selects(endpoint.fits)]
+        declared = [(self._compile(limit), True) for limit in endpoint.limits]
         applying = [
-            each for each in (*fitting, *declared) if not each.policy.methods or endpoint.method in each.policy.methods
+            (each, is_own)
+            for each, is_own in (*fitting, *declared)
+            if not each.policy.manual and (not each.policy.methods or endpoint.method in each.policy.methods)
         ]
+        has_own = any(is_own and _is_limit(each.policy, default=False) for each, is_own in applying)
         return EndpointPolicies(
-            [] if self._is_exempt(endpoint) else applying,
+            [] if self._is_exempt(endpoint) else _without_defaults([each for each, _ in applying], has_own=has_own),
             self.settings.style_for(endpoint.fits),
             self._keys,
             self.charge_cache,
@@ -195,7 +222,7 @@ class PolicyResolver:
     def _all_patterns(self) -> Iterable[PathPattern]:
         yield from (pattern for _, pattern in self._exempt)
         for _, patterns in self._policies:
-            yield from patterns
+            yield from (*patterns.included, *patterns.excluded)
         for response in self.settings.path_responses:
             yield from response.patterns
 
@@ -205,5 +232,10 @@ def _free_name(name: str, taken: set[str]) -> str:
     return next(each for each in chain([name], numbered) if each not in taken)
 
 
-def _patterns(paths: Iterable[str]) -> tuple[PathPattern, ...]:
-    return tuple(PathPattern(path) for path in paths)
+def _without_defaults(applying: list[CompiledPolicy], *, has_own: bool) -> list[CompiledPolicy]:
+    """Return the policies of an endpoint; where it has a limit of its own, without those that give way to it."""
+    return [each for each in applying if not (has_own and _is_limit(each.policy, default=True))]
+
+
+def _is_limit(policy: Policy, *, default: bool) -> bool:
+    return isinstance(policy, Limit) and policy.default is default

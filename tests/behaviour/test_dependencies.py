@@ -50,7 +50,7 @@ def statuses(client: TestClient, path: str, count: int, **options: Any) -> list[
 
 @pytest.fixture(autouse=True)
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dependency that FastAPI sends to its thread pool fails."""
+    """Fail a dependency that FastAPI sends to its thread pool."""
 
     async def fail(function: Any, *args: Any, **kwargs: Any) -> Any:
         msg = f"{function} runs in a thread"

@@ -118,7 +118,7 @@ class EndpointMatcher:
 
     def _by_patterns(self, route_path: RoutePath) -> Endpoint:
         """Return the endpoint of a path that no route matches, by the patterns of the settings."""
-        matched = tuple(pattern.text for pattern in self._resolver.patterns if pattern.matches(route_path.path))
+        matched = self._resolver.matched_patterns(route_path.path)
         method = route_path.method if route_path.method in METHODS else "*"
         return self._resolver.endpoint(method, matched_patterns=matched)
 

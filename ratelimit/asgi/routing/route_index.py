@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, Self
 
 from starlette.routing import Host, Match, Mount, compile_path
@@ -82,6 +83,11 @@ class RouteIndex:
         """Return all endpoints that were registered so far: those of the methods that routes declare."""
         return [endpoint for entry in self._entries for endpoint in entry.endpoints()]
 
+    @property
+    def takes_any_path(self) -> bool:
+        """Whether a route serves any path, as those of proxies and gateways do."""
+        return any(entry.takes_any_path for entry in self._entries)
+
     def is_stale(self) -> bool:
         """Say whether routes were added or removed since, here or below."""
         return any(len(router.routes) != number for router, number in self._read)
@@ -110,8 +116,8 @@ class RouteIndex:
             if isinstance(entry, _MountEntry):
                 return entry.index.search(route_path.with_scope(**changes)) or DEAD_END
             if match is Match.FULL:
-                return entry.endpoint_for(self._resolver, route_path.method)
-            partial = partial or entry.endpoint_for(self._resolver, route_path.method)
+                return entry.endpoint_at(self._resolver, route_path, self._prefix)
+            partial = partial or entry.endpoint_at(self._resolver, route_path, self._prefix)
         return partial
 
     def _add(self, route: Any) -> None:
@@ -126,6 +132,7 @@ class RouteIndex:
             handler = None if self._bare else getattr(visible, "endpoint", None)
             template = self._prefix + strip_convertors(path)
             entry = _RouteEntry(matcher_of(route), template, self._host, handler, methods)
+            entry.takes_any_path = path.endswith(":path}")
             if not self._bare:
                 entry.dependencies = _dependency_limits(visible)
             self._entries.append(entry)
@@ -161,7 +168,20 @@ class _RouteEntry:
         self.matcher, self.handler, self.methods = matcher, handler, methods
         self.template, self._host = template.rstrip("/") or "/", host
         self.dependencies: Sequence[EndpointLimit] = ()
+        self.takes_any_path = False
         self._endpoints: dict[str, Endpoint] = {}
+        self._by_patterns: dict[tuple[Endpoint, tuple[str, ...]], Endpoint] = {}
+
+    def endpoint_at(self, resolver: PolicyResolver, route_path: RoutePath, prefix: str) -> Endpoint:
+        """Return the endpoint of a request; a route for any path is what the patterns of the settings make of the path."""
+        found = self.endpoint_for(resolver, route_path.method)
+        matched = resolver.matched_patterns(prefix + route_path.path) if self.takes_any_path else ()
+        if not matched:
+            return found
+        key = found, matched
+        if key not in self._by_patterns:
+            self._by_patterns[key] = replace(found, matched_patterns=matched)
+        return self._by_patterns[key]
 
     def endpoint_for(self, resolver: PolicyResolver, method: str) -> Endpoint:
         """Return the endpoint of this route and a method, the same one at each call."""

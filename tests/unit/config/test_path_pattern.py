@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.config.path_pattern import PathPattern, strip_convertors
+from ratelimit.config.path_pattern import PathPattern, PathSelection, strip_convertors
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,25 @@ def test_every_template_matches_itself(template: str) -> None:
 def test_convertors_are_stripped(path: str, stripped: str) -> None:
     """The name of a parameter stays, and other colons too."""
     assert strip_convertors(path) == stripped
+
+
+@pytest.mark.parametrize(
+    ("paths", "selected"),
+    [
+        ((), ["/v1/health", "/v1/a", "/other"]),
+        (("/v1/*",), ["/v1/health", "/v1/a"]),
+        (("/v1/*", "!/v1/health"), ["/v1/a"]),
+        (("!/v1/health",), ["/v1/a", "/other"]),
+        (("!/v1/*", "/other"), ["/other"]),
+    ],
+)
+def test_a_selection_leaves_out_what_stands_after_an_exclamation_mark(
+    paths: tuple[str, ...], selected: list[str]
+) -> None:
+    """In any order; with nothing else in the list, all other paths are meant."""
+    selection = PathSelection(paths)
+
+    def is_selected(path: str) -> bool:
+        return selection.selects(lambda pattern: pattern.matches(path))
+
+    assert list(filter(is_selected, ("/v1/health", "/v1/a", "/other"))) == selected
