@@ -31,6 +31,8 @@ _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
 LIMITER: Final = "ratelimit.limiter"
 """The key of the scope under which a request's limiter is found."""
+IDENTITY: Final = "identity"
+"""The name in a request's state under which its identity is kept."""
 _DENIAL_RESPONSE: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
 
@@ -92,14 +94,12 @@ class RateLimitMiddleware:
             already_charged=() if context is None else context.policies,
             dynamic_costs=dynamic_costs,
         )
-        state = scope.setdefault("state", {})
-        state["identity"] = identity
         decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         if context is None:
             context = RequestContext(decision, policies)
         else:
             context.add(decision, policies)
-        state[DECISION] = context.decision
+        scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if not context.decision.allowed:
             context.refused = True
             await _refuse(context.decision, policies.style, scope, receive, send)
@@ -117,7 +117,7 @@ class RateLimitMiddleware:
         state = scope.setdefault("state", {})
         state.setdefault(DECISION, _UNLIMITED)
         if scope["type"] == "websocket":  # Its messages may be charged by name.
-            state["identity"] = await self._identify_caller(scope)
+            state[IDENTITY] = await self._identify_caller(scope)
         await self.app(scope, receive, send)
 
     async def _identify_caller(self, scope: Scope) -> Identity:

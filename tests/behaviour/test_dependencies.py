@@ -14,7 +14,6 @@ from ratelimit import (
     MemoryStore,
     RateLimitMiddleware,
     RateLimitSettings,
-    RedisStore,
     limit,
 )
 from ratelimit.limiter import Limiter
@@ -191,7 +190,7 @@ def test_a_wrong_rate_fails_where_it_is_written() -> None:
             limit(rate)
 
 
-async def test_the_limit_of_a_dependency_is_shared_by_workers(redis_url: str) -> None:
+def test_the_limit_of_a_dependency_is_shared_by_workers(redis_url: str) -> None:
     """It counts in the store of the settings, as all others do."""
 
     def worker() -> TestClient:
@@ -200,7 +199,8 @@ async def test_the_limit_of_a_dependency_is_shared_by_workers(redis_url: str) ->
         @app.get("/a", dependencies=[Depends(limit("3/minute", name="dependency"))])
         async def a() -> None: ...
 
-        return client_of(app, RedisStore(redis_url, timeout=10))
+        app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(store=redis_url, store_timeout=10))
+        return TestClient(app)
 
     with worker() as one, worker() as other:
         found = [client.get("/a").status_code for _ in range(2) for client in (one, other)]
