@@ -49,6 +49,9 @@ class StoreUnavailable(StoreError):
 class StorePartiallyUnavailable(StoreUnavailable):
     """One of several servers is unavailable, and nothing was sent to it; the others are used."""
 
+    is_kept = False
+    """Whether the store keeps a correction of which a part was not sent, and completes it by itself."""
+
 
 class StoreTimeout(StoreError):
     """The store did not answer within its timeout; whether the charge was made is unknown."""

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Sequence
 from collections.abc import Set as AbstractSet
+from threading import Lock
 from typing import Final
 
 from ratelimit._utils.fork import call_after_fork
@@ -148,6 +149,7 @@ class Enforcer:
         if self.prefetch_pool is not None:
             self.prefetch_pool.held.clear()
         self.circuit_breaker.abandon_recovery()
+        self._target.lock = Lock()  # A thread of the parent may hold it.
 
     async def drain(self) -> None:
         """Wait until the corrections and probes of the running event loop have ended."""
@@ -164,7 +166,7 @@ class Enforcer:
             reply = await self._submit(request)
         except StoreError as error:
             # The store retries a correction once it has been sent; keeping it as well would apply it twice.
-            keep = request.operation != Operation.ADJUST or isinstance(error, StorePartiallyUnavailable)
+            keep = request.operation != Operation.ADJUST or _was_not_sent(error)
             return self._failure_modes.decide(request, keep=keep)
         decision = decision_of(request, reply, self._target)
         if decision.violated and request.operation != Operation.PEEK and not reply.is_contested:
@@ -203,7 +205,7 @@ class Enforcer:
         except StoreError as error:
             # The store retries a correction once it has been sent. A permit may be released twice without harm.
             self._failed(error)
-            if isinstance(error, StorePartiallyUnavailable):
+            if _was_not_sent(error):
                 self.outbox.enqueue(request)
             else:
                 self.outbox.enqueue_release(request.charges, request.holder)
@@ -266,6 +268,10 @@ class Enforcer:
                 await asyncio.shield(self._tasks.spawn(self.outbox.flush()))
         if not self.outbox.is_empty or not await self._store.resolve_in_doubt():
             logger.error("closed while the store is unavailable: charges and corrections since then are not written")
+
+
+def _was_not_sent(error: StoreError) -> bool:
+    return isinstance(error, StorePartiallyUnavailable) and not error.is_kept
 
 
 def _credits(request: StoreRequest) -> list[Charge]:

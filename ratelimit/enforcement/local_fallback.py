@@ -55,6 +55,10 @@ class LocalFallback:
         self._global_limits: BoundedCache[EffectiveLimit, EffectiveLimit] = BoundedCache(max_keys)
         self._reset()
 
+    def discard_unreported(self) -> None:
+        """Keep nothing to report: another process reports it."""
+        self._reset()
+
     def _reset(self) -> None:
         self.generation += 1
         self._seeded: dict[str, int] = {}

@@ -63,7 +63,7 @@ class CorrectionOutbox:
     def clear(self) -> None:
         """Keep nothing, also of the local fallback's usage: another process sends it."""
         self._queue.clear()
-        self._fallback.drain()
+        self._fallback.discard_unreported()
 
     def flush_soon(self) -> None:
         """Send everything in the background, at most once in 0.2 s."""
@@ -81,7 +81,8 @@ class CorrectionOutbox:
             results = await asyncio.gather(*map(self._store.submit, batch), return_exceptions=True)
             for request, result in zip(batch, results, strict=True):
                 if isinstance(result, StorePartiallyUnavailable):
-                    self.enqueue(request)  # It was not sent.
+                    if not result.is_kept:
+                        self.enqueue(request)  # It was not sent.
                 elif isinstance(result, StoreError):
                     self._on_failure(result)
                 elif isinstance(result, BaseException):

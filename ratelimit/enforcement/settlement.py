@@ -15,7 +15,7 @@ _RENEWALS_PER_LEASE: Final = 3
 """How often a lease is renewed in its own length, so that one renewal may fail."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CorrectionTarget:
     """Where corrections of a decision go: to the store, or to this worker's local fallback.
 

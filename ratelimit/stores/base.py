@@ -20,7 +20,7 @@ class Store(ABC):
     """
 
     call_timeout: float = 0.0
-    """Seconds for which a caller waits for one call at most; 0: there is no such bound."""
+    """Seconds for which a caller waits at most for a request that one call can do; 0: there is no such bound."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisError
+from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError
 
 from ratelimit._utils.tasks import BackgroundTasks, SharedAttempt
 from ratelimit.clock import Clock
@@ -23,7 +23,7 @@ from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import REDIRECTS, ScriptExecutor
 from ratelimit.stores.redis.in_doubt import InDoubtCalls
 from ratelimit.stores.redis.pending_call import PendingCall
-from ratelimit.stores.redis.split_requests import split, submit_parts
+from ratelimit.stores.redis.split_requests import Part, split, submit_parts
 
 _RETRY_PAUSE_S: Final = 0.005
 """Seconds until a hash slot that is not served is asked for again."""
@@ -37,8 +37,8 @@ _REFRESH_INTERVAL_S: Final = 0.25
 _NODE_DOWN_S: Final = 0.3
 """Seconds for which a node that did not answer is not asked."""
 
-_RETRIED: Final = ("CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
-"""Errors that may be over in a moment."""
+_STALE: Final = ("READONLY", "LOADING", "MASTERDOWN")
+"""Errors of a node that does not serve the hash slot, although the topology says so."""
 
 OnResult = Callable[[BatchResult], None]
 
@@ -80,7 +80,7 @@ class ClusterClient(RedisClient):
         """Do what is asked in each hash slot, all or nothing where the operation is."""
         parts = split(request, _slot_of, self._submit_in_slot)
         if len(parts) > 1:
-            return await submit_parts(parts, self._split)
+            return await self._submit_parts(parts)
         return await self._submit_in_slot(_slot_of(request.charges[0]) if parts else _NO_KEYS_SLOT, request)
 
     async def resolve_in_doubt(self) -> bool:
@@ -106,8 +106,11 @@ class ClusterClient(RedisClient):
         try:
             return await self._batcher(slot).submit(request)
         except _SlotIsMigrating:
-            parts = split(request, _key_of, partial(self._submit_key, slot))
-            return await submit_parts(parts, self._split)
+            return await self._submit_parts(split(request, _key_of, partial(self._submit_key, slot)))
+
+    async def _submit_parts(self, parts: Sequence[Part]) -> StoreReply:
+        # A task of its own, so that closing waits for it; a caller that is cancelled cancels it.
+        return await self._split.spawn(submit_parts(parts, self._split, self._in_doubt.add_unsent))
 
     async def _submit_key(self, slot: int, key: str, request: StoreRequest) -> StoreReply:
         """Do what is asked with one key of a hash slot that is being migrated, in a call that names this key alone."""
@@ -160,6 +163,8 @@ class ClusterClient(RedisClient):
             name, executor = await self._executor(slot, asking, deadline)
             if self._loop.time() < self._down_until.get(name, 0.0):
                 return StorePartiallyUnavailable("a node of the Cluster is down")
+            if name in self._down_until:  # This call finds out, and no other one meanwhile.
+                self._down_until[name] = self._loop.time() + _NODE_DOWN_S
             reply: asyncio.Future[BatchResult] = self._loop.create_future()
             start(executor, partial(_set_result, reply), deadline=deadline, asking=asking is not None)
             result = await reply
@@ -170,10 +175,12 @@ class ClusterClient(RedisClient):
             if result.code == "MOVED":
                 await self._move_slot(MovedError(result.text.partition(" ")[2]))
                 self._schedule_refresh()
-            elif result.code in _RETRIED:
+            elif result.code == "CLUSTERDOWN":
                 self._schedule_refresh()
                 await asyncio.sleep(_RETRY_PAUSE_S)
             elif asking is None:
+                if result.code in _STALE:
+                    self._schedule_refresh()
                 return result
 
     def _record_health(self, name: str, result: BatchResult) -> None:
@@ -233,7 +240,7 @@ class ClusterClient(RedisClient):
     async def _refresh(self) -> None:
         try:
             await self.redis.nodes_manager.initialize()
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, RedisClusterException, OSError, TimeoutError):
             return  # The next call that fails schedules another refresh.
 
 

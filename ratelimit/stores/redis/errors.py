@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -21,7 +21,7 @@ async def translate_errors(timeout: float) -> AsyncIterator[None]:  # noqa: ASYN
         raise StoreTimeout("the store did not answer in time") from None
     except (AuthenticationError, AuthorizationError) as error:
         raise StoreError(f"the store refused the login: {error!s:.100}") from None
-    except (RedisConnectionError, OSError) as error:
+    except (RedisConnectionError, RedisClusterException, OSError) as error:
         raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
     except RedisError as error:
         raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None

@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.clock import Clock
-from ratelimit.errors import StoreError
+from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.messages import StoreRequest
 from ratelimit.stores.redis.batching import BatchResult
 from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA, encode, encode_command
@@ -57,6 +57,7 @@ class ScriptExecutor:
         self._spare_opened_at = float("-inf")
         self._name, self._numbers = secrets.token_hex(6), count()
         self._tasks = BackgroundTasks()
+        self._is_closing = False
 
     @property
     def is_settled(self) -> bool:
@@ -107,6 +108,7 @@ class ScriptExecutor:
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
+        self._is_closing = True
         await self._tasks.cancel()
         for connection in (self._connection, self._spare):
             if connection is not None:
@@ -186,6 +188,10 @@ class ScriptExecutor:
         """Send a call once more: the connection that it was sent on is broken, or silent and a second one is tried."""
         if call.done or call.retried:
             return
+        if self._is_closing:
+            if not call.connections:
+                self._finish(call, StoreUnavailable("the store was closed"))
+            return
         call.retried = True
         if not (self._connection.is_open and call.connections):
             self._send_on(self._connection, call)
@@ -217,7 +223,10 @@ class ScriptExecutor:
                 if call.may_be_done_later(result):
                     self._in_doubt.add(call)
         elif isinstance(result, ErrorReply) and result.code in REDIRECTS:
-            pass  # It was not done; the Cluster client sends it to another node.
+            # It was not done, and the Cluster client sends it to another node; unless another copy of it was.
+            if call.copies > 1 and not call.lookup_only:
+                self._in_doubt.add(call)
+                result = StoreTimeout("the store did not answer in time")
         elif not call.lookup_only:
             # Also where the server answered with an error: that may have been the reply to another call.
             self._in_doubt.add(call) if call.copies else self._in_doubt.add_unsent(call.requests)

@@ -76,7 +76,7 @@ class InDoubtCalls:
         ends = self._loop.time() + 2 * self._timeout
         while (self._resolving or self._tasks) and self._loop.time() < ends:  # noqa: ASYNC110 - as long as calls take
             await asyncio.sleep(0.001)
-        return not (self._calls or self._unsent)
+        return self.is_empty
 
     async def aclose(self) -> None:
         """End what runs in the background."""
@@ -111,7 +111,8 @@ class InDoubtCalls:
     async def _submit_again(self, request: StoreRequest) -> None:
         try:
             await self._submit(request)
-        except StorePartiallyUnavailable:
-            self.add_unsent([request])
+        except StorePartiallyUnavailable as error:
+            if not error.is_kept:
+                self.add_unsent([request])
         except StoreError:
             pass  # It is in doubt again, or kept as unsent.

@@ -9,7 +9,7 @@ from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.model.service_limit import Reading
-from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+from ratelimit.stores.messages import CORRECTIONS, Operation, StoreReply, StoreRequest
 
 K = TypeVar("K", bound=Hashable)
 
@@ -110,8 +110,13 @@ def split(
     ]
 
 
-async def submit_parts(parts: Sequence[Part], tasks: BackgroundTasks) -> StoreReply:
+async def submit_parts(
+    parts: Sequence[Part], tasks: BackgroundTasks, keep: Callable[[Sequence[StoreRequest]], None]
+) -> StoreReply:
     """Do what is asked in all parts or, where one refuses, in none; what has to be given back is `tasks`' business.
+
+    A correction is made in each part by itself: parts that could not be sent while others were go to `keep`, to be sent
+    later.
 
     A charge is made where all parts have said that they have room, beginning with the part that has least: a request
     that is refused then uses up no other limit, not for a moment either. Where another request takes the last units in
@@ -122,9 +127,29 @@ async def submit_parts(parts: Sequence[Part], tasks: BackgroundTasks) -> StoreRe
         return await _charge(attempt)
     if operation == Operation.RELEASE:
         return await _release(attempt)
-    replies = await asyncio.gather(*(part.submit(part.request) for part in parts))
-    attempt.replies = dict(enumerate(replies))
+    results = await asyncio.gather(*(part.submit(part.request) for part in parts), return_exceptions=True)
+    if errors := [each for each in results if isinstance(each, BaseException)]:
+        raise _kept(parts, results, keep) if operation in CORRECTIONS else errors[0]
+    attempt.replies = {number: each for number, each in enumerate(results) if isinstance(each, StoreReply)}
     return attempt.joined()
+
+
+def _kept(
+    parts: Sequence[Part],
+    results: Sequence[StoreReply | BaseException],
+    keep: Callable[[Sequence[StoreRequest]], None],
+) -> BaseException:
+    """Return the error of a correction that failed in part; nothing or all of it is left to the caller to send again."""
+    failed = [result for result in results if isinstance(result, BaseException)]
+    pairs = zip(parts, results, strict=True)
+    unsent = [part.request for part, result in pairs if isinstance(result, StorePartiallyUnavailable)]
+    if len(unsent) == len(parts):
+        return failed[0]
+    keep(unsent)
+    error = next((each for each in failed if not isinstance(each, StorePartiallyUnavailable)), failed[0])
+    if isinstance(error, StorePartiallyUnavailable):
+        error.is_kept = True
+    return error
 
 
 async def _charge(attempt: _Attempt) -> StoreReply:
@@ -168,8 +193,8 @@ async def _give_back(part: Part, reply: StoreReply) -> None:
     credits_ = [_credit(charge) for charge in part.request.made(reply)]
     try:
         await part.submit(StoreRequest(credits_, Operation.ADJUST, part.request.holder, reply.store_ms))
-    except StorePartiallyUnavailable:  # It was not sent.
-        if part.request.on_orphaned is not None:
+    except StorePartiallyUnavailable as error:  # It was not sent.
+        if part.request.on_orphaned is not None and not error.is_kept:
             part.request.on_orphaned(part.request, reply)
     except StoreError:
         pass  # It was sent, and is completed.

@@ -36,3 +36,15 @@ def test_an_object_that_is_gone_is_not_called() -> None:
     del gone
     gc.collect()
     assert exit_code_of_a_fork(counter) == 1
+
+
+def test_a_hook_that_fails_does_not_keep_the_others_from_running() -> None:
+    """What it had to do is logged as failed."""
+
+    class Failing(Counter):
+        def count(self) -> None:
+            raise ZeroDivisionError
+
+    failing, counter = Failing(), Counter()
+    assert exit_code_of_a_fork(counter) == 1
+    assert failing.calls == 0

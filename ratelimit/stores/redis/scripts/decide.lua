@@ -146,7 +146,7 @@ local function make_amending()
   return { amend = amend, is_releasable = is_releasable }
 end
 
-local at, size, amending = 1, #requests, nil
+local at, size, amending, is_correcting = 1, #requests, nil, false
 while at <= size do
   local operation, count, holder, instant = requests[at], requests[at + 1], 0, 0
   local first = at + 2
@@ -157,7 +157,7 @@ while at <= size do
   if operation <= PEEK or operation == ACQUIRE then
     charge(first, at - 1, operation, holder)
   else
-    amending = amending or make_amending()
+    amending, is_correcting = amending or make_amending(), is_correcting or operation ~= USAGE
     if operation ~= RELEASE or amending.is_releasable(first, at - 1) then
       amending.amend(first, at - 1, operation, holder, instant)
     end
@@ -172,5 +172,5 @@ for k, s in pairs(states) do
   end
 end
 -- A correction without an effect may have one later. A refused charge that was sent twice is looked up by its sender.
-if changed or amending then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
+if changed or is_correcting then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
 return packed

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -17,6 +17,7 @@ from ratelimit.stores.redis.errors import translate_errors
         (RedisTimeoutError("10.0.0.1"), StoreTimeout, "the store did not answer in time"),
         (TimeoutError(), StoreTimeout, "the store did not answer in time"),
         (RedisConnectionError("10.0.0.1"), StoreUnavailable, r"the store could not be reached \(ConnectionError\)"),
+        (RedisClusterException("10.0.0.1"), StoreUnavailable, r"could not be reached \(RedisClusterException\)"),
         (ConnectionRefusedError(1, "10.0.0.1"), StoreUnavailable, r"could not be reached \(ConnectionRefusedError\)"),
         (AuthenticationError("WRONGPASS"), StoreError, "the store refused the login: WRONGPASS"),
         (NoPermissionError("NOPERM"), StoreError, "the store answered NoPermissionError: NOPERM"),

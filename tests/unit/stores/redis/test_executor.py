@@ -429,3 +429,18 @@ def test_an_admitted_call_that_was_sent_twice_is_not_looked_up() -> None:
         assert executor.in_doubt.is_empty
 
     with_server(play)
+
+
+@pytest.mark.parametrize("redirect", ["MOVED 1 other:6379", "TRYAGAIN Multiple keys"])
+def test_a_second_copy_that_is_redirected_leaves_the_call_in_doubt(redirect: str) -> None:
+    """The first copy may have been executed: sent to another node under another name, the call would be made twice."""
+    orphaned = list[Any]()
+
+    async def play(server: Server, executor: Executor) -> None:
+        request = StoreRequest([CHARGE], on_orphaned=lambda _, reply: orphaned.append(reply))
+        server.faults += ["lost", redirect]
+        assert isinstance(await send(executor, request), StoreTimeout)
+        assert await executor.in_doubt.resolve()
+        assert (len(server.executed), len(orphaned)) == (1, 1)
+
+    with_server(play)

@@ -25,6 +25,7 @@ class Places:
         self.calls: list[tuple[str, Operation]] = []
         self.tasks = BackgroundTasks()
         self.before: Hook | None = None
+        self.kept: list[StoreRequest] = []
 
     async def submit_at(self, place: str, request: StoreRequest) -> StoreReply:
         self.calls.append((place, request.operation))
@@ -33,12 +34,16 @@ class Places:
         return await self.stores[place].submit(request)
 
     async def submit(self, request: StoreRequest) -> StoreReply:
-        return await submit_parts(split(request, lambda charge: charge.key[0], self.submit_at), self.tasks)
+        return await submit_parts(
+            split(request, lambda charge: charge.key[0], self.submit_at), self.tasks, self.kept.extend
+        )
 
     async def used(self, *charges: Charge) -> list[int]:
         await self.tasks.drain()
         reply = await submit_parts(
-            split(StoreRequest(charges, Operation.USAGE), lambda charge: charge.key[0], self.submit_at), self.tasks
+            split(StoreRequest(charges, Operation.USAGE), lambda charge: charge.key[0], self.submit_at),
+            self.tasks,
+            self.kept.extend,
         )
         return [units for units, _, _ in reply.readings]
 
@@ -161,3 +166,33 @@ async def test_a_full_shadow_does_not_refuse_and_is_not_given_back() -> None:
     for _ in range(3):
         await places.submit(StoreRequest([shadow, enforced]))
     assert await places.used(shadow, enforced) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("errors", "kept", "is_kept"),
+    [
+        ({"b": StorePartiallyUnavailable("down")}, ["b"], True),
+        ({"a": StorePartiallyUnavailable("down"), "b": StorePartiallyUnavailable("down")}, [], False),
+        ({"a": StoreUnavailable("away"), "b": StorePartiallyUnavailable("down")}, ["b"], None),
+    ],
+)
+async def test_a_correction_is_made_once_in_each_part(
+    errors: dict[str, StoreError], kept: list[str], is_kept: object
+) -> None:
+    """A part that was not sent is kept if another one was: sent again as a whole, that one would be made twice."""
+    places = Places()
+    charges = [Charge(quota_limit(100, "day"), key, 10) for key in "ab"]
+    await places.submit(StoreRequest(charges))
+
+    def fail(place: str, request: StoreRequest) -> None:
+        if place in errors:
+            raise errors[place]
+
+    places.before = fail
+    credits_ = [charge._replace(cost=-10) for charge in charges]
+    with pytest.raises(StoreError) as raised:
+        await places.submit(StoreRequest(credits_, Operation.ADJUST))
+    assert getattr(raised.value, "is_kept", None) is is_kept
+    assert [request.charges[0].key for request in places.kept] == kept
+    places.before = None
+    assert await places.used(*charges) == [10 if "a" in errors else 0, 10]

@@ -252,3 +252,16 @@ async def test_expired_leases_are_removed(redis_server: RedisServer, redis_url: 
     with redis_server.client() as client:
         assert client.zrange("s", 0, -1) == [b"4"]
     await store.aclose()
+
+
+async def test_reading_writes_nothing(redis_server: RedisServer, redis_url: str) -> None:
+    """A look at a usage leaves no key, so a server that accepts no writes answers it; a correction keeps its reply."""
+    store, charge = RedisStore(redis_url, timeout=10), Charge(quota_limit(9, "day"), fresh_key())
+    with redis_server.client() as client:
+        client.flushall()
+        for operation in (Operation.PEEK, Operation.USAGE):
+            await store.submit(StoreRequest([charge], operation))
+        assert client.dbsize() == 0
+        await store.submit(StoreRequest([charge._replace(cost=-1)], Operation.ADJUST))
+        assert client.dbsize() > 0
+    await store.aclose()
