@@ -29,6 +29,9 @@ _INITIALS: Final = frozenset((b"x", b"X", b"r", b"R"))
 _NO_WINDOW_RESET_S: Final = 60
 """Seconds until `X-RateLimit-Reset` where waiting does not help and the limit has no window."""
 
+_REGISTERED_UNITS: Final = frozenset({"content-bytes", "concurrent-requests"})
+"""Quota units of the draft's registry, apart from the default (draft-ietf-httpapi-ratelimit-headers §6.3)."""
+
 Header = tuple[bytes, bytes]
 Headers = list[Header]
 
@@ -89,17 +92,17 @@ def _x_ratelimit(binding: ServiceLimit, style: ResponseStyle, remaining: int | N
 
 
 def _reset_second(binding: ServiceLimit) -> int:
-    """Return the current epoch second plus the wait in whole seconds: the sum of `Date` and `Retry-After`.
+    """Return the epoch second until which a client has to wait, by this process's clock: rounded up, never early.
 
-    Where waiting does not help a rate, the reset is a window away, so that clients do not retry at once.
-
-    The wait is rounded up and the current second down, so the reset may come up to a second before the wait is over.
-    Rounding up both would exceed the sum of `Date` and `Retry-After` by up to two seconds, since servers cache `Date`
-    for a second.
+    A client that sleeps until it exactly is served. It lies within two seconds of `Date` + `Retry-After`, since servers
+    cache `Date` for a second. Where waiting does not help a rate, it is a window away, so that clients do not retry at
+    once. Calendar periods end on the second; what is beyond it is how long the store's reply took.
     """
-    never = math.isinf(binding.retry_after) and binding.period is None
-    wait = (binding.window or _NO_WINDOW_RESET_S) if never else math.ceil(binding.reset_after)
-    return math.floor(binding.reset_at - binding.reset_after) + wait
+    if binding.period is not None:
+        return round(binding.reset_at)
+    if math.isinf(binding.retry_after):
+        return math.ceil(binding.reset_at - binding.reset_after + (binding.window or _NO_WINDOW_RESET_S))
+    return math.ceil(binding.reset_at)
 
 
 def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:
@@ -130,7 +133,8 @@ def _window(limit: ServiceLimit) -> str:
 
 
 def _unit(limit: ServiceLimit) -> str:
-    return "" if limit.unit == "requests" else f";qu={_string(limit.unit)}"
+    """Return the quota unit, where the draft's registry has it and it is not the default, `requests`."""
+    return f";qu={_string(limit.unit)}" if limit.unit in _REGISTERED_UNITS else ""
 
 
 def _string(text: str) -> str:

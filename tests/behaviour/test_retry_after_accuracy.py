@@ -4,11 +4,16 @@ import math
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
+from ratelimit import Limit, Limiter, RateLimitMiddleware, RateLimitSettings
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.stores.messages import Operation, StoreRequest
-from ratelimit.testing.clock import START
+from ratelimit.testing.clock import START, ManualClock
 from tests.behaviour.test_window_bound import histories
 from tests.support.stores import SyncStore, admitted, fresh_key, window_limit
 
@@ -74,3 +79,21 @@ def test_reset_and_retry_after_name_the_same_instant(sync_store: SyncStore) -> N
     (refused,) = sync_store.charge([Charge(one, key)])
     assert math.isclose(refused.reset_at, sync_store.clock() / 1e6 + refused.retry_after)
     assert refused.retry_after == refused.reset_after == 57.001
+
+
+@given(phase=st.integers(0, 999_999), spent=st.integers(0, 59_999))
+def test_who_waits_until_the_reset_is_served(phase: int, spent: int) -> None:
+    """At any phase of the second; a second before the reset, it may be too early."""
+    clock = ManualClock()
+    clock.advance(ms=phase // 1000)
+    app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("ok"))])
+    settings = RateLimitSettings(limits=[Limit(name="a", rate="2/minute", per="ip")])
+    app.add_middleware(RateLimitMiddleware, limiter=Limiter(settings, clock=clock))
+    client = TestClient(app)
+    client.get("/")
+    clock.advance(ms=spent)
+    client.get("/")
+    refused = client.get("/")
+    assert refused.status_code == 429
+    clock.now = int(refused.headers["x-ratelimit-reset"]) * 1_000_000
+    assert client.get("/").status_code == 200
