@@ -2,21 +2,19 @@
 
 import inspect
 import logging
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratelimit.asgi.decorators import DECISION
-from ratelimit.asgi.headers import Headers, rejection_headers
 from ratelimit.asgi.identify import ClientAddress, Identify, default_identify
 from ratelimit.asgi.lifecycle import RequestContext, serve_and_settle, serve_with_settlement
-from ratelimit.asgi.problem_details import render_problem
+from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.startup_checks import log_startup_warnings
-from ratelimit.config.response_style import ResponseStyle
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
@@ -33,8 +31,6 @@ LIMITER: Final = "ratelimit.limiter"
 """The key of the scope under which a request's limiter is found."""
 IDENTITY: Final = "identity"
 """The name in a request's state under which its identity is kept."""
-_DENIAL_RESPONSE: Final = "websocket.http.response"
-_TRY_AGAIN_LATER: Final = 1013
 
 
 class RateLimitMiddleware:
@@ -43,7 +39,9 @@ class RateLimitMiddleware:
     Takes `settings` and makes a limiter of its own, which it closes when the app shuts down, or the `limiter` that is
     handed in. `identify` tells who makes a request; by default the bearer token or API key, plus the client's address
     behind the settings' trusted proxies. The decision of a request is `request.state.ratelimit`. A refused request does
-    not reach the app, and its body is not read. Mounted twice or nested, each policy is charged once and the most
+    not reach the app, and its body is not read. `on_refused(request, decision)`, sync or async, returns the app's own
+    `Response` to a refused HTTP request, which gets the headers of the refusal; `"exception_handler"` lets the app's
+    handler for the status, or for `HTTPException`, answer. Mounted twice or nested, each policy is charged once and the most
     restrictive one is reported. Decorators and routes are checked when the app starts: a mistake in them raises
     `ConfigurationError` there. `limiter` and `endpoint_matcher` are its parts.
     """
@@ -55,9 +53,11 @@ class RateLimitMiddleware:
         settings: RateLimitSettings | None = None,
         identify: Identify | None = None,
         limiter: Limiter | None = None,
+        on_refused: OnRefused | Literal["exception_handler"] | None = None,
     ) -> None:
         _check_arguments(settings, limiter)
         self.app = app
+        self._on_refused = check_on_refused(on_refused)
         self.limiter = limiter or Limiter(settings or RateLimitSettings())
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None
@@ -66,6 +66,15 @@ class RateLimitMiddleware:
         self._address = ClientAddress(proxies)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self._warn_about_cors()
+
+    @classmethod
+    def wrap(cls, app: ASGIApp, **options: Any) -> Self:
+        """Return the whole app with this middleware around it, as a server runs it; `options` are the constructor's.
+
+        Added by `add_middleware`, a middleware does not see the response to an error that the app does not handle: the
+        framework answers 500 further outside. Around the whole app it adds its headers to that response too.
+        """
+        return cls(app, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -102,7 +111,7 @@ class RateLimitMiddleware:
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if not context.decision.allowed:
             context.refused = True
-            await _refuse(context.decision, policies.style, scope, receive, send)
+            await send_refusal(context.decision, policies.style, self._on_refused, (scope, receive, send))
             return
         if is_outermost:
             scope[_CONTEXT] = context
@@ -166,25 +175,6 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     if not isinstance(found, Limiter):
         raise ConfigurationError("limiter_of: the request has not passed a RateLimitMiddleware")
     return found
-
-
-async def _refuse(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
-    status, media_type, body = render_problem(decision, style)
-    headers: Headers = [
-        (b"content-type", media_type),
-        (b"content-length", b"%d" % len(body)),
-        *rejection_headers(decision, style),
-    ]
-    prefix = ""
-    if scope["type"] == "websocket":
-        await receive()  # "websocket.connect", before which nothing may be sent.
-        if _DENIAL_RESPONSE not in (scope.get("extensions") or ()):
-            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
-            return
-        prefix = "websocket."
-    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
-    sent = b"" if scope.get("method") == "HEAD" else body
-    await send({"type": f"{prefix}http.response.body", "body": sent})
 
 
 def _checked_identity(found: object) -> Identity:

@@ -1,0 +1,115 @@
+"""Answers a refused request: by a problem, or by the app's own answer with the headers of the refusal."""
+
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ratelimit.asgi.headers import Headers, rejection_headers
+from ratelimit.asgi.problem_details import render_problem
+from ratelimit.config.response_style import ResponseStyle
+from ratelimit.enforcement.decision import Decision
+from ratelimit.errors import ConfigurationError
+
+logger = logging.getLogger("ratelimit")
+
+OnRefused = Callable[[Request, Decision], Response | Awaitable[Response | None] | None]
+"""Answers a refused HTTP request in the app's own way, sync or async; `None` leaves it to the usual problem."""
+
+EXCEPTION_HANDLER: Final = "exception_handler"
+"""Says that the app's own handler for the status of a refusal, or for `HTTPException`, answers it."""
+
+_DENIAL_RESPONSE: Final = "websocket.http.response"
+_TRY_AGAIN_LATER: Final = 1013
+
+
+def check_on_refused(value: Any) -> "OnRefused | None":
+    """Return the function that answers refusals, or raise `ConfigurationError`."""
+    if value == EXCEPTION_HANDLER:
+        return _by_exception_handler
+    if value is not None and not callable(value):
+        raise ConfigurationError(
+            f"RateLimitMiddleware: on_refused must be a function of the request and the decision, or "
+            f"{EXCEPTION_HANDLER!r}, not {value!r:.100}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+async def send_refusal(
+    decision: Decision, style: ResponseStyle, on_refused: OnRefused | None, connection: tuple[Scope, Receive, Send]
+) -> None:
+    """Answer a refused request or WebSocket handshake; `on_refused` answers HTTP requests, as long as it does not fail."""
+    scope, receive, send = connection
+    if on_refused is not None and scope["type"] == "http":
+        response = await _own_answer(on_refused, Request(scope, receive), decision)
+        if response is not None:
+            await response(scope, receive, _adding(rejection_headers(decision, style), send))
+            return
+    await _send_problem(decision, style, scope, receive, send)
+
+
+async def _own_answer(on_refused: OnRefused, request: Request, decision: Decision) -> Response | None:
+    try:
+        found = on_refused(request, decision)
+        response = await found if inspect.isawaitable(found) else found
+    except Exception:
+        logger.exception("on_refused failed; the refusal is answered with a problem")
+        return None
+    if response is not None and not isinstance(response, Response):
+        logger.error("on_refused must return a Response or None, not %s", type(response).__name__)
+        return None
+    return response
+
+
+def _adding(headers: Headers, send: Send) -> Send:
+    """Return a `send` that adds those of the headers that a response does not have itself."""
+
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = list(message.get("headers", ()))
+            own = {name.lower() for name, _ in present}
+            message = {**message, "headers": [*present, *(each for each in headers if each[0] not in own)]}
+        await send(message)
+
+    return wrapped
+
+
+async def _by_exception_handler(request: Request, decision: Decision) -> Response | None:
+    """Answer as if the app itself had raised an `HTTPException`; `None` where it has no handler for it."""
+    handlers = getattr(request.scope.get("app"), "exception_handlers", {})
+    status, _, body = render_problem(decision, ResponseStyle())
+    handler = next((handlers[key] for key in (status, *_classes(handlers)) if key in handlers), None)
+    if handler is None:
+        return None
+    answered = handler(request, HTTPException(status, detail=json.loads(body)["detail"]))
+    response: Response = await answered if inspect.isawaitable(answered) else answered
+    return response
+
+
+def _classes(handlers: Any) -> list[type]:
+    return [key for key in handlers if isinstance(key, type) and issubclass(HTTPException, key)]
+
+
+async def _send_problem(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
+    status, media_type, body = render_problem(decision, style)
+    headers: Headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        *rejection_headers(decision, style),
+    ]
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # "websocket.connect", before which nothing may be sent.
+        if _DENIAL_RESPONSE not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "rate limit exceeded"})
+            return
+        prefix = "websocket."
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
+    sent = b"" if scope.get("method") == "HEAD" else body
+    await send({"type": f"{prefix}http.response.body", "body": sent})
