@@ -3,6 +3,7 @@
 from ratelimit.asgi.decorators import exempt, limit
 from ratelimit.asgi.headers import RATE_LIMIT_EXPOSE_HEADERS
 from ratelimit.asgi.middleware import RateLimitMiddleware, limiter_of
+from ratelimit.blocking import BlockingLimiter
 from ratelimit.config.policies import Concurrency, Limit, Quota
 from ratelimit.config.response_style import ResponseStyle
 from ratelimit.config.schedule import Hours
@@ -22,6 +23,7 @@ from ratelimit.stores.redis.store import RedisStore
 from ratelimit.stores.urls import open_store
 
 __all__ = [
+    "BlockingLimiter",
     "Concurrency",
     "ConfigurationError",
     "Decision",

@@ -17,7 +17,7 @@ LAYERS = [
     ["resolver", "stores"],
     ["enforcement", "overrides"],
     ["limiter"],
-    ["asgi", "outbound"],
+    ["asgi", "outbound", "blocking"],
     ["client", "testing"],
     ["__init__"],
 ]
@@ -47,6 +47,7 @@ THIRD_PARTY = {
     "limiter": set(),
     "asgi": {"starlette", "pydantic"},
     "outbound": set(),
+    "blocking": set(),
     "client": {"anyio", "http_sf", "httpx", "tenacity"},
     "testing": {"pytest"},
     "__init__": set(),

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
+from ratelimit._utils.background_loop import run_blocking
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit._utils.validation import check_max_wait
@@ -20,7 +21,6 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectivePace
 from ratelimit.model.kinds import NEVER
 from ratelimit.model.rate import Rate
-from ratelimit.outbound.blocking import run_blocking
 from ratelimit.outbound.reservation_queue import Reservation, ReservationQueue
 from ratelimit.resolver.keys import escape
 from ratelimit.stores.base import Store

@@ -5,6 +5,7 @@ import math
 from types import TracebackType
 from typing import Final, Self
 
+from ratelimit._utils.background_loop import run_blocking
 from ratelimit._utils.per_loop import PerLoop
 from ratelimit._utils.validation import check_max_wait, is_int
 from ratelimit.clock import Clock
@@ -15,7 +16,6 @@ from ratelimit.errors import ConfigurationError, LimitExceeded
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
 from ratelimit.model.rate import Rate
-from ratelimit.outbound.blocking import run_blocking
 from ratelimit.stores.base import Store
 
 _ANY_CALLER: Final = Identity()

@@ -8,6 +8,7 @@ def test_the_public_names() -> None:
     assert ratelimit.__all__ == sorted(ratelimit.__all__)
     assert set(ratelimit.__all__) == {
         *(
+            "BlockingLimiter",
             "Concurrency",
             "Hours",
             "LimitExceeded",

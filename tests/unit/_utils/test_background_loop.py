@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratelimit import ConfigurationError, Pacer, Throttle
-from ratelimit.outbound.blocking import run_blocking
+from ratelimit._utils.background_loop import run_blocking
 
 
 async def loop_and_thread() -> tuple[int, str]:
