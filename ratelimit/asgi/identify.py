@@ -83,6 +83,11 @@ class ClientAddress:
 
 
 def default_identify(trusted_proxies: Iterable[str] = ()) -> Identify:
+    """Return the `identify` of an app that hands in none: `unverified_identity`."""
+    return unverified_identity(trusted_proxies)
+
+
+def unverified_identity(trusted_proxies: Iterable[str] = ()) -> Callable[[HTTPConnection], Identity]:
     """Return an `identify` that takes the bearer token, else the `X-API-Key` header, plus the client's address.
 
     It verifies nothing: whether a token is valid is for the app to decide. An app that knows its callers hands in its

@@ -2,14 +2,17 @@
 
 import inspect
 import logging
+import traceback
+from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ratelimit._utils.sampling import SampledLog
 from ratelimit.asgi.decorators import DECISION
-from ratelimit.asgi.identify import ClientAddress, Identify, default_identify
+from ratelimit.asgi.identify import Identify, unverified_identity
 from ratelimit.asgi.lifecycle import RequestContext, serve_and_settle, serve_with_settlement
 from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
@@ -29,8 +32,14 @@ _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
 LIMITER: Final = "ratelimit.limiter"
 """The key of the scope under which a request's limiter is found."""
+_LOG_INTERVAL_S: Final = 10.0
+"""Seconds at least between two lines in the log that each request may cause."""
 IDENTITY: Final = "identity"
 """The name in a request's state under which its identity is kept."""
+
+
+class _WrongIdentityError(TypeError):
+    """What `identify` returned is no identity."""
 
 
 class RateLimitMiddleware:
@@ -62,8 +71,9 @@ class RateLimitMiddleware:
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
-        self._identify = identify or default_identify(proxies)
-        self._address = ClientAddress(proxies)
+        self._identify = identify or unverified_identity(proxies)
+        self._unverified = unverified_identity(proxies)
+        self._identify_failed = SampledLog(logger, _LOG_INTERVAL_S)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self._warn_about_cors()
 
@@ -136,10 +146,13 @@ class RateLimitMiddleware:
             if isinstance(found, Identity):
                 return found
             return _checked_identity(await found if inspect.isawaitable(found) else found)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - logged
             # A limiter answers neither 401 nor 500: the app's own authentication decides.
-            logger.exception("identify failed; the request is limited by the client's address alone")
-            return Identity(ip=self._address(connection))
+            self._identify_failed.error(
+                "identify failed (%s); requests are limited by their credential, unverified, and their address",
+                _place_of(error),
+            )
+            return self._unverified(connection)
 
     def _lifespan_send(self, scope: Scope, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
@@ -177,11 +190,19 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     return found
 
 
+def _place_of(error: Exception) -> str:
+    """Return the kind of an error and where it was raised; its text may hold a credential."""
+    if isinstance(error, _WrongIdentityError):
+        return str(error)
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}, line {line}"
+
+
 def _checked_identity(found: object) -> Identity:
     if found is None:
         return _UNKNOWN
     if not isinstance(found, Identity):
-        raise TypeError(f"identify must return an Identity or None, not {type(found).__name__}")
+        raise _WrongIdentityError(f"identify must return an Identity or None, not {type(found).__name__}")
     return found
 
 

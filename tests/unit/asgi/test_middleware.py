@@ -16,6 +16,7 @@ from ratelimit import (
     ConfigurationError,
     Decision,
     Identity,
+    Limit,
     Limiter,
     MemoryStore,
     RateLimitMiddleware,
@@ -105,16 +106,30 @@ def test_identify_may_be_async(clock: ManualClock) -> None:
 
 
 def test_a_failing_identify_is_logged(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    """The log has the exception, and not the token."""
+    """In one line of each middleware (here two) for ten seconds, with the error's kind and place, without the token."""
 
     def identify(connection: Any) -> Identity:
-        raise LookupError
+        raise LookupError(connection.headers["authorization"])
 
     client = client_for(clock, limits=[ONE], identify=identify)
-    assert client.get("/", headers={"x-token": "secret"}).is_success
-    assert "identify failed" in caplog.text
-    assert "LookupError" in caplog.text
+    for _ in range(3):
+        client.get("/", headers={"authorization": "Bearer secret"})
+    lines = [message for message in caplog.messages if "identify failed" in message]
+    assert len(lines) == 2
+    assert "LookupError in test_middleware.py, line" in lines[0]
     assert "secret" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_limits_by_token_hold_where_identify_fails(clock: ManualClock) -> None:
+    """For the credential as it was sent: a directory that is down is no way round the limits."""
+
+    def identify(connection: Any) -> Identity:
+        raise ConnectionError
+
+    client = client_for(clock, limits=[Limit(name="token", rate="1/minute", per="token")], identify=identify)
+    for headers in ({"authorization": "Bearer a"}, {"authorization": "Bearer b"}, {"x-api-key": "k"}):
+        assert [client.get("/", headers=headers).status_code for _ in range(2)] == [200, 429]
 
 
 def test_settings_and_a_limiter_are_not_both_accepted() -> None:
