@@ -26,6 +26,9 @@ inner = st.text(alphabet=PRINTABLE + " ", max_size=30)
 words = st.builds("{}{}{}".format, st.sampled_from(PRINTABLE), inner, st.sampled_from(PRINTABLE))
 awkward = st.one_of(words, st.sampled_from(['"', "\\", '\\"', "a;b=c", "a, b", '";q=0', "?1", "(a b)", ":YQ==:", "%"]))
 
+REGISTERED = {"content-bytes", "concurrent-requests"}
+"""The quota units of the draft's registry that are not the default."""
+
 
 def parsed(fields: dict[bytes, bytes], name: bytes) -> dict[str, dict[str, Any]]:
     """Return the items of a field by their strings, with their parameters."""
@@ -54,7 +57,7 @@ def limits(draw: st.DrawFn, name: str) -> ServiceLimit:
         exhausted=draw(st.booleans()),
         cost=draw(st.integers(0, 3)),
         reset_after=reset,
-        unit=draw(st.one_of(st.just("requests"), awkward)),
+        unit=draw(st.one_of(st.just("requests"), st.sampled_from(sorted(REGISTERED)), awkward)),
     )
 
 
@@ -77,7 +80,7 @@ def test_any_decision_is_read_back(several: tuple[ServiceLimit, ...], style: Res
     for name, parameters in (parsed(fields, b"ratelimit-policy") if b"ratelimit-policy" in fields else {}).items():
         limit = known[name]
         window = {"w": limit.window} if limit.kind == "limit" else {}
-        unit = {} if limit.unit == "requests" else {"qu": limit.unit}
+        unit = {"qu": limit.unit} if limit.unit in REGISTERED else {}
         assert parameters == {"q": limit.limit, **window, **unit}
     for name, parameters in (parsed(fields, b"ratelimit") if b"ratelimit" in fields else {}).items():
         reset = {} if math.isinf(known[name].retry_after) else {"t": math.ceil(known[name].reset_after)}
