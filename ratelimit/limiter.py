@@ -297,4 +297,4 @@ class Limiter:
             policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
             return policies.charges(identity, cost, now=self.clock())
         charges = [self._charge(name, identity, cost, method, endpoint) for name in names]
-        return [self.resolver.with_own_cost(charge) for charge in charges if charge is not None]
+        return [self.resolver.with_own_cost(each, method.upper(), endpoint) for each in charges if each is not None]

@@ -90,8 +90,11 @@ class RateLimitMiddleware:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, self._lifespan_send(scope, send))
-        elif scope["type"] not in ("http", "websocket") or _is_preflight(scope):
+        elif scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
+        elif _is_preflight(scope):
+            scope[LIMITER] = self.limiter
+            await self._serve_unlimited(scope, receive, send)
         else:
             await self._limit(scope, receive, send)
 

@@ -84,16 +84,12 @@ async def _by_exception_handler(request: Request, decision: Decision) -> Respons
     """Answer as if the app itself had raised an `HTTPException`; `None` where it has no handler for it."""
     handlers = getattr(request.scope.get("app"), "exception_handlers", {})
     status, _, body = render_problem(decision, ResponseStyle())
-    handler = next((handlers[key] for key in (status, *_classes(handlers)) if key in handlers), None)
+    handler = handlers.get(status) or handlers.get(HTTPException)
     if handler is None:
         return None
     answered = handler(request, HTTPException(status, detail=json.loads(body)["detail"]))
     response: Response = await answered if inspect.isawaitable(answered) else answered
     return response
-
-
-def _classes(handlers: Any) -> list[type]:
-    return [key for key in handlers if isinstance(key, type) and issubclass(HTTPException, key)]
 
 
 async def _send_problem(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:

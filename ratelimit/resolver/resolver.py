@@ -135,9 +135,9 @@ class PolicyResolver:
         charges = [self.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
         return [charge for charge in charges if charge is not None]
 
-    def with_own_cost(self, charge: Charge) -> Charge:
-        """Return a charge of so many requests as one of units: each request takes the policy's own cost."""
-        compiled = self.policy_named(charge.limit.policy)
+    def with_own_cost(self, charge: Charge, method: str, endpoint: str) -> Charge:
+        """Return a charge of so many requests as one of units: each request takes the policy's own cost there."""
+        compiled = self.policy_named(charge.limit.policy, self.endpoint(method, endpoint).label)
         own = 1 if compiled.has_dynamic_cost or charge.limit.kind == "concurrency" else compiled.policy.cost
         requests = 1 if charge.limit.kind == "concurrency" else charge.cost
         return charge._replace(cost=requests * own if isinstance(own, int) else requests)
@@ -191,7 +191,9 @@ class PolicyResolver:
             for each, is_own in (*fitting, *declared)
             if not each.policy.manual and (not each.policy.methods or endpoint.method in each.policy.methods)
         ]
-        has_own = any(is_own and _is_limit(each.policy, default=False) for each, is_own in applying)
+        # A shadow refuses nothing, so it takes no default's place.
+        own = [each.policy for each, is_own in applying if is_own and not each.policy.shadow]
+        has_own = any(_is_limit(policy, default=False) for policy in own)
         return EndpointPolicies(
             [] if self._is_exempt(endpoint) else _without_defaults([each for each, _ in applying], has_own=has_own),
             self.settings.style_for(endpoint.fits),

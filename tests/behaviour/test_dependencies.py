@@ -206,3 +206,15 @@ def test_the_limit_of_a_dependency_is_shared_by_workers(redis_url: str) -> None:
         found = [client.get("/a").status_code for _ in range(2) for client in (one, other)]
         assert found == [200, 200, 200, 429]
         assert json.loads(one.get("/a").content)["status"] == 429
+
+
+def test_a_preflight_of_a_limited_route_is_served_uncounted(store: CountingStore) -> None:
+    """It has no limits, and the dependency has a decision all the same."""
+    app = FastAPI()
+
+    @app.api_route("/o", methods=["OPTIONS", "GET"], dependencies=[Depends(limit("1/minute"))])
+    async def o() -> None: ...
+
+    headers = {"origin": "https://a.example", "access-control-request-method": "GET"}
+    assert client_of(app, store).options("/o", headers=headers).status_code == 200
+    assert store.charged == []

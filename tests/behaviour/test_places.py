@@ -1,6 +1,7 @@
 """The promise: a limit holds where it says: by default, except for some paths, under a route for any path, or by name."""
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from ratelimit import (
     limit,
     limiter_of,
 )
+from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 
@@ -102,6 +104,58 @@ def test_under_a_route_for_any_path_the_patterns_fit_the_path_itself() -> None:
     assert "ratelimit" in client.get("/v2/x").headers
     # `/v1/fast` has a counter of its own, although one route serves all of these.
     assert [client.get("/v1/fast").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("path", ["/static/%2e%2e/v1/chat", "//v1/chat", "/x/../v1/./chat"])
+def test_no_spelling_of_a_path_leads_round_its_limits(path: str) -> None:
+    """What is behind a gateway resolves dot segments and doubled slashes, so the patterns fit what it will serve."""
+    settings = RateLimitSettings(limits=[Limit(name="chat", rate="1/minute", paths="/v1/*")], exempt=["/static/*"])
+    limiter = Limiter(settings)
+    app = Starlette(routes=[Route("/{rest:path}", charged)])
+    app.add_middleware(RateLimitMiddleware, limiter=limiter)
+    client = TestClient(app)
+    assert client.get("/v1/chat").status_code == 200
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": unquote(path), "headers": [], "root_path": ""}
+    found = EndpointMatcher(app, limiter.resolver).find(scope)
+    assert [policy.name for policy in limiter.resolver.policies_at(found).policies] == ["chat"]
+
+
+def test_a_shadow_takes_no_defaults_place() -> None:
+    """It refuses nothing: a new limit can be tried out beside the default."""
+    settings = RateLimitSettings(
+        limits=[
+            Limit(name="default", rate="9/minute", default=True),
+            Limit(name="tried", rate="1/minute", paths="/x", shadow=True),
+        ]
+    )
+    client = client_of(Limiter(settings), Route("/x", charged))
+    assert client.get("/x").json() == ["default", "tried"]
+
+
+async def test_check_takes_the_limits_of_the_method() -> None:
+    """Two functions on one path, and two of one name on two paths, each with its own cost."""
+
+    def limited(rate: str, cost: int) -> Any:
+        @limit(rate, cost=cost, name="create")
+        async def create(request: Request) -> Response:
+            return await charged(request)
+
+        return create
+
+    @limit("1/minute")
+    async def post_only(request: Request) -> Response:
+        return await charged(request)
+
+    limiter = Limiter(RateLimitSettings())
+    routes = [
+        Route("/a", limited("100/minute", 1), methods=["GET"]),
+        Route("/a", post_only, methods=["POST"]),
+        Route("/b", limited("100/minute", 50), methods=["POST"]),
+    ]
+    EndpointMatcher(Starlette(routes=routes), limiter.resolver).read_routes()
+    assert [each.limit for each in await limiter.limits(WHO, endpoint="/a")] == [100]
+    decision = await limiter.check(WHO, method="POST", endpoint="/b", policies=["create"])
+    assert decision.limits[0].remaining == 50
 
 
 async def test_a_manual_policy_is_charged_by_its_name_alone(store: Store, clock: ManualClock) -> None:

@@ -1,6 +1,7 @@
 """The routes of an app, read once: which endpoint a route path leads to."""
 
 import logging
+import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
@@ -175,7 +176,7 @@ class _RouteEntry:
     def endpoint_at(self, resolver: PolicyResolver, route_path: RoutePath, prefix: str) -> Endpoint:
         """Return the endpoint of a request; a route for any path is what the patterns of the settings make of the path."""
         found = self.endpoint_for(resolver, route_path.method)
-        matched = resolver.matched_patterns(prefix + route_path.path) if self.takes_any_path else ()
+        matched = resolver.matched_patterns(_resolved(prefix + route_path.path)) if self.takes_any_path else ()
         if not matched:
             return found
         key = found, matched
@@ -198,7 +199,7 @@ class _RouteEntry:
 
     def register_all(self, resolver: PolicyResolver) -> None:
         """Register all endpoints that may carry a decorator, so that a wrong one fails now."""
-        for method in self.methods | self.method_handlers().keys() | {"GET"}:
+        for method in (self.methods | self.method_handlers().keys()) or {"GET"}:
             self.endpoint_for(resolver, "GET" if method == "HEAD" else method)
 
     def method_handlers(self) -> dict[str, Any]:
@@ -221,6 +222,12 @@ class _MountEntry:
 
     def __init__(self, matcher: Any, index: RouteIndex) -> None:
         self.matcher, self.index = matcher, index
+
+
+def _resolved(path: str) -> str:
+    """Return a path without dot segments and doubled slashes (RFC 3986 §5.2.4), as what is behind a gateway reads it."""
+    resolved = posixpath.normpath("/" + path.lstrip("/"))
+    return resolved + "/" if path.endswith("/") and resolved != "/" else resolved
 
 
 def _dependency_limits(route: Any) -> list[EndpointLimit]:

@@ -83,6 +83,20 @@ def test_the_apps_exception_handler_answers_if_asked_for() -> None:
     assert "mine" not in refused_by(app_of(), on_refused="exception_handler").text
 
 
+def test_a_handler_for_unexpected_errors_does_not_answer_refusals() -> None:
+    """A refusal is not an error of the app."""
+
+    async def broken(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("broken", 500)
+
+    app = FastAPI(exception_handlers={Exception: broken})
+
+    @app.get("/")
+    async def root() -> None: ...
+
+    assert refused_by(app, on_refused="exception_handler").status_code == 429
+
+
 def test_fastapis_own_handler_answers_if_asked_for() -> None:
     """Its default for `HTTPException`, as for the errors that the app raises."""
     app = FastAPI()
