@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import repeat
-from types import TracebackType
 from typing import Any, Final, Self
 
 from ratelimit._utils.poller import Poller
@@ -95,21 +94,24 @@ class Limiter:
         charged, and no others. With `at_most` as many requests are charged as all policies have left, up to `cost`:
         `Decision.granted` tells how many; none is a refusal.
 
-        A `Concurrency` gives one permit, which is not renewed and expires with its lease: release it with `finish`. An
-        exempt endpoint, or one that no policy applies to, is allowed without limits. A `cost` that is not an integer
-        ≥ 0, and an unknown policy, raise `ConfigurationError`.
+        A `Concurrency` gives one permit, which expires with its lease: release it with `finish`. Where no policy applies,
+        the request is allowed. A `cost` that is no integer ≥ 0, or an unknown policy, raises `ConfigurationError`.
         """
         if cost == 0:
             return await self.peek(identity, method=method, endpoint=endpoint, cost=0, policies=policies)
         check_amount("cost", cost)
-        ask_store = await self.start()
+        ask_store = self.poller.is_running or await self.start()
+        if policies is None and not at_most:  # The usual check.
+            holding = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
+            charges = holding.charges(identity, cost, now=self.clock())
+            return await self.decide(charges, acquire=holding.has_concurrency, ask_store=ask_store)
 
         def decide(requests: int) -> Coroutine[Any, Any, Decision]:
             charges = self._charges(identity, method, endpoint, requests, policies)
             acquire = any(charge.limit.kind == "concurrency" for charge in charges)
             return self.decide(charges, acquire=acquire, ask_store=ask_store)
 
-        return await (take_at_most(cost, decide) if at_most else decide(cost))
+        return await take_at_most(cost, decide) if at_most else await decide(cost)
 
     async def peek(
         self,
@@ -247,9 +249,7 @@ class Limiter:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
     async def _decide(self, charges: Sequence[Charge], operation: Operation, *, ask_store: bool) -> Decision:
