@@ -103,21 +103,6 @@ async def test_a_refusal_that_another_call_may_have_caused_is_for_a_second(clust
     await store.aclose()
 
 
-async def test_the_worker_does_not_remember_a_contested_refusal(cluster: RedisCluster) -> None:
-    """The next request asks the store again: there may be room a moment later."""
-    limits = [Limit(name="all", rate="60/minute"), Limit(name="ip", rate="40/minute", per="ip")]
-    settings = RateLimitSettings(store=cluster.url, store_timeout=10, limits=limits, key_prefix=fresh_tag())
-    async with Limiter(settings) as limiter:
-        decisions = await asyncio.gather(*(limiter.check(Identity(ip="10.0.0.1")) for _ in range(100)))
-        assert sum(decision.allowed for decision in decisions) == 40
-        contested = [each for each in decisions if not each.allowed and each.retry_after <= 1]
-        remembered = len(limiter.enforcer.rejections)
-        assert contested or remembered
-        fresh = Limiter(settings)
-        assert (await fresh.peek(Identity(ip="10.0.0.2"))).allowed
-        await fresh.aclose()
-
-
 async def test_a_clock_that_was_set_back_is_repaired_across_hash_slots(cluster: RedisCluster) -> None:
     """A refused request rewrites a stamp that lies ahead, although its slots are looked at before they are charged."""
     now = 1_700_000_000_000_000

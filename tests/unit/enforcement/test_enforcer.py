@@ -51,6 +51,35 @@ async def test_after_five_failures_no_request_waits_for_the_store(clock: ManualC
     await enforcer.aclose()
 
 
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize(("is_contested", "calls"), [(False, 2), (True, 4)])
+async def test_a_contested_refusal_is_not_cached(
+    clock: ManualClock, *, is_contested: bool, calls: int, prefetch: bool
+) -> None:
+    """The next request asks the store again, since there may be room a moment later; any other refusal is cached."""
+
+    class Racing(RemoteStore):
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            return (await super().submit(request))._replace(is_contested=is_contested)
+
+    store = Racing(clock)
+    enforcer = Enforcer(store, clock, set(), prefetch=prefetch)
+    charges = [Charge(window_limit(1), "full")]
+    decisions = [await enforcer.decide(charges) for _ in range(4)]
+    assert [decision.allowed for decision in decisions] == [True, False, False, False]
+    assert store.calls == calls
+    await enforcer.aclose()
+
+
+async def test_a_decision_without_asking_does_not_wait(clock: ManualClock) -> None:
+    """Its caller has already waited for the store in vain: the failure modes decide, and no call is made."""
+    store = RemoteStore(clock)
+    enforcer = Enforcer(store, clock, set())
+    decision = await enforcer.decide(CHARGES, ask_store=False)
+    assert (decision.allowed, decision.degraded, store.calls) == (True, True, 0)
+    await enforcer.aclose()
+
+
 async def test_requests_that_failed_together_are_one_failure(clock: ManualClock) -> None:
     """A call that carried many requests proves no more than a call of one."""
     causes: list[StoreError] = []
