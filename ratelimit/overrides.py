@@ -14,7 +14,7 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.model.override import Override
 from ratelimit.model.rate import Rate
 from ratelimit.resolver.keys import escape
-from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.resolver.resolver import HASH_SUFFIX, PolicyResolver
 from ratelimit.stores.base import Store
 
 __all__ = ["Override", "Overrides"]
@@ -100,11 +100,11 @@ class Overrides:
         return f"{escape(policy)}:{self._resolver.counter_name(policy, key)}"
 
     def _shown_key(self, policy: str, key: Mapping[str, str]) -> dict[str, str]:
-        if "token" not in key:
-            return {name: str(value) for name, value in key.items()}
-        position = self._resolver.policy_named(policy).per.index("token")
-        hashed = self._resolver.counter_name(policy, key).split(":")[position]
-        return {"token_hash": hashed, **{name: str(value) for name, value in key.items() if name != "token"}}
+        names = self._resolver.policy_named(policy).per
+        values = dict(zip(names, self._resolver.counter_name(policy, key).split(":"), strict=True)) if key else {}
+        hashed = {name for name in key if self._resolver.is_hashed(name)}
+        shown = {f"{name}{HASH_SUFFIX}": values[name] for name in names if name in hashed}
+        return {**shown, **{name: str(value) for name, value in key.items() if name not in hashed}}
 
     def _checked_rate(self, policy: str, rate: Rate | str | int) -> int | Sequence[int]:
         compiled = self._resolver.policy_named(policy)

@@ -82,8 +82,8 @@ def limit(
     app, on WebSocket routes too; each route counts apart, and as a parameter's value it is the request's `Decision`.
 
     `RateLimitMiddleware` charges it, together with the limits of the settings. `rate` may be several rates,
-    `"5/minute;100/hour"`, which all hold. `options` are the other fields of `Limit` (`burst`, `plans`, `cost`, `shadow`,
-    …). A wrong value raises `ConfigurationError` at once; so does an object that is not an endpoint, such as the result of
+    `"5/minute;100/hour"`, which all hold. `options` are the other fields of `Limit` (`burst`, `plans`, `cost`, `key`,
+    `shadow`, …). A wrong value raises `ConfigurationError` at once; so does an object that is not an endpoint, such as the result of
     a route decorator that returns nothing, a router or an app.
     """
     if callable(rate):

@@ -1,6 +1,6 @@
 """Per-request state: the decision, the response headers to add, and what is corrected when the response is known."""
 
-from typing import Final
+from typing import Final, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,7 +32,7 @@ class RequestContext:
         self.style = policies.style
         self.refused = False
 
-    def add(self, inner: Decision, policies: EndpointPolicies) -> None:
+    def add(self, inner: Decision, policies: EndpointPolicies) -> Self:
         """Add what an inner limiter decided: all limits count, and the most restrictive one is reported."""
         outer = self.decision
         if inner.allowed or inner.binding is not None:
@@ -43,6 +43,7 @@ class RequestContext:
             )
         self.decision = inner
         self.policies += policies.policies
+        return self
 
     def adding_headers(self, send: Send) -> Send:
         """Return a `send` that adds the headers of the decision, as it stands then, to the start of a response."""

@@ -1,45 +1,37 @@
 """The middleware: charges each request and renders the decision. Pure ASGI."""
 
-import inspect
 import logging
-import traceback
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ratelimit._utils.sampling import SampledLog
+from ratelimit.asgi.callers import Callers
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
-from ratelimit.asgi.lifecycle import RequestContext, serve_and_settle, serve_with_settlement
+from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
 from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
+from ratelimit.asgi.request_dimensions import RequestDimensions
+from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.startup_checks import log_startup_warnings
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
-from ratelimit.model.identity import Identity
+from ratelimit.resolver.endpoint_policies import EndpointPolicies
 
 logger = logging.getLogger("ratelimit")
 
-_UNKNOWN: Final = Identity()
 _UNLIMITED: Final = Decision(allowed=True)
 _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
 LIMITER: Final = "ratelimit.limiter"
 """The key of the scope under which a request's limiter is found."""
-_LOG_INTERVAL_S: Final = 10.0
-"""Seconds at least between two lines in the log that each request may cause."""
 IDENTITY: Final = "identity"
 """The name in a request's state under which its identity is kept."""
-
-
-class _WrongIdentityError(TypeError):
-    """What `identify` returned is no identity."""
 
 
 class RateLimitMiddleware:
@@ -71,9 +63,8 @@ class RateLimitMiddleware:
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
-        self._identify = identify or unverified_identity(proxies)
-        self._unverified = unverified_identity(proxies)
-        self._identify_failed = SampledLog(logger, _LOG_INTERVAL_S)
+        self._callers = Callers(identify, unverified_identity(proxies))
+        self._dimensions = RequestDimensions(self.limiter.settings.max_body)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self._warn_about_cors()
 
@@ -101,36 +92,43 @@ class RateLimitMiddleware:
     async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Limit one request: endpoint, identity, charges, decision, and then the app's response or a problem."""
         scope[LIMITER] = self.limiter
-        policies = self.limiter.resolver.policies_at(self.endpoint_matcher.find(scope))
+        endpoint, path_params = self.endpoint_matcher.match(scope)
+        if path_params:  # As routing will find them.
+            scope["path_params"] = {**scope.get("path_params", {}), **path_params}
+        policies = self.limiter.resolver.policies_at(endpoint)
         if not policies.policies:
             await self._serve_unlimited(scope, receive, send)
             return
         ask_store = self.limiter.is_started or await self.limiter.start()
-        context: RequestContext | None = scope.get(_CONTEXT)
-        is_outermost = context is None
-        identity = await self._identify_caller(scope)
-        dynamic_costs, receive = await evaluate_costs(policies.dynamic_cost_policies, scope, receive)
+        outer: RequestContext | None = scope.get(_CONTEXT)
+        identity = await self._callers.identify(scope)
+        dynamic_costs = None
+        if policies.reads_request:
+            reader = RequestReader(scope, receive)
+            identity = await self._dimensions.add_to(identity, policies.sources, reader)
+            dynamic_costs, receive = await evaluate_costs(policies.dynamic_cost_policies, reader), reader.receive
         charges = policies.charges(
             identity,
             now=self.limiter.clock(),
-            already_charged=() if context is None else context.policies,
+            already_charged=() if outer is None else outer.policies,
             dynamic_costs=dynamic_costs,
         )
         decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
-        if context is None:
-            context = RequestContext(decision, policies)
-        else:
-            context.add(decision, policies)
+        context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
-        if not context.decision.allowed:
-            context.refused = True
-            await send_refusal(context.decision, policies.style, self._on_refused, (scope, receive, send))
-            return
-        if is_outermost:
+        if outer is None and context.decision.allowed:
             scope[_CONTEXT] = context
             send = context.adding_headers(send)
-        connection = scope, receive, send
-        if policies.needs_settlement and decision.settlements:
+        await self._answer(context, decision, policies, (scope, receive, send))
+
+    async def _answer(
+        self, context: RequestContext, decision: Decision, policies: EndpointPolicies, connection: Connection
+    ) -> None:
+        """Refuse the request, or run the app; `decision` is this limiter's own part of the context's."""
+        if not context.decision.allowed:
+            context.refused = True
+            await send_refusal(context.decision, policies.style, self._on_refused, connection)
+        elif policies.needs_settlement and decision.settlements:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
             await serve_and_settle(self.app, decision, connection)
@@ -139,23 +137,8 @@ class RateLimitMiddleware:
         state = scope.setdefault("state", {})
         state.setdefault(DECISION, _UNLIMITED)
         if scope["type"] == "websocket":  # Its messages may be charged by name.
-            state[IDENTITY] = await self._identify_caller(scope)
+            state[IDENTITY] = await self._callers.identify(scope)
         await self.app(scope, receive, send)
-
-    async def _identify_caller(self, scope: Scope) -> Identity:
-        connection = HTTPConnection(scope)
-        try:
-            found = self._identify(connection)
-            if isinstance(found, Identity):
-                return found
-            return _checked_identity(await found if inspect.isawaitable(found) else found)
-        except Exception as error:  # noqa: BLE001 - logged
-            # A limiter answers neither 401 nor 500: the app's own authentication decides.
-            self._identify_failed.error(
-                "identify failed (%s); requests are limited by their credential, unverified, and their address",
-                _place_of(error),
-            )
-            return self._unverified(connection)
 
     def _lifespan_send(self, scope: Scope, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
@@ -190,22 +173,6 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     found = connection.scope.get(LIMITER)
     if not isinstance(found, Limiter):
         raise ConfigurationError("limiter_of: the request has not passed a RateLimitMiddleware")
-    return found
-
-
-def _place_of(error: Exception) -> str:
-    """Return the kind of an error and where it was raised; its text may hold a credential."""
-    if isinstance(error, _WrongIdentityError):
-        return str(error)
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}, line {line}"
-
-
-def _checked_identity(found: object) -> Identity:
-    if found is None:
-        return _UNKNOWN
-    if not isinstance(found, Identity):
-        raise _WrongIdentityError(f"identify must return an Identity or None, not {type(found).__name__}")
     return found
 
 

@@ -6,52 +6,24 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.types import Message, Receive, Scope
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from ratelimit._utils.validation import is_int_between
+from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.config.policies import Policy, Quota
 from ratelimit.model.rate import MAX_LIMIT
 
 logger = logging.getLogger("ratelimit")
 
 
-async def evaluate_costs(
-    policies: Sequence[Policy], scope: Scope, receive: Receive
-) -> tuple[dict[str, int] | None, Receive]:
-    """Return the costs that the functions of these policies tell, by policy, and a `receive` for the app.
+async def evaluate_costs(policies: Sequence[Policy], reader: RequestReader) -> dict[str, int] | None:
+    """Return the costs that the functions of these policies tell, by policy; `None` without policies.
 
-    Without policies the costs are `None`. The part of the body that the functions read is kept, and the app receives it
-    as if nothing had been read. A float is rounded up. A function that fails, or returns no number ≥ 0, is logged, and the
-    request costs 1 (at a level, which nothing would bring down again, 0): whether the request is valid is for the app to
-    decide.
+    Each function reads the body from its start, however much of it another one has read. A float is rounded up. A
+    function that fails, or returns no number ≥ 0, is logged, and the request costs 1 (at a level, which nothing would
+    bring down again, 0): whether the request is valid is for the app to decide.
     """
-    if not policies:
-        return None, receive
-    received: list[Message] = []
-
-    def from_the_start() -> Receive:
-        position = 0
-
-        async def recording() -> Message:
-            nonlocal position
-            if position == len(received):
-                received.append(await receive())
-            position += 1
-            return received[position - 1]
-
-        return recording
-
-    async def replaying() -> Message:
-        return received.pop(0) if received else await receive()
-
-    # Each function reads the body from its start, however much of it another one has read.
-    is_http = scope["type"] == "http"
-    costs = {
-        policy.name: await _cost(policy, Request(scope, from_the_start()) if is_http else HTTPConnection(scope))
-        for policy in policies
-    }
-    return costs, replaying if received else receive
+    return {policy.name: await _cost(policy, reader.connection()) for policy in policies} if policies else None
 
 
 async def _cost(policy: Policy, connection: HTTPConnection) -> int:

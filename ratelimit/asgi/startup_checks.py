@@ -1,7 +1,7 @@
 """Startup checks: warn once about settings that can never apply."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ratelimit.asgi.routing.route_index import METHODS, RouteIndex
 from ratelimit.config.path_pattern import EXCEPT, PathPattern
@@ -18,24 +18,25 @@ def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, 
     declared = [limit for endpoint in endpoints for limit in endpoint.limits]
     warnings = [*_shared_quotas(settings)]
     if not has_own_identify:
-        warnings += _without_identity([*settings.policies, *declared])
+        warnings += _without_identity([*settings.policies, *declared], settings.dimension_sources)
     if index is not None:
         warnings += _without_limits(settings, declared)
         if not index.takes_any_path:
             warnings += _without_route(settings, endpoints)
+        warnings += _without_parameter(settings, endpoints)
     for warning in dict.fromkeys(warnings):
         logger.warning("%s", warning)
 
 
 def _shared_quotas(settings: RateLimitSettings) -> Iterator[str]:
     for quota in settings.quotas:
-        if not quota.per:
+        if not quota.per and quota.key is None:
             yield f"quota {quota.name!r} is shared by all callers, since per is empty: it is answered as capacity"
 
 
-def _without_identity(policies: Sequence[Policy]) -> Iterator[str]:
+def _without_identity(policies: Sequence[Policy], sources: Iterable[str]) -> Iterator[str]:
     for policy in policies:
-        if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method"}):
+        if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method", *sources}):
             names = ", ".join(unknown)
             yield f"{policy.kind} {policy.name!r} never applies: no identity has {names}; hand in an identify that does"
 
@@ -51,6 +52,14 @@ def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> It
                 yield f"responses: {path!r} matches no route"
     for policy in settings.policies:
         yield from _policy_without_route(policy, endpoints)
+
+
+def _without_parameter(settings: RateLimitSettings, endpoints: list[Endpoint]) -> Iterator[str]:
+    for dimension, source in settings.dimension_sources.items():
+        if isinstance(source, str) and source.startswith("path:"):
+            parameter = f"{{{source.removeprefix('path:')}}}"
+            if not any(parameter in endpoint.host + endpoint.template for endpoint in endpoints):
+                yield f"dimension {dimension!r} is never known: no route has a parameter {parameter}"
 
 
 def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator[str]:

@@ -144,14 +144,17 @@ CostFunction = Callable[[Any], int | Awaitable[int]]
 
 def _check_cost(value: Any, check_number: Callable[[Any], Any]) -> Any:
     """Return a function that takes the request, or a number."""
-    if not callable(value):
-        return check_number(value)
+    return check_request_function(value, "a number, or a function") if callable(value) else check_number(value)
+
+
+def check_request_function(value: Any, wanted: str = "a function") -> Any:
+    """Return a function that takes the request, or raise `ValueError`, which says what is `wanted`."""
     if isinstance(value, type):
-        raise invalid(f"must be a number or a function, not the class {value.__name__}")
+        raise invalid(f"must be {wanted}, not the class {value.__name__}")
     try:
         inspect.signature(value).bind(None)
     except (TypeError, ValueError):
-        raise invalid("must be a number, or a function that takes the request and nothing else") from None
+        raise invalid(f"must be {wanted} that takes the request and nothing else") from None
     return value
 
 

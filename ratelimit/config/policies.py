@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Type
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from ratelimit.config.dimension_sources import DimensionSource, Source
 from ratelimit.config.fields import (
     Burst,
     Cost,
@@ -51,6 +52,7 @@ class PolicyOptions(TypedDict, total=False):
     scope: str
     shares: Mapping[str, float]
     schedule: Sequence[Hours]
+    key: DimensionSource | None
     shadow: bool
     on_store_failure: FailureMode
     manual: bool
@@ -82,6 +84,8 @@ def _check_scope(value: str, info: ValidationInfo) -> str:
     per: tuple[str, ...] = info.data.get("per", ())
     if "endpoint" in per:
         return "endpoint"
+    if not per and info.data.get("key") is not None:
+        return str(info.data.get("name", ""))
     return per[0] if per else GLOBAL
 
 
@@ -115,7 +119,8 @@ class Policy(FrozenModel):
     means all. A `manual` policy is not charged by requests, only by its name: `consume`, `slot`, `message`,
     `check(policies=…)`. `cost` is what one
     request takes, in units: a number, or a function of the request, sync or async, that may read its body and may
-    return 0. `scope` is the label in headers and problems: by default `endpoint` if that is in `per`, else the first
+    return 0. `key` is a source of one more dimension, named as the policy: a place in the request, `"header:x-region"`, or a
+    function of it; a request without a value there is not limited by it. `scope` is the label in headers and problems: by default `endpoint` if that is in `per`, else the first
     dimension, else `global`. `shares` lets identities of a priority fill only a part (above 0, at most 1) of the limit,
     burst excluded, including what other priorities have used. `schedule` lists hours with another rate or limit; the first that holds wins. A
     `shadow` policy counts and reports but refuses no request. `on_store_failure` says what happens to a request while
@@ -129,6 +134,7 @@ class Policy(FrozenModel):
     methods: Methods = ()
     paths: Paths = ()
     cost: Cost = 1
+    key: Source = None
     scope: Annotated[str, Field(max_length=100, validate_default=True), AfterValidator(_check_scope)] = ""
     shares: Mapping[str, Share] = Field(default_factory=dict)
     schedule: Annotated[tuple[Hours, ...], AsHours] = ()

@@ -9,9 +9,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from ratelimit.config.fields import AsList, FrozenModel, check_path, check_unique, invalid
+from ratelimit.config.dimension_sources import DimensionSource, Source, named_sources
+from ratelimit.config.fields import AsList, FrozenModel, check_path, invalid, not_bool
 from ratelimit.config.path_pattern import PathPattern
 from ratelimit.config.policies import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
 from ratelimit.config.redaction import RedactedValue, redact
@@ -22,6 +32,7 @@ from ratelimit.model.store_url import check_store_url
 _EXEMPT_ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
 _DIMENSION: Final = r"^[a-z][a-z0-9_]*$"
 _KEY_PREFIX: Final = r"^[!-~]+$"
+_MAX_BODY_BYTES: Final = 100_000_000
 _SECTIONS: Final = ("limits", "quotas", "concurrency")
 
 
@@ -50,11 +61,11 @@ def _check_networks(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _check_dimensions(values: Sequence[str]) -> tuple[str, ...]:
+def _check_dimensions(values: Mapping[str, Any]) -> Mapping[str, Any]:
     for value in values:
         if value in BUILT_IN_DIMENSIONS:
             raise invalid(f"{value!r} is built in and needs no declaration")
-    return check_unique(tuple(values))
+    return values
 
 
 def _check_store(value: str) -> str:
@@ -90,16 +101,26 @@ if TYPE_CHECKING:
     # Type checkers accept these; the validators convert them to the types below.
     StyledPaths = PathStyle | tuple[Sequence[str], ResponseStyle]
     Secret = SecretStr | str
+    Dimensions = Mapping[str, Source] | Sequence[str]
 else:
     StyledPaths = PathStyle
     Secret = SecretStr
+    Dimension = Annotated[str, Field(json_schema_extra={"pattern": _DIMENSION}), AfterValidator(_check_dimension)]
+    Dimensions = Annotated[
+        Mapping[Dimension, Source],
+        BeforeValidator(named_sources, json_schema_input_type=str | list[str] | dict[Dimension, Source]),
+        AfterValidator(_check_dimensions),
+    ]
 
 
 class RateLimitSettings(FrozenModel):
     """All that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
     `store` is a URL (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`,
-    `quotas` and `concurrency` are the policies. `dimensions` declares names that `per` may use beside the built-in ones.
+    `quotas` and `concurrency` are the policies. `dimensions` declares names that `per` may use beside the built-in ones: a
+    list of names, whose values `identify` tells, or a mapping from names to sources: `"path:tenant"`, `"header:x-region"`,
+    `"query:plan"`, `"cookie:sid"`, `"json:user.email"` (a member of the body, read up to `max_body` bytes), or a function of
+    the request. What `identify` tells wins. The values of `hashed_dimensions` are hashed as tokens are.
     `exempt` lists endpoints that are never counted (`"GET /healthz"`). `response` is the style of responses, `responses`
     the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
     `identify` believes. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
@@ -110,11 +131,9 @@ class RateLimitSettings(FrozenModel):
 
     store: Annotated[str, AfterValidator(_check_store)] = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
-    dimensions: Annotated[
-        Sequence[Annotated[str, Field(json_schema_extra={"pattern": _DIMENSION}), AfterValidator(_check_dimension)]],
-        AsList,
-        AfterValidator(_check_dimensions),
-    ] = ()
+    dimensions: Dimensions = Field(default_factory=dict)
+    hashed_dimensions: Annotated[Sequence[str], AsList, AfterValidator(tuple)] = ()
+    max_body: Annotated[int, Field(ge=0, le=_MAX_BODY_BYTES), BeforeValidator(not_bool)] = 65_536
     limits: Annotated[Sequence[Limit], AfterValidator(tuple)] = ()
     quotas: Annotated[Sequence[Quota], AfterValidator(tuple)] = ()
     concurrency: Annotated[Sequence[Concurrency], AfterValidator(tuple)] = ()
@@ -153,10 +172,25 @@ class RateLimitSettings(FrozenModel):
             raise invalid("; ".join(problems))
         return policies
 
+    @field_validator("hashed_dimensions")
+    @classmethod
+    def _check_hashed(cls, values: Sequence[str], info: ValidationInfo) -> Sequence[str]:
+        known = {*info.data.get("dimensions", ()), "org", "ip"}
+        for value in values:
+            if value not in known:
+                raise invalid(f"{value!r} is not one of {', '.join(sorted(known))}")
+        return values
+
     @cached_property
     def policies(self) -> tuple[Policy, ...]:
         """All policies, in the order in which they are charged and reported."""
         return (*self.limits, *self.quotas, *self.concurrency)
+
+    @property
+    def dimension_sources(self) -> dict[str, DimensionSource]:
+        """The sources of the dimensions that have one."""
+        found = self.dimensions if isinstance(self.dimensions, Mapping) else {}
+        return {name: source for name, source in found.items() if source is not None}
 
     def placed_policies(self) -> list[tuple[str, Policy]]:
         """Return all policies, each with its field's path, as the beginning of a message."""
@@ -215,3 +249,5 @@ def policy_problems(policies: Iterable[tuple[str, Policy]], dimensions: Iterable
             if dimension not in known:
                 options = ", ".join(sorted(known))
                 yield f"{where}per: {dimension!r} is not one of {options}; declare it in dimensions"
+        if policy.key is not None and policy.name in known:
+            yield f"{where}name: {policy.name!r} is a dimension, and would name the values of key too"

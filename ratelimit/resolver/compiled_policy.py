@@ -25,7 +25,7 @@ MAX_EFFECTIVE_LIMITS: Final = 4096
 """Effective limits that are kept for each policy: granted rates may be as many as tokens."""
 
 _MINUTE_US: Final = 60_000_000
-_ATTRIBUTES: Final = ("org", "ip", "plan")
+_ATTRIBUTES: Final = ("token", "org", "ip", "plan")
 _KEY_PERIODS: Final = {"quota": "level", "concurrency": "slots"}
 
 
@@ -38,14 +38,14 @@ class CompiledPolicy:
 
     def __init__(self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override]) -> None:
         self.policy = policy
-        self.per = policy.per
+        self.per = policy.per if policy.key is None else (*policy.per, policy.name)
         self.has_dynamic_cost = callable(policy.cost)
         self._cost = policy.cost if isinstance(policy.cost, int) else 1
         self._takes_units = policy.kind != "concurrency"
         self._key_head = f"{keys.prefix}:{{"
         # All keys of an organization live in one hash slot of a Cluster. A token belongs to one organization, so its
         # counters may live there too. An address or an endpoint is shared by many, and has one counter for all of them.
-        self._by_org = "org" in policy.per or "token" in policy.per
+        self._by_org = "org" in self.per or "token" in self.per
         self._overrides = overrides
         self._is_uniform = not (policy.by_plan or policy.shares or policy.schedule)
         self._scheduled_minute, self._scheduled = -1, None if policy.schedule else policy.amount
@@ -144,11 +144,9 @@ def dimension_values(identity: Identity, dimensions: Iterable[str], keys: KeyBui
 
 
 def _value(identity: Identity, dimension: str, keys: KeyBuilder) -> str:
-    if dimension == "token":
-        return keys.hashed(identity.token) if identity.token else ""
     built_in = dimension in _ATTRIBUTES
     value = getattr(identity, dimension) if built_in else identity.dimensions.get(dimension)
-    return "" if value is None or value == "" else escape(value)
+    return "" if value is None or value == "" else keys.value(dimension, value)
 
 
 def _effective_limit(policy: Policy, amount: RateOrCount, share: float | None) -> EffectiveLimit:

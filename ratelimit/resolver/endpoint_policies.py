@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
+from ratelimit.config.dimension_sources import DimensionSource
 from ratelimit.config.policies import Policy
 from ratelimit.config.response_style import ResponseStyle
 from ratelimit.model.charge import Charge
@@ -22,7 +23,8 @@ class EndpointPolicies:
     """What holds at one endpoint: its policies, compiled, and the style of its responses.
 
     `dynamic_cost_policies` have a cost that a function of the request tells. `has_concurrency` says that requests hold
-    permits; `needs_settlement`, that something of them may be given back when the response is known.
+    permits; `sources` are those of the dimensions that count here; `reads_request`, that these or the costs need the request;
+    `needs_settlement`, that something of them may be given back when the response is known.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class EndpointPolicies:
         *,
         label: str,
         method: str,
+        sources: Mapping[str, DimensionSource],
     ) -> None:
         self.compiled = tuple(compiled)
         self.policies = tuple(each.policy for each in compiled)
@@ -45,6 +48,10 @@ class EndpointPolicies:
         self._has_schedule = any(policy.schedule for policy in self.policies)
         self._fixed = {"endpoint": escape(label), "method": escape(method)}
         self._dimensions = sorted(set[str]().union(*(each.dimensions for each in compiled)) - self._fixed.keys())
+        keyed = {policy.name: policy.key for policy in self.policies}
+        found = {name: sources.get(name) or keyed.get(name) for name in self._dimensions}
+        self.sources = {name: source for name, source in found.items() if source is not None}
+        self.reads_request = bool(self.sources or self.dynamic_cost_policies)
 
     def charges(
         self,

@@ -1,6 +1,7 @@
 """Names of counters, made so that two identities never share one."""
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote
@@ -26,15 +27,20 @@ def escape(value: object) -> str:
 
 
 class KeyBuilder:
-    """Builds the keys of one limiter: they share a prefix, and the secret by which tokens are hashed.
+    """Builds the keys of one limiter: they share a prefix, and the secret by which tokens and `hashed` dimensions are hashed.
 
     A key is `<prefix>:{<partition>}:<policy>:<period>:<values>`. The partition is the hash tag: all keys of one
     partition live on the same node of a Redis Cluster.
     """
 
-    def __init__(self, *, prefix: str = "rl", secret: str | None = None) -> None:
+    def __init__(self, *, prefix: str = "rl", secret: str | None = None, hashed: Iterable[str] = ()) -> None:
         self.prefix = escape(prefix)
+        self.hashed_dimensions = frozenset({"token", *hashed})
         self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
+
+    def value(self, dimension: str, value: object) -> str:
+        """Return the value of a dimension as keys hold it: hashed or escaped."""
+        return self.hashed(value) if dimension in self.hashed_dimensions else escape(value)
 
     def hashed(self, token: object) -> str:
         """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""

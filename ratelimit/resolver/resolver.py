@@ -28,6 +28,9 @@ MAX_ENDPOINTS: Final = 10_000
 MAX_CACHED_CHARGES: Final = 4096
 """Callers at endpoints whose charges are cached."""
 
+HASH_SUFFIX: Final = "_hash"
+"""Ends the name under which a key holds the hash of a dimension's value."""
+
 _ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
 _NO_DECLARATION: Final = EndpointDeclaration()
 
@@ -42,7 +45,8 @@ class PolicyResolver:
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
         self.settleable: set[str] = set()
-        self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret())
+        self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret(), hashed=settings.hashed_dimensions)
+        self._sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
         self._by_name: dict[str, CompiledPolicy] = {}
         self._by_name_and_label: dict[tuple[str, str], CompiledPolicy] = {}
@@ -157,11 +161,11 @@ class PolicyResolver:
     def counter_name(self, policy: str, key: Mapping[str, str]) -> str:
         """Return the name of one counter of a policy, given the values of its dimensions.
 
-        `token_hash` may replace `token`. Raises `ConfigurationError` where a dimension is missing, is not the policy's,
+        `token_hash` may replace `token`, and so for other dimensions that are hashed. Raises `ConfigurationError` where a dimension is missing, is not the policy's,
         or has no value.
         """
         compiled = self.policy_named(policy)
-        names, given = {"token" if name == "token_hash" else name for name in key}, ", ".join(key) or "nothing"
+        names, given = {self._dimension(name) for name in key}, ", ".join(key) or "nothing"
         if names != set(compiled.per) or len(names) < len(key):
             wanted = ", ".join(compiled.per) or "nothing"
             raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given}")
@@ -170,17 +174,25 @@ class PolicyResolver:
             raise ConfigurationError(
                 f"key: endpoint: {endpoint!r} is not an endpoint: write it like 'GET /v1/agents/{{id}}'"
             )
-        values = {name: escape(str(value)) for name, value in key.items()}
-        if "method" in key:
-            values["method"] = escape(key["method"].upper())
-        if "token" in key:
-            values["token"] = self._keys.hashed(key["token"])
-        elif "token_hash" in key:
-            values["token"] = values["token_hash"]
+        values = {self._dimension(name): self._key_value(name, str(value)) for name, value in key.items()}
         counter = compiled.counter_name(values)
         if not counter:
             raise ConfigurationError("key: a value is empty")
         return counter
+
+    def is_hashed(self, dimension: str) -> bool:
+        """Say whether keys hold the hashes of a dimension's values."""
+        return dimension in self._keys.hashed_dimensions
+
+    def _dimension(self, name: str) -> str:
+        """Return the dimension of a name in a key: `token` for `token_hash`."""
+        dimension = name.removesuffix(HASH_SUFFIX)
+        return dimension if self.is_hashed(dimension) else name
+
+    def _key_value(self, name: str, value: str) -> str:
+        if name != self._dimension(name):  # A hash already.
+            return escape(value)
+        return self._keys.value(name, value.upper() if name == "method" else value) if value else ""
 
     def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
         """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""
@@ -201,6 +213,7 @@ class PolicyResolver:
             self.charge_cache,
             label=endpoint.label,
             method=endpoint.method,
+            sources=self._sources,
         )
 
     def _is_exempt(self, endpoint: Endpoint) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.asgi.routing.framework import RoutePath, Scope, router_of
-from ratelimit.asgi.routing.route_index import DEAD_END, METHODS, RouteIndex
+from ratelimit.asgi.routing.route_index import DEAD_END, METHODS, FoundRoute, RouteIndex
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import PolicyResolver
@@ -31,12 +31,16 @@ class EndpointMatcher:
         self._router = router_of(app)
         self._resolver = resolver
         self._indexes: dict[tuple[int, bool], tuple[Any, RouteIndex]] = {}
-        self.cache: BoundedCache[tuple[str, str, str, str, int], Endpoint] = BoundedCache(MAX_CACHED_PATHS)
+        self.cache: BoundedCache[tuple[str, str, str, str, int], FoundRoute] = BoundedCache(MAX_CACHED_PATHS)
         self._mounted: dict[tuple[Endpoint, Endpoint], Endpoint] = {}
         self._warned = False
 
     def find(self, scope: Scope) -> Endpoint:
-        """Return the endpoint of an `http` or `websocket` scope, which is not changed.
+        """Return the endpoint of an `http` or `websocket` scope, which is not changed; raises what `match` raises."""
+        return self.match(scope)[0]
+
+    def match(self, scope: Scope) -> FoundRoute:
+        """Return the endpoint of an `http` or `websocket` scope and its path parameters; the scope is not changed.
 
         The first call reads the routes and raises `ConfigurationError` where a decorator cannot work.
         """
@@ -59,8 +63,8 @@ class EndpointMatcher:
             return None
         return self._index(router)
 
-    def _search(self, route_path: RoutePath, router: Any) -> tuple[Endpoint, bool]:
-        """Return the endpoint, and whether the same path will always lead there."""
+    def _search(self, route_path: RoutePath, router: Any) -> tuple[FoundRoute, bool]:
+        """Return the endpoint with its path parameters, and whether the same path will always lead there."""
         found, is_lasting = self._look_up(router, route_path)
         scope = route_path.scope
         outer = scope.get("router")
@@ -73,9 +77,9 @@ class EndpointMatcher:
             return found, is_lasting
         if router is None:
             self._warn_that_no_routes_are_visible()
-        return self._by_patterns(route_path), False
+        return (self._by_patterns(route_path), {}), False
 
-    def _look_up(self, router: Any, route_path: RoutePath, *, bare: bool = False) -> tuple[Endpoint | None, bool]:
+    def _look_up(self, router: Any, route_path: RoutePath, *, bare: bool = False) -> tuple[FoundRoute | None, bool]:
         if router is None:
             return None, True
         index = self._index(router, bare=bare)
@@ -87,14 +91,15 @@ class EndpointMatcher:
             found = index.search(route_path)
         return (None if found is DEAD_END else found), not index.is_volatile
 
-    def _in_mount(self, found: Endpoint | None, named: Endpoint | None) -> Endpoint | None:
+    def _in_mount(self, found: FoundRoute | None, named: FoundRoute | None) -> FoundRoute | None:
         """Return an endpoint of a mounted app, named by its template in the whole app."""
         if found is None or named is None:
             return found or named
-        mounted = self._mounted.get((found, named))
+        (inner, parameters), (outer, outer_parameters) = found, named
+        mounted = self._mounted.get((inner, outer))
         if mounted is None:
-            mounted = self._mounted[found, named] = replace(found, full_template=named.host + named.template)
-        return mounted
+            mounted = self._mounted[inner, outer] = replace(inner, full_template=outer.host + outer.template)
+        return mounted, {**outer_parameters, **parameters}
 
     def _index(self, router: Any, *, bare: bool = False) -> RouteIndex:
         # The router is kept beside its index, so that its id() cannot come to mean another one.

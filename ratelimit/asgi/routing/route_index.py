@@ -2,7 +2,7 @@
 
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -33,7 +33,10 @@ logger = logging.getLogger("ratelimit")
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
 """Methods that name a counter even where the route did not declare them; all other methods share one counter."""
 
-DEAD_END: Final = Endpoint()
+FoundRoute = tuple[Endpoint, Mapping[str, Any]]
+"""An endpoint, and the parameters in the path of a request to it."""
+
+DEAD_END: Final[FoundRoute] = Endpoint(), {}
 """The result below a `Mount` or `Host` that matched, where no route in it did: the framework looks no further."""
 
 _NO_EFFECT: Final = (
@@ -97,16 +100,16 @@ class RouteIndex:
         """Treat the routes as read as they are now, although they were not read again."""
         self._read = [(router, len(router.routes)) for router, _ in self._read]
 
-    def search(self, route_path: RoutePath) -> Endpoint | None:
-        """Return the endpoint that would serve the path, `DEAD_END`, or `None`."""
+    def search(self, route_path: RoutePath) -> FoundRoute | None:
+        """Return the endpoint that would serve the path, and its path parameters; `DEAD_END`, or `None`."""
         found = self._match(route_path)
         if found is None and self._redirects:
             redirected = route_path.with_other_slash()
             found = None if redirected is None else self._match(redirected)
         return found
 
-    def _match(self, route_path: RoutePath) -> Endpoint | None:
-        partial: Endpoint | None = None
+    def _match(self, route_path: RoutePath) -> FoundRoute | None:
+        partial: FoundRoute | None = None
         for entry in self._trie.candidates(route_path.path):
             try:
                 match, changes = entry.matcher.matches(route_path.scope)
@@ -116,9 +119,10 @@ class RouteIndex:
                 continue
             if isinstance(entry, _MountEntry):
                 return entry.index.search(route_path.with_scope(**changes)) or DEAD_END
+            found = entry.endpoint_at(self._resolver, route_path, self._prefix), changes.get("path_params") or {}
             if match is Match.FULL:
-                return entry.endpoint_at(self._resolver, route_path, self._prefix)
-            partial = partial or entry.endpoint_at(self._resolver, route_path, self._prefix)
+                return found
+            partial = partial or found
         return partial
 
     def _add(self, route: Any) -> None:

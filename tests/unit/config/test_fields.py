@@ -56,7 +56,7 @@ def test_a_rate_is_a_text_a_mapping_or_a_rate() -> None:
         (fields.PositiveInt, True, "must be a number, not true or false"),
         (fields.PlanCount, "many", "'many' is neither a whole number nor 'unlimited'"),
         (fields.Cost, lambda: 5, "must be a number, or a function that takes the request and nothing else"),
-        (fields.Cost, dict, "must be a number or a function, not the class dict"),
+        (fields.Cost, dict, "must be a number, or a function, not the class dict"),
     ],
 )
 def test_messages_say_what_a_value_must_be(kind: Any, value: Any, message: str) -> None:

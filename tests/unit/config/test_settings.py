@@ -234,5 +234,5 @@ def test_an_exempt_entry_is_a_path_with_or_without_a_method(entry: str, expected
 )
 def test_messages_say_what_a_field_must_be(field: str, value: Any, message: str) -> None:
     """In words, and not as a regular expression."""
-    with pytest.raises(ValidationError, match=rf"\n{field}(\.0)?\n  {message}"):
+    with pytest.raises(ValidationError, match=rf"\n{field}(\.0|\.Team\.\[key\])?\n  {message}"):
         RateLimitSettings.model_validate({field: value})

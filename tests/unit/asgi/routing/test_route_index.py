@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ratelimit import ConfigurationError, RateLimitSettings, limit
 from ratelimit.asgi.routing.framework import RoutePath
-from ratelimit.asgi.routing.route_index import DEAD_END, RouteIndex
+from ratelimit.asgi.routing.route_index import DEAD_END, FoundRoute, RouteIndex
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import PolicyResolver
 from tests.unit.asgi.routing.lookups import chat, find, label, matcher_of, new_view, scope_of, view
@@ -24,7 +24,7 @@ def index_of(app: Any, *, bare: bool = False) -> RouteIndex:
     return RouteIndex.of(app, PolicyResolver(RateLimitSettings()), bare=bare)
 
 
-def search(index: RouteIndex, path: str, method: str = "GET") -> Endpoint | None:
+def search(index: RouteIndex, path: str, method: str = "GET") -> FoundRoute | None:
     return index.search(RoutePath.of(scope_of(None, path, method)))
 
 
@@ -241,7 +241,7 @@ def test_a_search_tells_a_dead_end_from_an_unknown_path() -> None:
     assert search(index, "/x") is None
     found = search(index, "/m/b")
     assert found is not None
-    assert found.label == "GET /m/b"
+    assert found[0].label == "GET /m/b"
 
 
 def test_a_bare_index_reads_no_decorators() -> None:
@@ -249,7 +249,7 @@ def test_a_bare_index_reads_no_decorators() -> None:
     app = Starlette(routes=[Route("/x", limit("1/minute", per="tennant")(new_view()))])
     found = search(index_of(app, bare=True), "/x")
     assert found is not None
-    assert (found.label, found.limits) == ("GET /x", ())
+    assert (found[0].label, found[0].limits) == ("GET /x", ())
     with pytest.raises(ConfigurationError, match="'tennant'"):
         index_of(app)
 

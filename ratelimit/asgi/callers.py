@@ -1,0 +1,67 @@
+"""Tells who makes each request, whatever the app's own `identify` does."""
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from ratelimit._utils.sampling import SampledLog
+from ratelimit.asgi.identify import Identify
+from ratelimit.model.identity import Identity
+
+logger = logging.getLogger("ratelimit")
+
+_UNKNOWN: Final = Identity()
+_LOG_INTERVAL_S: Final = 10.0
+"""Seconds at least between two lines in the log that each request may cause."""
+
+
+class IdentifyError(Exception):
+    """A caller could not be identified; the text holds no credential."""
+
+
+class Callers:
+    """Identifies callers by `identify`; where it fails, by `fallback`: their credential, unverified, and their address."""
+
+    def __init__(self, identify: Identify | None, fallback: Callable[[HTTPConnection], Identity]) -> None:
+        self._identify: Identify = identify or fallback
+        self._fallback = fallback
+        self._failed = SampledLog(logger, _LOG_INTERVAL_S)
+
+    async def identify(self, scope: Scope) -> Identity:
+        """Return who makes a request; never fails."""
+        connection = HTTPConnection(scope)
+        try:
+            found = self._identify(connection)
+            if isinstance(found, Identity):
+                return found
+            return checked_identity(await found if inspect.isawaitable(found) else found)
+        except Exception as error:  # noqa: BLE001 - logged
+            # A limiter answers neither 401 nor 500: the app's own authentication decides.
+            self._failed.error(
+                "identify failed (%s); requests are limited by their credential, unverified, and their address",
+                place_of(error),
+            )
+            return self._fallback(connection)
+
+
+def place_of(error: Exception) -> str:
+    """Return the kind of an error and where it was raised; its text may hold a credential."""
+    if isinstance(error, IdentifyError):
+        return str(error)
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}, line {line}"
+
+
+def checked_identity(found: object) -> Identity:
+    """Return what an `identify` returned, `None` as an unknown caller; raises `IdentifyError` for anything else."""
+    if found is None:
+        return _UNKNOWN
+    if not isinstance(found, Identity):
+        raise IdentifyError(f"identify must return an Identity or None, not {type(found).__name__}")
+    return found
