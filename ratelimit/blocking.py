@@ -9,10 +9,11 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from ratelimit._utils.background_loop import run_blocking
 from ratelimit.clock import Clock
 from ratelimit.config.settings import RateLimitSettings
+from ratelimit.controls.blocks import Blocks
+from ratelimit.controls.overrides import Overrides
 from ratelimit.enforcement.decision import Decision
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
-from ratelimit.overrides import Overrides
 from ratelimit.resolver.endpoint import UNMATCHED
 from ratelimit.stores.base import Store
 
@@ -51,8 +52,15 @@ class BlockingLimiter:
     release = _blocking(Limiter.release)
     finish = _blocking(Limiter.finish)
     usage = _blocking(Limiter.usage)
+    reset = _blocking(Limiter.reset)
+    block = _blocking(Limiter.block)
     start = _blocking(Limiter.start)
     close = _blocking(Limiter.aclose)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks, whose methods are coroutines for `run`."""
+        return self.limiter.blocks
 
     @property
     def overrides(self) -> Overrides:

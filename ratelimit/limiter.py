@@ -1,8 +1,9 @@
 """The limiter: the public API of the core, without HTTP."""
 
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, Self
 
@@ -11,8 +12,11 @@ from ratelimit._utils.validation import check_amount
 from ratelimit.clock import Clock, system_clock
 from ratelimit.config.policies import Concurrency
 from ratelimit.config.settings import RateLimitSettings
+from ratelimit.controls.blocks import Blocks
+from ratelimit.controls.overrides import Overrides
+from ratelimit.controls.shared_entries import SharedEntries
 from ratelimit.enforcement.at_most import take_at_most
-from ratelimit.enforcement.circuit_breaker import CircuitBreaker
+from ratelimit.enforcement.background_polls import BackgroundPolls
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
 from ratelimit.enforcement.permits import held_permit
@@ -21,7 +25,6 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.model.quota_usage import QuotaUsage, quota_usage
 from ratelimit.model.service_limit import ServiceLimit
-from ratelimit.overrides import Overrides
 from ratelimit.resolver.endpoint import UNMATCHED
 from ratelimit.resolver.keys import escape
 from ratelimit.resolver.resolver import PolicyResolver
@@ -44,8 +47,8 @@ class Limiter:
 
     `store` replaces the one that the settings name; `clock` returns integer microseconds since the epoch. Constructing
     connects to nothing, and no decision raises because of a store: while it is unavailable, the policies' failure modes
-    decide. Use the limiter as an async context manager, or call `aclose` at the end. `overrides` are limits of single
-    callers, raised or lowered while the app runs. `resolver`, `store` and `enforcer` are its parts.
+    decide. Use the limiter as an async context manager, or call `aclose` at the end. `overrides` change rates while the
+    app runs, `blocks` refuse callers. `resolver`, `store` and `enforcer` are its parts.
     """
 
     def __init__(self, settings: RateLimitSettings, store: Store | None = None, clock: Clock | None = None) -> None:
@@ -62,14 +65,13 @@ class Limiter:
             prefetch=any(limit.prefetch for limit in settings.limits),
             key_prefix=escape(settings.key_prefix),
         )
-        self.overrides = Overrides(self.resolver, store, self.clock)
-        self.poller = Poller(self._poll, POLL_INTERVAL)
-        self._poll_breaker = CircuitBreaker(
-            store,
-            unavailable="overrides or the number of workers may be out of date",
-            available="overrides and the number of workers are up to date",
-            threshold=1,
-        )
+        entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
+        self.overrides = Overrides(self.resolver, entries, self.clock)
+        self.blocks = Blocks(self.resolver, entries, self.clock)
+        breaker = self.enforcer.circuit_breaker
+        actions = entries.refresh, self.enforcer.workers.heartbeat
+        self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
+        self._entries = entries
 
     @property
     def is_started(self) -> bool:
@@ -101,10 +103,12 @@ class Limiter:
             return await self.peek(identity, method=method, endpoint=endpoint, cost=0, policies=policies)
         check_amount("cost", cost)
         ask_store = self.poller.is_running or await self.start()
+        if (refused := self.blocked(identity)) is not None:
+            return refused
         if policies is None and not at_most:  # The usual check.
-            holding = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
-            charges = holding.charges(identity, cost, now=self.clock())
-            return await self.decide(charges, acquire=holding.has_concurrency, ask_store=ask_store)
+            usual = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
+            charges = usual.charges(identity, cost, now=self.clock())
+            return await self.decide(charges, acquire=usual.has_concurrency, ask_store=ask_store)
 
         def decide(requests: int) -> Coroutine[Any, Any, Decision]:
             charges = self._charges(identity, method, endpoint, requests, policies)
@@ -126,6 +130,8 @@ class Limiter:
         if cost != 0:
             check_amount("cost", cost)
         ask_store = await self.start()
+        if (refused := self.blocked(identity)) is not None:
+            return refused
         charges = self._charges(identity, method, endpoint, cost, policies)
         return await self._decide(charges, Operation.PEEK, ask_store=ask_store)
 
@@ -164,10 +170,9 @@ class Limiter:
         """
         check_amount("amount", amount)
         ask_store = await self.start()
-        charge = self._units(policy, identity, amount, method, endpoint)
-        if charge is None:
-            return Decision(True)
-        return await self._decide([charge], Operation.ADJUST if force else Operation.CHARGE, ask_store=ask_store)
+        charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
+        operation = Operation.ADJUST if force else Operation.CHARGE
+        return await self._decide([] if charge is None else [charge], operation, ask_store=ask_store)
 
     async def release(
         self, policy: str, identity: Identity, amount: int = 1, *, method: str = "GET", endpoint: str = UNMATCHED
@@ -179,15 +184,14 @@ class Limiter:
         """
         check_amount("amount", amount)
         await self.start()
-        charge = self._units(policy, identity, amount, method, endpoint)
+        charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
         if charge is None:
             return Decision(True)
         request = StoreRequest([charge._replace(cost=-amount)], Operation.RELEASE)
         reply = await self.enforcer.submit(request)
         if request.is_refused(reply):
-            raise OverRelease(
-                f"amount: fewer than {amount} {charge.limit.unit} of {policy!r} are charged; none released"
-            )
+            unit = charge.limit.unit
+            raise OverRelease(f"amount: fewer than {amount} {unit} of {policy!r} are charged; none released")
         return Decision.from_limits(reply.service_limits([charge]))
 
     def slot(
@@ -198,7 +202,7 @@ class Limiter:
         Where no permit is free, entering raises `LimitExceeded`, whose `decision` says when to try again. A policy that
         is unknown or of another kind raises `ConfigurationError` here.
         """
-        if not isinstance(self.resolver.policy_named(policy).policy, Concurrency):
+        if not isinstance(self.resolver.named.get(policy).policy, Concurrency):
             raise ConfigurationError(f"policy: {policy!r} is not a Concurrency and gives no permits")
         return self._slot(policy, identity, method, endpoint)
 
@@ -216,6 +220,26 @@ class Limiter:
             return ()
         reply = await self.enforcer.submit(StoreRequest(charges, Operation.USAGE))
         return tuple(map(quota_usage, charges, reply.readings, repeat(reply.now)))
+
+    async def reset(self, identity: Identity, policy: str | None = None) -> int:
+        """Empty what `identity` has used, at all endpoints that this process knows; return how many counters there were.
+
+        Windows and calendar quotas; levels, permits, and what all callers share only by their policy's name. Other workers remember a refusal for a
+        second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
+        """
+        await self.start()
+        return await self.enforcer.delete(self.resolver.counter_keys(identity, policy))
+
+    async def block(
+        self, key: Mapping[str, str], *, until: datetime | None = None, why: str | None = None, by: str | None = None
+    ) -> None:
+        """Refuse all requests of callers with these values: 403, with the code `blocked`; as `blocks.set`."""
+        await self.blocks.set(key, until=until, why=why, by=by)
+
+    def blocked(self, identity: Identity) -> Decision | None:
+        """Return the refusal of a caller that is blocked, else `None`."""
+        block = self.blocks.find(identity) if len(self.blocks) else None
+        return None if block is None else Decision.blocked(block.seconds_left(self.clock()))
 
     def decide(
         self, charges: Sequence[Charge], *, acquire: bool = False, ask_store: bool = True
@@ -235,8 +259,8 @@ class Limiter:
         if self.poller.is_running:
             return True
         self.enforcer.open()
-        wait = self.store.call_timeout or self.settings.store_timeout
-        return not await self.poller.start(wait=0.0 if self.overrides.is_loaded else wait)
+        wait = 0.0 if self._entries.is_loaded else self.store.call_timeout or self.settings.store_timeout
+        return not await self.poller.start(wait=wait)
 
     async def aclose(self) -> None:
         """Wait for what is being written and close the store; may be called twice."""
@@ -261,34 +285,11 @@ class Limiter:
             logger.info("shadow policy %s would have refused for %.3f s", limit.policy, limit.retry_after)
         return decision
 
-    async def _poll(self) -> None:
-        """Read the overrides and send a heartbeat; a login may have the rights for one of them alone."""
-        failure: Exception | None = None
-        for call in (self.overrides.refresh, self.enforcer.workers.heartbeat):
-            try:
-                await call()
-            except Exception as error:  # noqa: BLE001 - the next poll may succeed
-                failure = failure or error
-        if failure is None:
-            self._poll_breaker.record_success()
-        elif not self.enforcer.circuit_breaker.has_failures:  # Otherwise the log says already that the store is away.
-            self._poll_breaker.record_failure(failure)
-
     @asynccontextmanager
     async def _slot(self, policy: str, identity: Identity, method: str, endpoint: str) -> AsyncIterator[Decision]:
-        ask_store = await self.start()
-        charge = self._charge(policy, identity, 1, method, endpoint)
-        decision = await self.decide([] if charge is None else [charge], acquire=True, ask_store=ask_store)
+        decision = await self.check(identity, method=method, endpoint=endpoint, policies=[policy])
         async with held_permit(decision, policy):
             yield decision
-
-    def _charge(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
-        return self.resolver.charge(policy, identity, amount, self.clock(), method=method.upper(), endpoint=endpoint)
-
-    def _units(self, policy: str, identity: Identity, amount: int, method: str, endpoint: str) -> Charge | None:
-        if isinstance(self.resolver.policy_named(policy).policy, Concurrency):
-            raise ConfigurationError(f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check")
-        return self._charge(policy, identity, amount, method, endpoint)
 
     def _charges(
         self, identity: Identity, method: str, endpoint: str, cost: int, names: Sequence[str] | None
@@ -296,5 +297,4 @@ class Limiter:
         if names is None:
             policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
             return policies.charges(identity, cost, now=self.clock())
-        charges = [self._charge(name, identity, cost, method, endpoint) for name in names]
-        return [self.resolver.with_own_cost(each, method.upper(), endpoint) for each in charges if each is not None]
+        return self.resolver.named.charges(names, identity, cost, self.clock(), method=method, endpoint=endpoint)

@@ -15,7 +15,7 @@ LAYERS = [
     ["model"],
     ["config", "algorithms"],
     ["resolver", "stores"],
-    ["enforcement", "overrides"],
+    ["enforcement", "controls"],
     ["limiter"],
     ["asgi", "outbound", "blocking"],
     ["client", "testing"],
@@ -24,9 +24,9 @@ LAYERS = [
 """From the lowest to the highest. Packages of one layer do not import each other."""
 
 FORBIDDEN = {
-    "client": {"limiter", "asgi", "stores", "enforcement", "resolver", "config", "overrides"},
+    "client": {"limiter", "asgi", "stores", "enforcement", "resolver", "config", "controls"},
     "enforcement": {"config", "resolver"},
-    "overrides": {"enforcement"},
+    "controls": {"enforcement"},
     "stores": {"config"},
     "resolver": {"stores"},
     "limiter": {"asgi", "outbound"},
@@ -43,7 +43,7 @@ THIRD_PARTY = {
     "resolver": set(),
     "stores": {"redis", "msgpack"},
     "enforcement": set(),
-    "overrides": set(),
+    "controls": set(),
     "limiter": set(),
     "asgi": {"starlette", "pydantic"},
     "outbound": set(),

@@ -82,7 +82,9 @@ async def count(url: str) -> tuple[int, int]:
     """Return what the store counts: served requests, and permits that are held."""
     async with limiter_for(url, 5.0) as limiter:
         names = ("served", "slots")
-        charges = [limiter.resolver.charge(name, WHO, 1, limiter.clock(), method="GET", endpoint="*") for name in names]
+        charges = [
+            limiter.resolver.named.charge(name, WHO, 1, limiter.clock(), method="GET", endpoint="*") for name in names
+        ]
         request = StoreRequest([charge for charge in charges if charge is not None], Operation.USAGE)
         reply = await limiter.store.submit(request)
         (served, _, _), (held, _, _) = reply.readings

@@ -105,7 +105,7 @@ def on_redis(server: RedisServer, count: int) -> float:
 def _fill(server: RedisServer, name: str, count: int) -> None:
     """Create the keys, unless they exist, as copies of a key that was charged."""
     resolver = PolicyResolver(RateLimitSettings(limits=[Limit(name=name, rate=f"{PLENTY}/minute", per="ip")]))
-    charge = resolver.charge(name, FIRST, 1, 0, method="GET", endpoint="*")
+    charge = resolver.named.charge(name, FIRST, 1, 0, method="GET", endpoint="*")
     assert charge is not None
     with server.client() as client:
         if not client.exists(f"made:{name}"):

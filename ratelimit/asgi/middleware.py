@@ -96,24 +96,25 @@ class RateLimitMiddleware:
         if path_params:  # As routing will find them.
             scope["path_params"] = {**scope.get("path_params", {}), **path_params}
         policies = self.limiter.resolver.policies_at(endpoint)
-        if not policies.policies:
+        if not policies.policies and (policies.is_exempt or not len(self.limiter.blocks)):
             await self._serve_unlimited(scope, receive, send)
             return
         ask_store = self.limiter.is_started or await self.limiter.start()
         outer: RequestContext | None = scope.get(_CONTEXT)
         identity = await self._callers.identify(scope)
-        dynamic_costs = None
-        if policies.reads_request:
+        dynamic_costs, decision = None, self.limiter.blocked(identity)
+        if decision is None and policies.reads_request:
             reader = RequestReader(scope, receive)
             identity = await self._dimensions.add_to(identity, policies.sources, reader)
             dynamic_costs, receive = await evaluate_costs(policies.dynamic_cost_policies, reader), reader.receive
-        charges = policies.charges(
-            identity,
-            now=self.limiter.clock(),
-            already_charged=() if outer is None else outer.policies,
-            dynamic_costs=dynamic_costs,
-        )
-        decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
+        if decision is None:
+            charges = policies.charges(
+                identity,
+                now=self.limiter.clock(),
+                already_charged=() if outer is None else outer.policies,
+                dynamic_costs=dynamic_costs,
+            )
+            decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if outer is None and context.decision.allowed:

@@ -24,6 +24,7 @@ TITLES: Final = {
     "concurrency_exceeded": "Concurrency limit exceeded",
     "quota_exceeded": "Quota exceeded",
     "capacity_exceeded": "Capacity exceeded",
+    "blocked": "Blocked",
     "rate_limiter_unavailable": "Service temporarily unavailable",
 }
 
@@ -56,7 +57,7 @@ def _shown(decision: Decision) -> tuple[object, ...]:
     wait, binding = decision.retry_after, decision.binding
     seconds = wait if math.isinf(wait) else whole_seconds(wait)
     if binding is None:
-        return decision.status, seconds
+        return decision.status, decision.is_blocked or seconds
     numbers = binding.limit, binding.window, seconds, round(binding.reset_at) if binding.period else None
     words = binding.policy, binding.kind, binding.scope, binding.code, binding.detail, binding.status, binding.unit
     return (*words, binding.period, *numbers, tuple([limit.policy for limit in decision.violated]))
@@ -132,7 +133,7 @@ def _has_legacy_reason(decision: Decision) -> bool:
 
 def _code(decision: Decision) -> str:
     if decision.binding is None:
-        return "rate_limiter_unavailable"
+        return "blocked" if decision.is_blocked else "rate_limiter_unavailable"
     default = "capacity_exceeded" if _is_capacity(decision) else _CODES[decision.binding.kind]
     return decision.binding.code or default
 
@@ -145,6 +146,8 @@ def _detail(decision: Decision) -> str:
     binding = decision.binding
     if own := _own_detail(decision):
         return own
+    if decision.is_blocked:
+        return "This caller is blocked."
     if binding is None:
         return f"The service runs at reduced capacity. {_try_again(decision.retry_after)}"
     if binding.kind == "quota" and not binding.is_capacity:

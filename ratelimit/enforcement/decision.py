@@ -1,5 +1,6 @@
 """Decisions: whether a request goes on, and by which limits."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self
 
@@ -25,8 +26,8 @@ class Decision:
     `limits` are the service limits of all policies that apply, in the order in which they were declared, `violated`
     those that refused, and `binding` the one that the headers report (`None`: no limit applies). `degraded` says that
     the store did not answer and the policies' failure modes decided. `granted` is how many requests `check(at_most=True)`
-    was given, else `None`. `settlements` are what each limiter has charged, to be
-    settled and released. A value: treat it as immutable.
+    was given, else `None`. `is_blocked` says that the caller is blocked, whatever its limits. `settlements` are what each
+    limiter has charged, to be settled and released. A value: treat it as immutable.
     """
 
     # Most requests are admitted, and of them only the binding limit is needed: `limits` is rendered when it is read.
@@ -37,6 +38,7 @@ class Decision:
         "allowed",
         "degraded",
         "granted",
+        "is_blocked",
         "retry_after",
         "settlements",
         "status",
@@ -58,6 +60,7 @@ class Decision:
         self.allowed, self.status, self.retry_after = allowed, status, retry_after
         self.violated, self.degraded, self.settlements = violated, degraded, settlements
         self.granted: int | None = None
+        self.is_blocked = False
         self._unrendered, self._limits, self._binding = _unrendered, tuple(limits), binding
 
     @classmethod
@@ -97,6 +100,13 @@ class Decision:
     def unavailable(cls, retry_after: float = 1.0) -> Self:
         """Refuse because the store is unavailable and a policy says `deny`."""
         return cls(False, 503, retry_after, degraded=True)
+
+    @classmethod
+    def blocked(cls, seconds: float = math.inf) -> Self:
+        """Refuse because the caller is blocked, for so many seconds more."""
+        decision = cls(False, 403, seconds)
+        decision.is_blocked = True
+        return decision
 
     @property
     def limits(self) -> tuple[ServiceLimit, ...]:
@@ -167,7 +177,16 @@ class Decision:
 
     @property
     def _values(self) -> tuple[object, ...]:
-        return self.allowed, self.status, self.retry_after, self.limits, self.violated, self.binding, self.degraded
+        return (
+            self.allowed,
+            self.status,
+            self.retry_after,
+            self.limits,
+            self.violated,
+            self.binding,
+            self.degraded,
+            self.is_blocked,
+        )
 
 
 def _tightest(limits: Iterable[ServiceLimit]) -> ServiceLimit | None:

@@ -127,6 +127,14 @@ class Enforcer:
         self.rejections.invalidate(request.charges)
         return reply
 
+    async def delete(self, keys: AbstractSet[str]) -> int:
+        """Empty these counters, and return how many were not empty; raises `StoreError`."""
+        found = await self._store.delete(keys)
+        self.rejections.forget(keys)
+        if self.prefetch_pool is not None:
+            self.prefetch_pool.forget(keys)
+        return found
+
     def correct(self, request: StoreRequest) -> Awaitable[None]:
         """Start a correction, which goes on if the waiting caller is cancelled; a failure is logged."""
         if self._store.submit_nowait(request) is not None:

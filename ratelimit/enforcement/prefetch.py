@@ -1,6 +1,7 @@
 """Prefetch: a worker takes units of hot keys ahead, and asks the store once for many requests."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,6 +88,11 @@ class PrefetchPool:
 
     def __init__(self) -> None:
         self.held: BoundedCache[tuple[str, str], PrefetchedUnits] = BoundedCache(MAX_PREFETCHED_KEYS)
+
+    def forget(self, keys: AbstractSet[str]) -> None:
+        """Drop the units of these keys, because their counters were emptied."""
+        for entry in [entry for entry in self.held if entry[1] in keys]:
+            del self.held[entry]
 
     async def charge(self, charges: Sequence[Charge], now: int, submit: Submit) -> PrefetchAttempt:
         """Charge a request from held units where there are enough, else by `submit`, which asks the store.

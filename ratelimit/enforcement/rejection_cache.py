@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from ratelimit._utils.bounded_cache import BoundedCache
@@ -87,6 +88,11 @@ class RejectionCache:
         """Drop the rejections of these charges, because something was given back."""
         for charge in charges:
             self._cache.pop((charge.limit.policy, charge.key), None)
+
+    def forget(self, keys: AbstractSet[str]) -> None:
+        """Drop all rejections of these keys, because their counters were emptied."""
+        for entry in [entry for entry in self._cache if entry[1] in keys]:
+            del self._cache[entry]
 
 
 def _clears_by_time(charge: Charge, limit: ServiceLimit) -> bool:

@@ -21,6 +21,9 @@ RateOrCount = Rate | int
 SHARED_KEY: Final = "*"
 """The value that names the one counter of a policy without dimensions."""
 
+EVERYBODY: Final = "=all"
+"""Names the override of all callers; no counter's name has a `=`."""
+
 MAX_EFFECTIVE_LIMITS: Final = 4096
 """Effective limits that are kept for each policy: granted rates may be as many as tokens."""
 
@@ -33,7 +36,8 @@ class CompiledPolicy:
     """One policy with everything precomputed that depends neither on the caller nor on the endpoint.
 
     `overrides` holds the overrides of this policy by counter name; the owner changes it while this is in use.
-    `has_dynamic_cost` says that a function of the request tells its cost.
+    `has_dynamic_cost` says that a function of the request tells its cost, `turns_over` that time alone gives back units,
+    `is_of_a_caller` that not all callers, or all of a plan, share its counters.
     """
 
     def __init__(self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override]) -> None:
@@ -46,6 +50,8 @@ class CompiledPolicy:
         # All keys of an organization live in one hash slot of a Cluster. A token belongs to one organization, so its
         # counters may live there too. An address or an endpoint is shared by many, and has one counter for all of them.
         self._by_org = "org" in self.per or "token" in self.per
+        self.is_of_a_caller = bool({*self.per} - {"endpoint", "method", "plan"})
+        self.turns_over = policy.kind == "limit" or (isinstance(policy, Quota) and policy.period is not None)
         self._overrides = overrides
         self._is_uniform = not (policy.by_plan or policy.shares or policy.schedule)
         self._scheduled_minute, self._scheduled = -1, None if policy.schedule else policy.amount
@@ -66,15 +72,14 @@ class CompiledPolicy:
     def rate_for(self, identity: Identity, counter: str, now: int) -> RateOrCount | None:
         """Return the rate or number that holds for a caller at `now` (epoch µs); `None`: no limit.
 
-        The first that there is: the grant of the caller's token, an override of this counter, the schedule, the
-        caller's plan, the policy's own rate.
+        The first that there is: the grant of the caller's token, an override (of this counter, of the caller's plan, of
+        all callers), the schedule, the caller's plan, the policy's own rate.
         """
         policy = self.policy
         if (granted := identity.granted(policy.name)) is not None:
             return self.coerce_rate(granted)
-        override = self._overrides.get(counter)
-        if override is not None and not override.is_over(now):
-            return self.coerce_rate(override.rate)
+        if self._overrides and (override := self._override_for(identity, counter, now)) is not None:
+            return None if override.rate is None else self.coerce_rate(override.rate)
         if policy.schedule and (scheduled := self._scheduled_rate(now)) is not None:
             return scheduled
         if identity.plan is not None and identity.plan in policy.by_plan:
@@ -99,9 +104,17 @@ class CompiledPolicy:
         limit, key_middle = found
         if self.has_dynamic_cost:
             cost *= dynamic_costs.get(self.policy.name, 1)
-        partition = (values["org"] if self._by_org else "") or (values[self.per[0]] if self.per else SHARED_KEY)
         cost = min(NEVER, cost * self._cost) if self._takes_units else 1
-        return Charge(limit, f"{self._key_head}{partition}{key_middle}{counter}", cost)
+        return Charge(limit, f"{self._key_head}{self._partition(values)}{key_middle}{counter}", cost)
+
+    def keys(self, identity: Identity, values: Mapping[str, str]) -> set[str]:
+        """Return the keys of an identity's counters, one for each period that its rate may have."""
+        counter, policy = self.counter_name(values), self.policy
+        others = [*policy.by_plan.values(), *(hours.amount for hours in policy.schedule), identity.granted(policy.name)]
+        overridden = [override.rate for override in self._overrides.values()]
+        amounts = {self.coerce_rate(each) for each in (policy.amount, *others, *overridden) if each is not None}
+        middles = {self._limit_of(amount, None)[1] for amount in amounts} if counter else ()
+        return {f"{self._key_head}{self._partition(values)}{middle}{counter}" for middle in middles}
 
     def counter_name(self, values: Mapping[str, str]) -> str:
         """Return the values of this policy's dimensions as keys hold them; empty where one is unknown."""
@@ -111,11 +124,20 @@ class CompiledPolicy:
         several = [values[dimension] for dimension in per]
         return "" if "" in several else ":".join(several) or SHARED_KEY
 
+    def _partition(self, values: Mapping[str, str]) -> str:
+        return (values["org"] if self._by_org else "") or (values[self.per[0]] if self.per else SHARED_KEY)
+
     def coerce_rate(self, amount: RateOrCount) -> RateOrCount:
         """Return a rate or number in this policy's terms: for a limit, a number is a rate in the policy's own period."""
         if isinstance(self.policy, Limit):
             return amount if isinstance(amount, Rate) else Rate(amount, self.policy.rate.period)
         return amount.limit if isinstance(amount, Rate) else amount
+
+    def _override_for(self, identity: Identity, counter: str, now: int) -> Override | None:
+        """Return the override that holds: that of this counter, else of the caller's plan, else of all callers."""
+        plan = () if identity.plan is None else (plan_counter(identity.plan),)
+        found = (self._overrides.get(name) for name in (counter, *plan, EVERYBODY))
+        return next((each for each in found if each is not None and not each.is_over(now)), None)
 
     def _limit_for(self, identity: Identity, counter: str, now: int) -> tuple[EffectiveLimit, str] | None:
         amount = self.rate_for(identity, counter, now)
@@ -136,6 +158,11 @@ class CompiledPolicy:
         period = limit.window if limit.kind == "limit" else limit.period or _KEY_PERIODS[limit.kind]
         found = self._limits[amount, share] = limit, f"}}:{escape(self.policy.name)}:{period}:"
         return found
+
+
+def plan_counter(plan: str) -> str:
+    """Return the name of the override of all callers of a plan."""
+    return f"=plan:{escape(plan)}"
 
 
 def dimension_values(identity: Identity, dimensions: Iterable[str], keys: KeyBuilder) -> dict[str, str]:

@@ -23,7 +23,7 @@ class EndpointPolicies:
     """What holds at one endpoint: its policies, compiled, and the style of its responses.
 
     `dynamic_cost_policies` have a cost that a function of the request tells. `has_concurrency` says that requests hold
-    permits; `sources` are those of the dimensions that count here; `reads_request`, that these or the costs need the request;
+    permits; `is_exempt`, that nothing is counted here; `sources` are those of the dimensions that count here; `reads_request`, that these or the costs need the request;
     `needs_settlement`, that something of them may be given back when the response is known.
     """
 
@@ -36,6 +36,7 @@ class EndpointPolicies:
         *,
         label: str,
         method: str,
+        is_exempt: bool,
         sources: Mapping[str, DimensionSource],
     ) -> None:
         self.compiled = tuple(compiled)
@@ -43,7 +44,7 @@ class EndpointPolicies:
         self.dynamic_cost_policies = tuple(each.policy for each in compiled if each.has_dynamic_cost)
         self.has_concurrency = any(policy.kind == "concurrency" for policy in self.policies)
         self.needs_settlement = self.has_concurrency or any(policy.refund_on for policy in self.policies)
-        self.style = style
+        self.style, self.is_exempt = style, is_exempt
         self._keys, self._cache = keys, cache
         self._has_schedule = any(policy.schedule for policy in self.policies)
         self._fixed = {"endpoint": escape(label), "method": escape(method)}

@@ -1,7 +1,6 @@
 """The policy resolver: which policies hold at which endpoint, compiled from the settings."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from typing import Final
@@ -15,10 +14,11 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
-from ratelimit.resolver.compiled_policy import CompiledPolicy, dimension_values
+from ratelimit.resolver.compiled_policy import CompiledPolicy
 from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
 from ratelimit.resolver.endpoint_policies import ChargeCache, EndpointPolicies
-from ratelimit.resolver.keys import KeyBuilder, escape
+from ratelimit.resolver.keys import KeyBuilder
+from ratelimit.resolver.named_policies import NamedPolicies
 
 logger = logging.getLogger("ratelimit")
 
@@ -28,10 +28,6 @@ MAX_ENDPOINTS: Final = 10_000
 MAX_CACHED_CHARGES: Final = 4096
 """Callers at endpoints whose charges are cached."""
 
-HASH_SUFFIX: Final = "_hash"
-"""Ends the name under which a key holds the hash of a dimension's value."""
-
-_ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
 _NO_DECLARATION: Final = EndpointDeclaration()
 
 
@@ -39,7 +35,7 @@ class PolicyResolver:
     """Compiles settings once and answers which policies hold at an endpoint; pure, and without a store.
 
     `settleable` are the names and units of the policies whose charges may be corrected afterwards. `patterns` are all
-    path patterns of the settings. `endpoints`, `compiled` and `charge_cache` are caches with a bound.
+    path patterns of the settings, `named` the policies by their names. `endpoints`, `compiled` and `charge_cache` are caches with a bound.
     """
 
     def __init__(self, settings: RateLimitSettings) -> None:
@@ -48,8 +44,7 @@ class PolicyResolver:
         self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret(), hashed=settings.hashed_dimensions)
         self._sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
-        self._by_name: dict[str, CompiledPolicy] = {}
-        self._by_name_and_label: dict[tuple[str, str], CompiledPolicy] = {}
+        self.named = NamedPolicies(self._keys, self.endpoint)
         self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
         self._policies = [(self._compile(policy), PathSelection(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
@@ -94,18 +89,8 @@ class PolicyResolver:
         self._check(endpoint)
         self._routes[method, host + template] = endpoint
         for limit in endpoint.limits:  # From now on they can be named.
-            self._by_name_and_label[limit.name, endpoint.label] = self._compile(limit)
+            self.named.add(self._compile(limit), endpoint.label)
         return endpoint
-
-    def policy_named(self, policy: str, label: str = "") -> CompiledPolicy:
-        """Return a policy of the settings or of a decorator (the one at the endpoint with that label).
-
-        Raises `ConfigurationError` where there is none of that name.
-        """
-        found = self._by_name_and_label.get((policy, label)) or self._by_name.get(policy)
-        if found is None:
-            raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'}")
-        return found
 
     def policies_at(self, endpoint: Endpoint) -> EndpointPolicies:
         """Return the policies that hold at `endpoint`."""
@@ -114,37 +99,31 @@ class PolicyResolver:
             found = self.compiled[endpoint] = self._resolve(endpoint)
         return found
 
-    def charge(
-        self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
-    ) -> Charge | None:
-        """Return a charge of `amount` units of one named policy, whatever a request costs there."""
-        place = self.endpoint(method, endpoint)
-        compiled = self.policy_named(policy, place.label)
-        if endpoint == UNMATCHED and "endpoint" in compiled.per:
-            raise ConfigurationError(f"policy: {policy!r} is counted for each endpoint: say which, by endpoint=")
-        values = {"endpoint": escape(place.label), "method": escape(place.method)}
-        values |= dimension_values(identity, compiled.dimensions - values.keys(), self._keys)
-        charge = compiled.charge(identity, 1, values, now, {})
-        if not compiled.counter_name(values):
-            logger.warning(
-                "policy %r does not apply and counts nothing: the identity lacks one of %s",
-                policy,
-                ", ".join(compiled.per),
+    def counter_keys(self, identity: Identity, policy: str | None = None) -> set[str]:
+        """Return the keys of the counters that an identity has at all endpoints that are known here.
+
+        Without a `policy` by its name, those of windows and calendar quotas that not all callers, or all of a plan, share; a
+        wrong name raises `ConfigurationError`.
+        """
+        if policy is not None:
+            self.named.get(policy)
+        everywhere = [each for each, _ in self._policies if not {"endpoint", "method"} & set(each.per)]
+        places = [(self.endpoint("GET"), each) for each in everywhere]
+        for endpoint in [*self._routes.values(), *self.compiled]:
+            places += [(endpoint, each) for each in self.policies_at(endpoint).compiled]
+        return set[str]().union(
+            *(
+                each.keys(identity, self.named.values(identity, each, place))
+                for place, each in places
+                if (each.is_of_a_caller and each.turns_over if policy is None else each.policy.name == policy)
             )
-        return None if charge is None else charge._replace(cost=amount)
+        )
 
     def quota_charges(self, identity: Identity, now: int, *, method: str, endpoint: str) -> list[Charge]:
         """Return one unit of each quota of the settings that applies to an identity at an endpoint."""
         names = [each.name for each in self.settings.quotas if endpoint != UNMATCHED or "endpoint" not in each.per]
-        charges = [self.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
+        charges = [self.named.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
         return [charge for charge in charges if charge is not None]
-
-    def with_own_cost(self, charge: Charge, method: str, endpoint: str) -> Charge:
-        """Return a charge of so many requests as one of units: each request takes the policy's own cost there."""
-        compiled = self.policy_named(charge.limit.policy, self.endpoint(method, endpoint).label)
-        own = 1 if compiled.has_dynamic_cost or charge.limit.kind == "concurrency" else compiled.policy.cost
-        requests = 1 if charge.limit.kind == "concurrency" else charge.cost
-        return charge._replace(cost=requests * own if isinstance(own, int) else requests)
 
     def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]]) -> None:
         """Replace all overrides by these, given by policy and then by counter name."""
@@ -158,42 +137,6 @@ class PolicyResolver:
         self.charge_cache.max_size = 0 if ending else MAX_CACHED_CHARGES
         self.charge_cache.clear()
 
-    def counter_name(self, policy: str, key: Mapping[str, str]) -> str:
-        """Return the name of one counter of a policy, given the values of its dimensions.
-
-        `token_hash` may replace `token`, and so for other dimensions that are hashed. Raises `ConfigurationError` where a dimension is missing, is not the policy's,
-        or has no value.
-        """
-        compiled = self.policy_named(policy)
-        names, given = {self._dimension(name) for name in key}, ", ".join(key) or "nothing"
-        if names != set(compiled.per) or len(names) < len(key):
-            wanted = ", ".join(compiled.per) or "nothing"
-            raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given}")
-        if not _ENDPOINT.fullmatch(key.get("endpoint", UNMATCHED)):
-            endpoint = key["endpoint"]
-            raise ConfigurationError(
-                f"key: endpoint: {endpoint!r} is not an endpoint: write it like 'GET /v1/agents/{{id}}'"
-            )
-        values = {self._dimension(name): self._key_value(name, str(value)) for name, value in key.items()}
-        counter = compiled.counter_name(values)
-        if not counter:
-            raise ConfigurationError("key: a value is empty")
-        return counter
-
-    def is_hashed(self, dimension: str) -> bool:
-        """Say whether keys hold the hashes of a dimension's values."""
-        return dimension in self._keys.hashed_dimensions
-
-    def _dimension(self, name: str) -> str:
-        """Return the dimension of a name in a key: `token` for `token_hash`."""
-        dimension = name.removesuffix(HASH_SUFFIX)
-        return dimension if self.is_hashed(dimension) else name
-
-    def _key_value(self, name: str, value: str) -> str:
-        if name != self._dimension(name):  # A hash already.
-            return escape(value)
-        return self._keys.value(name, value.upper() if name == "method" else value) if value else ""
-
     def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
         """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""
         fitting = [(each, bool(paths.included)) for each, paths in self._policies if paths.selects(endpoint.fits)]
@@ -206,13 +149,15 @@ class PolicyResolver:
         # A shadow refuses nothing, so it takes no default's place.
         own = [each.policy for each, is_own in applying if is_own and not each.policy.shadow]
         has_own = any(_is_limit(policy, default=False) for policy in own)
+        is_exempt = self._is_exempt(endpoint)
         return EndpointPolicies(
-            [] if self._is_exempt(endpoint) else _without_defaults([each for each, _ in applying], has_own=has_own),
+            [] if is_exempt else _without_defaults([each for each, _ in applying], has_own=has_own),
             self.settings.style_for(endpoint.fits),
             self._keys,
             self.charge_cache,
             label=endpoint.label,
             method=endpoint.method,
+            is_exempt=is_exempt,
             sources=self._sources,
         )
 
@@ -223,7 +168,7 @@ class PolicyResolver:
 
     def _compile(self, policy: Policy) -> CompiledPolicy:
         compiled = CompiledPolicy(policy, self._keys, self._overrides.setdefault(policy.name, {}))
-        self._by_name.setdefault(policy.name, compiled)
+        self.named.add(compiled)
         if isinstance(policy, (Limit, Quota)):
             self.settleable |= {policy.name, policy.unit}
         return compiled

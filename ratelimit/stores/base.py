@@ -1,9 +1,10 @@
 """The interface of a store."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
@@ -45,6 +46,11 @@ class Store(ABC):
     @abstractmethod
     async def put_entry(self, name: str, entry: str, value: bytes | None) -> None:
         """Write one entry of the shared map `name`, or remove it with `None`, and give the map a new version."""
+
+    async def delete(self, keys: Iterable[str]) -> int:
+        """Forget these counters, and return how many of them there were. A store that cannot raises `StoreError`."""
+        del keys
+        raise StoreError(f"{type(self).__name__} cannot empty counters")
 
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
         """Register `worker` for `seconds` (0: remove it), and return the number of workers registered now.

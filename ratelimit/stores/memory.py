@@ -1,7 +1,7 @@
 """The embedded store: counters in this process's memory."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any, Final
 
@@ -72,6 +72,14 @@ class MemoryStore(Store):
             version, values = self._maps.get(name, _EMPTY_MAP)
             changed = {**values, entry: value}
             self._maps[name] = SharedMap(version + 1, {key: kept for key, kept in changed.items() if kept is not None})
+
+    async def delete(self, keys: Iterable[str]) -> int:
+        """Forget these counters, and return how many of them there were."""
+        with self._lock:
+            found = [key for key in keys if self._states.pop(key, None) is not None]
+            for key in found:
+                self.expiry_index.discard(key)
+            return len(found)
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""

@@ -19,7 +19,7 @@ WHO = Identity(org="o")
 
 def permit(limiter: Limiter) -> Charge:
     """Return the charge of one permit."""
-    charge = limiter.resolver.charge("runs", WHO, 1, 0, method="GET", endpoint="/stream")
+    charge = limiter.resolver.named.charge("runs", WHO, 1, 0, method="GET", endpoint="/stream")
     assert charge is not None
     return charge
 

@@ -65,6 +65,51 @@ async def test_an_override_holds_at_once_where_it_was_set(store: Store, clock: M
     assert not await limiter.overrides.delete(policy="token", key={"token": "secret-token"})
 
 
+async def test_an_override_holds_for_a_plan_or_for_all_callers(store: Store, clock: ManualClock) -> None:
+    """That of one caller wins over that of its plan, and this over that of all; each falls back to the next."""
+    limiter = Limiter(SETTINGS, store, clock)
+    big, small = Identity(token="secret-token", plan="big"), Identity(token="other")
+    set_, delete = limiter.overrides.set, limiter.overrides.delete
+    await set_(policy="token", key={}, rate="7/minute", why="incident 12", by="ada")
+    await set_(policy="token", plan="big", rate="8/minute")
+    await set_(policy="token", key={"token": "secret-token"}, rate="9/minute")
+    assert [await limit_of(limiter, each) for each in (big, Identity(token="x", plan="big"), small)] == [9, 8, 7]
+    assert await limiter.overrides.list() == [
+        Override(policy="token", key={}, rate=Rate(7, 60), why="incident 12", by="ada"),
+        Override(policy="token", key={"token_hash": HASH}, rate=Rate(9, 60)),
+        Override(policy="token", key={}, plan="big", rate=Rate(8, 60)),
+    ]
+    assert await delete(policy="token", key={"token": "secret-token"})
+    assert await limit_of(limiter, big) == 8
+    assert await delete(policy="token", plan="big")
+    assert await limit_of(limiter, big) == 7
+    assert await delete(policy="token", key={})
+    assert [await limit_of(limiter, each) for each in (big, small)] == [5, 2]
+
+
+async def test_an_ended_override_gives_way_to_the_wider_one(store: Store, clock: ManualClock) -> None:
+    """Of the plan, then of all callers."""
+    limiter = Limiter(SETTINGS, store, clock)
+    soon = datetime.fromtimestamp(clock() / 1e6, UTC) + timedelta(seconds=60)
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute", until=soon)
+    await limiter.overrides.set(policy="token", key={}, rate="7/minute")
+    clock.advance(seconds=61)
+    assert await limit_of(limiter) == 7
+
+
+async def test_unlimited_lifts_a_policy(store: Store, clock: ManualClock) -> None:
+    """A rate, a quota and a concurrency; the other policies hold as before."""
+    limiter = Limiter(SETTINGS, store, clock)
+    who = Identity(token="secret-token", org="o")
+    assert {limit.policy for limit in (await limiter.peek(who)).limits} == {"token", "all", "month", "runs"}
+    await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="unlimited")
+    await limiter.overrides.set(policy="month", key={"org": "o"}, rate="unlimited")
+    await limiter.overrides.set(policy="runs", key={}, rate="unlimited")
+    assert {limit.policy for limit in (await limiter.peek(who)).limits} == {"all"}
+    assert [(await limiter.check(who)).allowed for _ in range(5)] == [True] * 5
+    assert {override.rate for override in await limiter.overrides.list()} == {None}
+
+
 async def test_overrides_of_every_kind_are_listed(store: Store, clock: ManualClock) -> None:
     """A token is listed as its hash, which may be given instead of it; rates belong to limits, numbers to the others."""
     limiter = Limiter(SETTINGS, store, clock)
@@ -128,7 +173,8 @@ async def test_the_precedence_of_rates(store: Store, clock: ManualClock) -> None
     ("wrong", "message"),
     [
         ({"policy": "none"}, "policy: 'none' is not one of all, month, pair, runs, token"),
-        ({"key": {}}, "key: 'token' is counted by token, got nothing"),
+        ({"key": {"org": "o"}}, "key: 'token' is counted by token, got org"),
+        ({"key": None}, "key: say who"),
         ({"key": {"token": "t", "org": "o"}}, "is counted by token, got token, org"),
         ({"key": {"token": "t", "token_hash": "h"}}, "got token, token_hash"),
         ({"key": {"token_hash": ""}}, "key: a value is empty"),

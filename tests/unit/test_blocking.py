@@ -87,6 +87,6 @@ async def test_in_an_event_loop_it_refuses_to_block() -> None:
 def test_it_has_the_face_of_the_limiter() -> None:
     """Every public coroutine of `Limiter` is there, but that for WebSockets."""
     names = {name for name in vars(Limiter) if not name.startswith("_")}
-    other: set[Any] = {"message", "decide", "is_started", "aclose"}
+    other: set[Any] = {"message", "decide", "is_started", "aclose", "blocked"}
     assert names - other <= set(dir(BlockingLimiter))
     assert BlockingLimiter.check.__doc__ == Limiter.check.__doc__

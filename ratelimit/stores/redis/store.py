@@ -1,5 +1,6 @@
 """The Redis store: counters that all workers share."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit._utils.per_loop import PerLoop
@@ -95,6 +96,13 @@ class RedisStore(Store):
     async def put_entry(self, name: str, entry: str, value: bytes | None) -> None:
         """Write or remove one field, and change the version, in one step."""
         await self._run_script("put_entry", name, entry, b"" if value is None else value, _VERSION)
+
+    async def delete(self, keys: Iterable[str]) -> int:
+        """Remove these keys, in as many calls, since each may live on another server; return how many there were."""
+        try:
+            return sum([int(await self.client.run("UNLINK", key)) for key in keys])
+        except (TypeError, ValueError):
+            raise StoreError(_UNEXPECTED) from None
 
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
         """Register the worker in a sorted set, by when it expires; return the number registered now."""

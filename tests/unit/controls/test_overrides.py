@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratelimit import ConfigurationError, Limiter, MemoryStore, Override, Rate, RateLimitSettings, StoreError
-from ratelimit.overrides import Overrides
+from ratelimit.controls.overrides import Overrides
 from ratelimit.stores.messages import SharedMap
 from ratelimit.testing import ManualClock
 
@@ -46,9 +46,8 @@ async def test_only_changes_are_read(clock: ManualClock) -> None:
     """A refresh asks for what is newer than the known version, and with `force` for everything."""
     store = Recorded(clock)
     overrides = overrides_of(store, clock)
-    assert (overrides.is_loaded, len(overrides)) == (False, 0)
+    assert len(overrides) == 0
     await overrides.refresh()
-    assert overrides.is_loaded
     await overrides.refresh()
     await overrides.refresh(force=True)
     assert store.reads == [None, 0, None]
@@ -92,7 +91,13 @@ async def test_overrides_that_have_ended_are_removed_when_one_is_set(clock: Manu
     ("wrong", "message"),
     [
         ({"policy": "x"}, "policy: 'x' is not one of both, quota, rate"),
-        ({"key": {}}, "key: 'rate' is counted by org, got nothing"),
+        ({"key": {"token": "x"}}, "key: 'rate' is counted by org, got token"),
+        ({"key": None}, "key: say who: key={'token': …} for one caller, plan='pro' for a plan, key={} for all callers"),
+        ({"plan": "pro"}, "key: say who"),
+        ({"key": None, "plan": ""}, "plan: is empty"),
+        ({"key": None, "plan": 5}, "plan: must be text"),
+        ({"why": 5}, "why: must be text of at most 500 characters, got 5"),
+        ({"by": "x" * 501}, "by: must be text of at most 500 characters"),
         ({"rate": 1.5}, "rate: 'rate' needs a rate or a whole number, got 1.5"),
         ({"rate": True}, "rate: 'rate' needs a rate or a whole number, got True"),
         ({"policy": "quota", "rate": "5/hour"}, "rate: 'quota' needs a whole number, got '5/hour'"),

@@ -1,0 +1,1 @@
+"""What operators change while the app runs, in all workers: overrides of rates, and blocked callers."""

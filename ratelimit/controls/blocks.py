@@ -1,0 +1,170 @@
+"""Blocks: callers that are refused before anything is charged, in every worker."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Final
+
+from ratelimit.clock import Clock
+from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_instant, checked_text, instant_of, text_of
+from ratelimit.errors import ConfigurationError
+from ratelimit.model.block import Block
+from ratelimit.model.identity import Identity
+from ratelimit.resolver.keys import escape
+from ratelimit.resolver.named_policies import HASH_SUFFIX
+from ratelimit.resolver.resolver import PolicyResolver
+
+logger = logging.getLogger("ratelimit")
+
+_PREFIX: Final = f"{CONTROL}block:"
+"""Begins the names of the entries that are blocks."""
+
+_MAX_CACHED_NETWORKS: Final = 4096
+
+_Network = IPv4Network | IPv6Network
+_Aspect = tuple[str, int, int]
+"""A dimension, and for client addresses the version and the length of the network's prefix."""
+
+
+class Blocks:
+    """Keeps who is blocked: in the store, so that all workers refuse them within 2 seconds.
+
+    A blocked request is answered 403 with the code `blocked`, before anything is charged, and without numbers.
+    """
+
+    def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
+        self._resolver, self._entries, self._clock = resolver, entries, clock
+        self._known: dict[str, Block] = {}
+        self._tables: dict[tuple[_Aspect, ...], dict[tuple[str, ...], Block]] = {}
+        entries.subscribe(self._apply)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    async def set(
+        self, key: Mapping[str, str], *, until: datetime | None = None, why: str | None = None, by: str | None = None
+    ) -> None:
+        """Block all callers whose identity has these values, until then or until the block is deleted.
+
+        `key` names `token`, `org`, `ip` (an address, or a network as CIDR), `plan` or dimensions of the settings; several
+        must all fit. IPv6 clients are known by their network of 64 bits. A wrong value raises `ConfigurationError`, an
+        unavailable store `StoreError`.
+        """
+        shown = self._shown_key(key)
+        entry = {
+            "key": shown,
+            "until": checked_instant(until, self._clock),
+            "why": checked_text("why", why),
+            "by": checked_text("by", by),
+        }
+        await self._entries.put(_entry_name(shown), entry)
+        for old in [old for old, block in self._known.items() if block.is_over(self._clock())]:
+            await self._entries.put(old, None)
+
+    async def list(self) -> list[Block]:
+        """Return all blocks that hold, sorted by key; raises `StoreError`."""
+        await self._entries.refresh()
+        holding = [block for block in self._known.values() if not block.is_over(self._clock())]
+        return sorted(holding, key=lambda block: sorted(block.key.items()))
+
+    async def delete(self, key: Mapping[str, str]) -> bool:
+        """Remove a block and return whether there was one; raises what `set` raises."""
+        name = _entry_name(self._shown_key(key))
+        await self._entries.refresh()
+        existed = name in self._known
+        await self._entries.put(name, None)
+        return existed
+
+    def find(self, identity: Identity) -> Block | None:
+        """Return a block that holds for an identity now, or `None`."""
+        for aspects, table in self._tables.items():
+            block = table.get(tuple(self._value(identity, aspect) for aspect in aspects))
+            if block is not None and not block.is_over(self._clock()):
+                return block
+        return None
+
+    def _value(self, identity: Identity, aspect: _Aspect) -> str:
+        dimension, version, prefix = aspect
+        if dimension != "ip":
+            return self._resolver.named.dimension_value(identity, dimension)
+        network = None if identity.ip is None else _network(identity.ip)
+        if network is None or network.version != version or network.prefixlen < prefix:
+            return ""
+        return str(network.supernet(new_prefix=prefix))
+
+    def _apply(self, entries: Mapping[str, bytes]) -> None:
+        self._known = {name: block for name, value in entries.items() if (block := _readable(name, value))}
+        self._tables = {}
+        for block in self._known.values():
+            aspects = tuple(_aspect(dimension, value) for dimension, value in sorted(block.key.items()))
+            values = tuple(_stored_value(dimension, value) for dimension, value in sorted(block.key.items()))
+            self._tables.setdefault(aspects, {})[values] = block
+
+    def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
+        known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
+        if not key:
+            raise ConfigurationError("key: say who: {'token': …}, {'org': …}, {'ip': …}")
+        shown: dict[str, str] = {}
+        for name, value in key.items():
+            dimension = name.removesuffix(HASH_SUFFIX)
+            if dimension not in known or (name != dimension and not self._resolver.named.is_hashed(dimension)):
+                raise ConfigurationError(f"key: {name!r} is not one of {', '.join(sorted(known))}")
+            if str(value) == "":
+                raise ConfigurationError(f"key: {name}: must be text and not empty")
+            shown.update([self._shown(name, dimension, str(value))])
+        return shown
+
+    def _shown(self, name: str, dimension: str, value: str) -> tuple[str, str]:
+        if dimension == "ip" and name == dimension:
+            network = _network(value)
+            if network is None:
+                raise ConfigurationError(f"key: ip: {value!r:.100} is neither an address nor a network")
+            return name, str(network)
+        if name == dimension and self._resolver.named.is_hashed(dimension):
+            return f"{name}{HASH_SUFFIX}", self._resolver.named.hashed(value)
+        return name, value
+
+
+def _entry_name(key: Mapping[str, str]) -> str:
+    return _PREFIX + ":".join(f"{name}={escape(value)}" for name, value in sorted(key.items()))
+
+
+def _aspect(dimension: str, value: str) -> _Aspect:
+    if dimension == "ip" and (network := _network(value)) is not None:
+        return dimension, network.version, network.prefixlen
+    return dimension.removesuffix(HASH_SUFFIX), 0, 0
+
+
+def _stored_value(dimension: str, value: str) -> str:
+    return value if dimension == "ip" else escape(value)
+
+
+@lru_cache(_MAX_CACHED_NETWORKS)
+def _network(text: str) -> _Network | None:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _readable(name: str, value: bytes) -> Block | None:
+    if not name.startswith(_PREFIX):
+        return None
+    try:
+        return _block(json.loads(value))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+        logger.exception("block %r cannot be read and has no effect", name)
+        return None
+
+
+def _block(entry: Any) -> Block:
+    key: Iterable[tuple[Any, Any]] = entry["key"].items()
+    return Block(
+        key={str(dimension): str(given) for dimension, given in key},
+        until=instant_of(entry["until"]),
+        why=text_of(entry.get("why")),
+        by=text_of(entry.get("by")),
+    )

@@ -1,0 +1,91 @@
+"""The entries of the controls: kept in a shared map of the store, and read again when it has changed."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Final
+
+from ratelimit.clock import Clock
+from ratelimit.errors import ConfigurationError
+from ratelimit.stores.base import Store
+
+CONTROL: Final = "!"
+"""Begins the names of all entries but overrides."""
+
+_LAST_INSTANT_US: Final = 250_000_000_000_000_000
+"""Microseconds since the epoch up to which `datetime` goes, some 8,000 years."""
+
+_MAX_TEXT: Final = 500
+"""Characters of a reason or a name that an entry keeps."""
+
+OnChange = Callable[[Mapping[str, bytes]], None]
+"""Takes all entries, as they are now."""
+
+
+class SharedEntries:
+    """Holds the entries of one shared map as they were read last, and hands them to those that `subscribe`.
+
+    Every worker reads changes once a second in the background; requests never wait for it.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        self._seen: int | None = None
+        self._refreshes, self._applied = count(), -1
+        self._subscribers: list[OnChange] = []
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the store's entries were read at least once."""
+        return self._seen is not None
+
+    def subscribe(self, on_change: OnChange) -> None:
+        """Call `on_change` with all entries whenever they have changed."""
+        self._subscribers.append(on_change)
+
+    async def put(self, entry: str, value: Mapping[str, Any] | None) -> None:
+        """Write one entry, or remove it with `None`, and read what has changed; raises `StoreError`."""
+        await self._store.put_entry(self._name, entry, None if value is None else json.dumps(value).encode())
+        await self.refresh()
+
+    async def refresh(self, *, force: bool = False) -> None:
+        """Read what has changed (with `force`, everything); raises `StoreError`.
+
+        If refreshes overlap, the most recently started one wins.
+        """
+        began = next(self._refreshes)
+        found = await self._store.read_map(self._name, None if force else self._seen)
+        if found is not None and began > self._applied:
+            for on_change in self._subscribers:
+                on_change(found.values)
+            self._seen, self._applied = found.version, began
+
+
+def checked_instant(until: Any, clock: Clock) -> int | None:
+    """Return the end of an entry in epoch microseconds (`None`: no end), or raise `ConfigurationError`."""
+    if until is None:
+        return None
+    if not isinstance(until, datetime) or until.tzinfo is None:
+        raise ConfigurationError(f"until: {until!r} is not an instant: write datetime(…, tzinfo=UTC)")
+    instant = round(until.timestamp() * 1_000_000)
+    if not clock() < instant < _LAST_INSTANT_US:
+        raise ConfigurationError(f"until: {until.isoformat()} is past or too far away; leave it out for no end")
+    return instant
+
+
+def checked_text(name: str, text: Any) -> str | None:
+    """Return a reason or a name, or raise `ConfigurationError` for what is no text or too long."""
+    if text is not None and not (isinstance(text, str) and len(text) <= _MAX_TEXT):
+        raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50}")
+    return text
+
+
+def instant_of(until: Any) -> datetime | None:
+    """Return the end of an entry that was read from the store; raises what `datetime` raises."""
+    return None if until is None else datetime.fromtimestamp(until / 1_000_000, UTC)
+
+
+def text_of(text: Any) -> str | None:
+    """Return a reason or a name that was read from the store."""
+    return None if text is None else str(text)[:_MAX_TEXT]
