@@ -59,4 +59,4 @@ class StateView(Protocol):
         """Return the `Reading` as it stands, its wait being that of a further `cost`."""
 
     def status_after_charge(self) -> tuple[int, int, int]:
-        """Return the `Reading` after a charge: its wait is negative where nothing is left."""
+        """Return the `Reading` after a charge: where its wait is negative, it tells when one more unit is free."""

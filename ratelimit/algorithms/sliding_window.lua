@@ -127,19 +127,23 @@ local function charge(s, lim, now, cost)
   s.dirty = lim
 end
 
--- remaining, reset (ms) and the wait (ms) of a further `cost`, as of the last `evaluate`.
+-- remaining, reset (ms) and the wait (ms) of a further `cost`, as of the last `evaluate`; and, where something remains, in
+-- how many ms more does.
 local function status(s, lim, now, cost)
-  local remaining, reset = lim.advertised_limit - s.now_total, 0
+  local remaining, reset, more = lim.advertised_limit - s.now_total, 0, 0
   if remaining < 0 then remaining = 0 end
   local ms = available(s, lim) >= cost and 0 or slow_path(lim).wait(s, lim, now, cost)
   if ms > 0 and ms < NEVER then
     reset = ms
   elseif remaining > 0 then
-    reset = s.now_alive and s.stamp + 1 + lim.window_ms - now or 0
+    if s.now_alive then
+      reset = s.stamp + 1 + lim.window_ms - now
+      more = s.pos < #s.older and unpack_('<I6', s.older, s.pos) + 1 + lim.window_ms - now or reset
+    end
   else
     reset = slow_path(lim).until_one_remains(s, lim, now)
   end
-  return remaining, reset, ms
+  return remaining, reset, ms, more
 end
 
 -- Write the state back: the header alone while its bucket and its expiry stand, else all of it, always with an expiry.

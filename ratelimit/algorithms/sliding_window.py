@@ -5,9 +5,7 @@ the overage that is carried over from the previous window, with its stamp. A sta
 in which the entry was written, so that limits and with them bucket widths may change without the state changing its
 meaning. An entry leaves when its bucket lies a whole window back, so the oldest, partly covered bucket counts in full.
 What is used above the limit (the burst) is recorded in the entries as overage; when they leave, it is deducted from the
-next window.
-
-Any k consecutive windows admit at most k·limit + burst; the proof stands in docs/how-it-works.md.
+next window. Any k consecutive windows admit at most k·limit + burst; the proof stands in docs/how-it-works.md.
 """
 
 from dataclasses import dataclass, field
@@ -51,7 +49,8 @@ class SlidingWindowState:
         stamp, count, _ = self.last or (0, 0, 0)
         self.last = (stamp, count + cost, 0)
         self.total += cost
-        return limit.advertised_limit - self.total, stamp + 1 + limit.window_ms - now, 0
+        gone = 1 + limit.window_ms - now
+        return limit.advertised_limit - self.total, stamp + gone, -(self.older[0][0] if self.older else stamp) - gone
 
     def expires(self, limit: EffectiveRate) -> int:
         """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
@@ -254,10 +253,12 @@ class SlidingWindowView:
         return remaining, self._until_empty() if remaining else self._until_one_remains(), wait
 
     def status_after_charge(self) -> tuple[int, int, int]:
-        """Return (remaining, reset, wait) after a charge: `wait` is negative where nothing at all is left."""
+        """Return (remaining, reset, wait) after a charge; −`wait` is when one more is free, 0 if only burst is left."""
         remaining = self.limit.advertised_limit - self.total
         if remaining > 0 and self.last is not None:
-            return remaining, self.last[0] + 1 + self.limit.window_ms - self.now, 0
+            first, _, _ = self._older[self._left] if len(self._older) > self._left else self.last
+            gone = 1 + self.limit.window_ms - self.now
+            return remaining, self.last[0] + gone, -first - gone
         remaining, reset, wait = self.status(1)
         return remaining, reset, -wait
 

@@ -8,19 +8,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ratelimit.config.response_style import ResponseStyle
+from ratelimit.config.response_style import RATE_LIMIT_HEADERS, ResponseStyle
 from ratelimit.enforcement.decision import Decision
 from ratelimit.model.service_limit import ServiceLimit
 
-RATE_LIMIT_EXPOSE_HEADERS: Final = (
-    "Retry-After",
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "X-RateLimit-Scope",
-    "RateLimit",
-    "RateLimit-Policy",
-)
+RATE_LIMIT_EXPOSE_HEADERS: Final = RATE_LIMIT_HEADERS
 """Headers that a browser's script can read only if the app lists them in `Access-Control-Expose-Headers` (CORS)."""
 
 _INITIALS: Final = frozenset((b"x", b"X", b"r", b"R"))
@@ -46,20 +38,28 @@ def response_headers(decision: Decision, style: ResponseStyle, status: int, pres
         return []
     # If the app sets a field of a family, none of that family is added: a mixture would mislead.
     own = [name[:11].lower() for name, _ in present if name[:1] in _INITIALS]
+    if style.renamed and {name.lower() for name, _ in present} & {*style.renamed.values()}:
+        return []
     redirect = 300 <= status < 400
     is_last = style.retry_after == "exhausted" and binding.exhausted and status >= 200 and not redirect
     headers: Headers = []
+    retry_after = _own_retry_after(present) if b"retry-after" in own else None
     if "x-ratelimit" in style.headers and b"x-ratelimit" not in own:
         headers += _x_ratelimit(binding, style, binding.remaining)
-    if "ietf" in style.headers and b"ratelimit" not in own and b"ratelimit-p" not in own:
-        headers += _ietf_admitted(decision, redirect=redirect)
     if is_last and b"retry-after" not in own:
-        headers.append((b"retry-after", _integer(whole_seconds(binding.reset_after))))
-    return headers
+        retry_after = whole_seconds(binding.reset_after)
+        headers.append((b"retry-after", _integer(retry_after)))
+    if "ietf" in style.headers and b"ratelimit" not in own and b"ratelimit-p" not in own:
+        headers += _ietf_admitted(decision, retry_after, redirect=redirect)
+    return _renamed(headers, style)
 
 
 def rejection_headers(decision: Decision, style: ResponseStyle) -> Headers:
     """Return the fields of a response that the limiter makes itself, apart from those of its body."""
+    return _renamed(_rejection_headers(decision, style), style)
+
+
+def _rejection_headers(decision: Decision, style: ResponseStyle) -> Headers:
     headers: Headers = [(b"cache-control", b"no-store")]
     binding = decision.binding
     if decision.status != 403 and math.isfinite(decision.retry_after):
@@ -109,12 +109,26 @@ def _scope(binding: ServiceLimit, style: ResponseStyle) -> Headers:
     return [(b"x-ratelimit-scope", binding.scope.encode("ascii"))] if style.scope_header else []
 
 
-def _ietf_admitted(decision: Decision, *, redirect: bool) -> Headers:
+def _own_retry_after(present: Iterable[Header]) -> int | None:
+    """Return the seconds of the app's own `Retry-After`; a date is not compared."""
+    value = next((value for name, value in present if name.lower() == b"retry-after"), b"")
+    return int(value) if value.isdigit() else None
+
+
+def _renamed(headers: Headers, style: ResponseStyle) -> Headers:
+    """Return the fields under the names that the style gives them."""
+    names = style.renamed
+    return [(names.get(name, name), value) for name, value in headers] if names else headers
+
+
+def _ietf_admitted(decision: Decision, retry_after: int | None, *, redirect: bool) -> Headers:
     every = [limit for limit in decision.limits if limit.kind == "limit" and not limit.shadow]
     limits = [limit for limit in every if not limit.is_capacity] or every
     # Clients would wait before they follow a redirect that says "nothing left".
-    left = [(limit, limit.remaining) for limit in limits if limit.remaining or not redirect]
-    return _ietf(limits, left)
+    shown = [limit for limit in limits if limit.remaining or not redirect]
+    if retry_after is not None:  # The draft's `t` is never later.
+        shown = [limit for limit in shown if _more_after(limit) <= retry_after]
+    return _ietf(limits, [(limit, limit.remaining) for limit in shown])
 
 
 def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int]]) -> Headers:
@@ -125,7 +139,12 @@ def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int
 
 
 def _reset(limit: ServiceLimit) -> str:
-    return f";t={math.ceil(limit.reset_after)}" if math.isfinite(limit.retry_after) else ""
+    return f";t={_more_after(limit)}" if math.isfinite(limit.retry_after) else ""
+
+
+def _more_after(limit: ServiceLimit) -> int:
+    """Return the whole seconds until more remains than now, the draft's `t`."""
+    return math.ceil(limit.reset_after if limit.more_after is None else limit.more_after)
 
 
 def _window(limit: ServiceLimit) -> str:

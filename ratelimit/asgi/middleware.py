@@ -58,7 +58,7 @@ class RateLimitMiddleware:
     ) -> None:
         _check_arguments(settings, limiter)
         self.app = app
-        self._on_refused = check_on_refused(on_refused)
+        self._on_refused = check_on_refused(on_refused, app)
         self.limiter = limiter or Limiter(settings or RateLimitSettings())
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None

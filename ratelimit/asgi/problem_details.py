@@ -84,8 +84,13 @@ def _rfc9457(decision: Decision, status: int, style: ResponseStyle) -> dict[str,
         "title": "Forbidden" if kind == _BLANK and code not in style.titles else _title(code, style),
         "status": status,
         "detail": _detail(decision),
-        **_extensions(decision, code),
+        **(_extensions(decision, code) if style.members == "all" else _documented(decision, style)),
     }
+
+
+def _documented(decision: Decision, style: ResponseStyle) -> dict[str, Any]:
+    """Return the one extension that goes with `X-RateLimit-Scope`."""
+    return {"scope": decision.binding.scope} if style.scope_header and decision.binding is not None else {}
 
 
 def _extensions(decision: Decision, code: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -29,10 +30,10 @@ _DENIAL_RESPONSE: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
 
 
-def check_on_refused(value: Any) -> "OnRefused | None":
-    """Return the function that answers refusals, or raise `ConfigurationError`."""
+def check_on_refused(value: Any, app: Any) -> "OnRefused | None":
+    """Return the function that answers refusals, or raise `ConfigurationError`; `app` is what the limiter surrounds."""
     if value == EXCEPTION_HANDLER:
-        return _by_exception_handler
+        return partial(_by_exception_handler, app)
     if value is not None and not callable(value):
         raise ConfigurationError(
             f"RateLimitMiddleware: on_refused must be a function of the request and the decision, or "
@@ -80,16 +81,31 @@ def _adding(headers: Headers, send: Send) -> Send:
     return wrapped
 
 
-async def _by_exception_handler(request: Request, decision: Decision) -> Response | None:
+async def _by_exception_handler(app: Any, request: Request, decision: Decision) -> Response | None:
     """Answer as if the app itself had raised an `HTTPException`; `None` where it has no handler for it."""
-    handlers = getattr(request.scope.get("app"), "exception_handlers", {})
+    if "app" not in request.scope:  # The limiter is around the whole app, which sets it.
+        request = Request({**request.scope, "app": _app_inside(app)}, request.receive)
+    handlers = getattr(request.app, "exception_handlers", {})
     status, _, body = render_problem(decision, ResponseStyle())
-    handler = handlers.get(status) or handlers.get(HTTPException)
+    kind = next((each for each in handlers if _is_http_exception(each)), HTTPException)
+    handler = handlers.get(status) or handlers.get(kind)
     if handler is None:
         return None
-    answered = handler(request, HTTPException(status, detail=json.loads(body)["detail"]))
+    answered = handler(request, kind(status, detail=json.loads(body)["detail"]))
     response: Response = await answered if inspect.isawaitable(answered) else answered
     return response
+
+
+def _app_inside(app: Any) -> Any:
+    """Return the app of Starlette or FastAPI at or below an ASGI app, through its middlewares' `app`, or `None`."""
+    while app is not None and not hasattr(app, "exception_handlers"):
+        app = getattr(app, "app", None)
+    return app
+
+
+def _is_http_exception(kind: Any) -> bool:
+    """Say whether this is FastAPI's own `HTTPException`, which its apps raise rather than Starlette's."""
+    return isinstance(kind, type) and issubclass(kind, HTTPException) and kind.__module__ == "fastapi.exceptions"
 
 
 async def _send_problem(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,18 @@ from ratelimit.config.fields import AsList, FrozenModel, check_path, invalid
 from ratelimit.config.path_pattern import PathPattern
 
 _MAX_RENDERED: Final = 512
+_FIELD_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
+RATE_LIMIT_HEADERS: Final = (
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Scope",
+    "RateLimit",
+    "RateLimit-Policy",
+)
+"""All header fields that a limiter may send beside those of its bodies."""
 
 
 def _check_problem_base(value: str | None) -> str | None:
@@ -20,13 +32,28 @@ def _check_problem_base(value: str | None) -> str | None:
     return value
 
 
+def _check_header_names(names: Mapping[str, str]) -> Mapping[str, str]:
+    standard = {name.lower() for name in RATE_LIMIT_HEADERS}
+    for own, name in names.items():
+        if own.lower() not in standard:
+            raise invalid(f"{own!r:.100} is not one of {', '.join(RATE_LIMIT_HEADERS)}")
+        if not re.fullmatch(_FIELD_NAME, name):
+            raise invalid(f"{name!r:.100} is not the name of a header")
+    sent = [name.lower() for name in names.values()] + [own for own in standard if own not in map(str.lower, names)]
+    if len(set(sent)) < len(sent):
+        raise invalid("two headers have one name")
+    return names
+
+
 class ResponseStyle(FrozenModel):
     """Choose the headers and the body of responses; the defaults are the field's common form.
 
     `headers`: `"x-ratelimit"`, `"ietf"` or both. `scope_header`: send `X-RateLimit-Scope`. `retry_after`:
     `"rejected"`, or `"exhausted"` to send `Retry-After` also with the last request that is served. `problem`:
     `"rfc9457"` or the flat `"legacy"` JSON (always `application/json`). `problem_base`: a URI prefix to which the
-    code is appended. `titles`: by code. `capacity_status`: for policies of scope `global`.
+    code is appended. `titles`: by code. `capacity_status`: for policies of scope `global`. `members`: `"documented"` for
+    `type`, `title`, `status`, `detail` (and `scope`, with `scope_header`) of a problem and no more. `header_names`: other
+    names for the header fields, by their usual ones; where the app sends one of them itself, none is added.
     """
 
     headers: Annotated[Sequence[Literal["x-ratelimit", "ietf"]], AsList, AfterValidator(tuple)] = ("x-ratelimit",)
@@ -37,6 +64,13 @@ class ResponseStyle(FrozenModel):
     problem_base: Annotated[str | None, AfterValidator(_check_problem_base)] = None
     titles: Mapping[str, str] = Field(default_factory=dict)
     capacity_status: Literal[429, 503] = 429
+    members: Literal["all", "documented"] = "all"
+    header_names: Annotated[Mapping[str, str], AfterValidator(_check_header_names)] = Field(default_factory=dict)
+
+    @cached_property
+    def renamed(self) -> dict[bytes, bytes]:
+        """The names of `header_names`, as they are sent."""
+        return {own.lower().encode(): name.lower().encode() for own, name in self.header_names.items()}
 
     @cached_property
     def rendered(self) -> BoundedCache[tuple[object, ...], tuple[int, bytes, bytes]]:

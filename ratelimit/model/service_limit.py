@@ -12,7 +12,8 @@ Reading = tuple[int, int, int]
 """A store's three integers for one charge: (remaining, reset_ms, wait_ms).
 
 `remaining` is in units, `reset_ms` and `wait_ms` are durations. `wait_ms` > 0: refused, retry after so long (`NEVER`:
-never). `wait_ms` == 0: admitted. `wait_ms` < 0: admitted, nothing is left, and the next unit is free after −`wait_ms`.
+never). `wait_ms` == 0: admitted. `wait_ms` < 0: admitted, and one more unit than now is free after −`wait_ms`; where nothing
+remains, nothing of the burst is left either.
 
 Two cases differ. `Operation.USAGE` answers (used, reset_ms, used in the previous period). The kind `pace` answers (start
 of the reservation in µs, wait for it in µs, `over_ms`): `over_ms` > 0 is by how much the wait exceeds the bound.
@@ -30,7 +31,8 @@ class ServiceLimit(NamedTuple):
     `limit` and `remaining` are units, `remaining` against the limit without burst; `window` and `retry_after` are
     seconds, `reset_at` epoch seconds by this process's clock. `retry_after` is 0.0 unless this limit refused, and
     infinite where waiting does not help or its end is unknown. `window` is 0 for levels and concurrency, and nominal
-    for months and years. `reset_after` is the wait until `reset_at`, in seconds. `exhausted` says that not even one
+    for months and years. `reset_after` is the wait until `reset_at`, in seconds, `more_after` that until more remains than
+    now (`None`: as long). `exhausted` says that not even one
     more unit, burst included, would be admitted now. `cost` is what was asked of this limit. `code`, `detail` and
     `status` are what the policy sets for its refusals. `unit` is what is counted, `period` the calendar period's name.
     """
@@ -47,6 +49,7 @@ class ServiceLimit(NamedTuple):
     exhausted: bool = False
     cost: int = 1
     reset_after: float = 0.0
+    more_after: float | None = None
     code: str | None = None
     detail: str | None = None
     status: int = 429
@@ -61,10 +64,11 @@ class ServiceLimit(NamedTuple):
     def after(self, seconds: float) -> "ServiceLimit":
         """Return this limit as it stands `seconds` later if nothing else is charged."""
         # As in `service_limit`: `_replace` takes three times as long.
-        policy, kind, scope, limit, left, window, at, wait, shadow, exhausted, cost, reset, *words = self
+        policy, kind, scope, limit, left, window, at, wait, shadow, exhausted, cost, reset, more, *words = self
         wait = wait - seconds if wait else 0.0
         reset = reset - seconds if reset > seconds else 0.0
-        fields = policy, kind, scope, limit, left, window, at, wait, shadow, exhausted, cost, reset, *words
+        more = more and max(0.0, more - seconds)
+        fields = policy, kind, scope, limit, left, window, at, wait, shadow, exhausted, cost, reset, more, *words
         return tuple.__new__(ServiceLimit, fields)
 
 
@@ -91,6 +95,7 @@ def service_limit(charge: Charge, remaining: int, reset_ms: int, wait_ms: int, n
             wait_ms != 0 and remaining == 0,
             charge.cost,
             reset_ms / 1000,
+            -wait_ms / 1000 if wait_ms < 0 < remaining else None,
             limit.code,
             limit.detail,
             limit.status,

@@ -80,15 +80,11 @@ def test_a_429_is_the_documented_body(a: TestClient) -> None:
     assert refused.headers["content-type"] == "application/json"
     assert refused.headers["cache-control"] == "no-store"
     wait = refused.headers["retry-after"]
-    body = refused.json()
-    assert {name: body[name] for name in ("type", "title", "status", "detail", "scope")} == {
-        "type": f"{BASE}rate_limit_exceeded",
-        "title": "Rate limit exceeded",
-        "status": 429,
-        "detail": f"You've exceeded the per-token limit (600/min). Try again in {wait} seconds.",
-        "scope": "token",
-    }
-    assert body["violated-policies"] == ["token-reads"]
+    detail = f"You've exceeded the per-token limit (600/min). Try again in {wait} seconds."
+    assert refused.text == (
+        f'{{"type":"{BASE}rate_limit_exceeded","title":"Rate limit exceeded","status":429,'
+        f'"detail":"{detail}","scope":"token"}}'
+    )
     assert rate_headers(refused)["x-ratelimit-remaining"] == "0"
 
 
@@ -114,7 +110,7 @@ def test_a_exports_are_shared_by_the_organization(a: TestClient, clock: ManualCl
     """All tokens of an organization share one export an hour."""
     assert a.get("/api/exports/full").is_success
     refused = a.get("/api/exports/full", headers={"authorization": "Bearer tk_acme_team_2"})
-    assert (refused.status_code, refused.json()["policy"]) == (429, "export")
+    assert (refused.status_code, refused.json()["scope"]) == (429, "endpoint")
     assert "(1/hour)" in refused.json()["detail"]
     assert a.get("/api/exports/full", headers={"authorization": "Bearer tk_other_team_1"}).is_success
     clock.advance(seconds=int(refused.headers["retry-after"]))
@@ -137,12 +133,10 @@ def test_a_an_exhausted_monthly_quota_is_403_with_a_code_of_its_own(a: TestClien
     assert refused.status_code == 403
     assert refused.headers["content-type"] == "application/json"
     assert {"retry-after", "x-ratelimit-remaining"}.isdisjoint(refused.headers)
-    assert {name: refused.json()[name] for name in ("type", "code", "scope", "resets_at")} == {
-        "type": f"{BASE}monthly_quota_exceeded",
-        "code": "monthly_quota_exceeded",
-        "scope": "org",
-        "resets_at": "2027-01-01T00:00:00Z",
-    }
+    body = refused.json()
+    assert (body["type"], body["scope"]) == (f"{BASE}monthly_quota_exceeded", "org")
+    assert body.keys() == {"type", "title", "status", "detail", "scope"}
+    assert "2027-01-01T00:00:00Z" in body["detail"]
     assert a.get("/api/usage", headers=starter).json() == {"requests": 20}
     clock.advance(seconds=12 * 3600)
     assert a.get("/api/agents", headers=starter).is_success
@@ -245,13 +239,17 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_batch_problem(refused: httpx2.Response | Call, policy: str, code: str, detail: str) -> dict[str, Any]:
     """Check what the refusals of all four policies of the batch endpoints have in common, and return the body."""
-    problem: dict[str, Any] = json.loads(refused.body if isinstance(refused, Call) else refused.content)
+    text = (refused.body if isinstance(refused, Call) else refused.content).decode()
+    problem: dict[str, Any] = json.loads(text)
     status = refused.status if isinstance(refused, Call) else refused.status_code
     assert status == problem["status"] == 429
     assert refused.headers["content-type"] == "application/problem+json"
-    assert (problem["title"], problem["code"], problem["detail"]) == ("Rate Limit Exceeded", code, detail)
+    kind = "temporary-reduced-capacity" if code == "capacity_exceeded" else "quota-exceeded"
+    assert text == (
+        f'{{"type":"https://iana.org/assignments/http-problem-types#{kind}","title":"Rate Limit Exceeded",'
+        f'"status":429,"detail":"{detail}"}}'
+    )
     assert int(refused.headers["retry-after"]) >= 1
-    assert problem.get("policy", policy) == policy
     return problem
 
 
@@ -285,7 +283,7 @@ def test_b_capacity_is_reported_without_numbers(b: TestClient) -> None:
     refused = b.post("/v1/batches", json={"items": []}, headers={"x-teamspace": "other-a"})
     reason = "Batches are temporarily limited for everybody. Try again later."
     problem = check_batch_problem(refused, "", "capacity_exceeded", reason)
-    assert problem.keys() == {"type", "title", "status", "detail", "code"}
+    assert problem.keys() == {"type", "title", "status", "detail"}
     assert not [name for name in refused.headers if "ratelimit" in name]
 
 

@@ -52,6 +52,29 @@ def test_the_wait_is_exact(
             assert admitted(sync_store.charge([Charge(mine, key, cost)], peek=True))
 
 
+@settings(max_examples=150)
+@given(case=histories())
+def test_more_remains_when_it_is_said(sync_store: SyncStore, case: tuple[EffectiveRate, list[tuple[int, int]]]) -> None:
+    """Where something remains after a charge, more does after `more_after` seconds, and not 1 ms before."""
+    sync_store.clock.now = START
+    one, history = case
+    key, last = fresh_key(), None
+    for wait, cost in history:
+        sync_store.clock.advance(ms=wait)
+        (charged,) = sync_store.charge([Charge(one, key, cost)])
+        last = charged if admitted([charged]) else last
+        if last is charged and charged.remaining and charged.more_after:
+            more_after = round(charged.more_after * 1000)
+            assert more_after <= round(charged.reset_after * 1000)
+            remaining = []
+            for step in (more_after - 1, 1):
+                sync_store.clock.advance(ms=step)
+                (seen,) = sync_store.charge([Charge(one, key)], peek=True)
+                remaining.append(seen.remaining)
+            assert remaining[0] == charged.remaining < remaining[1]
+            sync_store.clock.advance(ms=-more_after)
+
+
 def test_a_cost_that_never_fits_has_an_infinite_wait(sync_store: SyncStore) -> None:
     """A cost above the limit and its burst has an infinite wait."""
     (refused,) = sync_store.charge([Charge(window_limit(10, 60, 5), fresh_key(), 16)])

@@ -125,6 +125,36 @@ def test_retry_after_with_the_last_success(
     assert "retry-after" not in fields_of(decision, IETF, status)
 
 
+BOTH = ResponseStyle(headers=["x-ratelimit", "ietf"], retry_after="exhausted")
+
+
+def test_t_is_when_more_remains_and_never_later_than_retry_after() -> None:
+    """With something left it is not when the window is empty; a limit that gets more later than that is left out."""
+    soon, late = limit_of(more_after=2.5), limit_of("org", 70, more_after=30.2, reset_after=60.0)
+    assert fields_of(Decision.from_limits([soon, late]))["ratelimit"] == '"token";r=7;t=3, "org";r=70;t=31'
+    last = limit_of(remaining=0, exhausted=True)
+    fields = fields_of(Decision.from_limits([last, soon._replace(policy="soon"), late]), BOTH)
+    assert (fields["retry-after"], fields["ratelimit"]) == ("10", '"token";r=0;t=10, "soon";r=7;t=3')
+    for own, services in (
+        (b"5", b'"token";r=7;t=3'),
+        (b"Fri, 31 Dec 1999 23:59:59 GMT", b'"token";r=7;t=3, "org";r=70;t=31'),
+    ):
+        present = [(b"Retry-After", own)]
+        assert (b"ratelimit", services) in response_headers(Decision.from_limits([soon, late]), IETF, 503, present)
+
+
+def test_fields_are_sent_under_the_names_that_the_style_gives_them() -> None:
+    """Also of refusals; where the app sends one of these names itself, none is added."""
+    names = {"X-RateLimit-Limit": "X-Quota-Limit", "x-ratelimit-scope": "X-Scope", "Retry-After": "X-Wait"}
+    style = ResponseStyle(header_names=names)
+    admitted = fields_of(Decision.from_limits([limit_of()]), style)
+    assert set(admitted) == {"x-quota-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-scope"}
+    refused = fields_of(Decision.from_limits([limit_of(remaining=0, wait=5)]), style)
+    assert (refused["x-wait"], refused["x-quota-limit"]) == ("5", "600")
+    present = [(b"X-Quota-Limit", b"1")]
+    assert response_headers(Decision.from_limits([limit_of()]), style, 200, present) == []
+
+
 def test_families_of_fields_are_chosen() -> None:
     """`headers` and `scope_header` decide which fields are sent."""
     decision = Decision.from_limits([limit_of()])

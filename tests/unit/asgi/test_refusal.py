@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi import HTTPException as FastAPIError
 from fastapi import Request as FastAPIRequest
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
@@ -66,6 +67,23 @@ def test_no_answer_is_the_usual_problem(caplog: pytest.LogCaptureFixture) -> Non
     """So a function may answer some requests alone."""
     refused = refused_by(app_of(), on_refused=lambda *_: None)
     assert (refused.status_code, caplog.text) == (429, "")
+
+
+def test_the_apps_exception_handler_answers_around_the_whole_app_too() -> None:
+    """`wrap` stands outside, where the request does not name the app yet; FastAPI's own `HTTPException` has one too."""
+    app = FastAPI()
+
+    @app.exception_handler(FastAPIError)
+    async def handle(request: Request, error: FastAPIError) -> JSONResponse:
+        return JSONResponse({"app": request.app.title, "class": type(error).__name__}, error.status_code)
+
+    @app.get("/")
+    async def root() -> None: ...
+
+    client = TestClient(RateLimitMiddleware.wrap(app, settings=SETTINGS, on_refused="exception_handler"))
+    client.get("/", headers=TOKEN)
+    refused = client.get("/", headers=TOKEN)
+    assert (refused.status_code, refused.json()) == (429, {"app": "FastAPI", "class": "HTTPException"})
 
 
 def test_the_apps_exception_handler_answers_if_asked_for() -> None:

@@ -55,3 +55,25 @@ def test_a_path_style_has_paths(paths: list[str], message: str) -> None:
     """Without a path, or with one that no path can match, it would never apply."""
     with pytest.raises(ValidationError, match=message):
         PathStyle.model_validate({"paths": paths, "style": {}})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"X-Rate": "X"}, "'X-Rate' is not one of Retry-After, X-RateLimit-Limit"),
+        ({"X-RateLimit-Limit": "a b"}, "'a b' is not the name of a header"),
+        ({"X-RateLimit-Limit": ""}, "'' is not the name of a header"),
+        ({"X-RateLimit-Limit": "x", "X-RateLimit-Reset": "X"}, "two headers have one name"),
+        ({"X-RateLimit-Limit": "x-ratelimit-reset"}, "two headers have one name"),
+    ],
+)
+def test_wrong_names_of_headers_fail(names: dict[str, str], message: str) -> None:
+    """An unknown header, a name that no header has, and one for two."""
+    with pytest.raises(ValidationError, match=message):
+        ResponseStyle(header_names=names)
+
+
+def test_two_headers_may_exchange_their_names() -> None:
+    """Each is sent under one name."""
+    names = {"X-RateLimit-Limit": "X-RateLimit-Reset", "X-RateLimit-Reset": "X-RateLimit-Limit"}
+    assert ResponseStyle(header_names=names).renamed[b"x-ratelimit-limit"] == b"x-ratelimit-reset"

@@ -47,6 +47,7 @@ def test_the_fast_constructor_fills_every_field_in_its_place() -> None:
         "exhausted": True,
         "cost": 1004,
         "reset_after": 1005.0,
+        "more_after": None,
         "code": "the code",
         "detail": "the detail",
         "status": 418,

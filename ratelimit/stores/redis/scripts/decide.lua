@@ -9,7 +9,7 @@
 --              then for each charge: index of its limit, of its key, cost
 --   number     the call's own number, which the reply repeats
 -- Returns   msgpack, one flat list: number, now, then for each charge in turn remaining, reset (ms), wait (ms; negative:
---           admitted, and the next unit is free after -wait; positive: refused); for USAGE used, reset, used before.
+--           admitted, and one more unit is free after -wait; positive: refused); for USAGE used, reset, used before.
 --           Durations only; the instant is for this script alone, when a later call brings it back.
 --
 -- Exactly once: a call that is sent again, because its reply was lost, gets the kept reply and charges nothing. With
@@ -76,12 +76,12 @@ local function charge(first, last, operation, holder)
   end
   for i = first, last, 3 do
     local lim, s, cost = limits[requests[i]], states[requests[i + 1]], requests[i + 2]
-    local kind, remaining, reset, wait = lim.kind
+    local kind, remaining, reset, wait, more = lim.kind
     if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
     if admitted and kind.available(s, lim) >= cost then
       kind.charge(s, lim, now, cost, holder)
-      remaining, reset, wait = kind.status(s, lim, now, 1)
-      wait = -wait
+      remaining, reset, wait, more = kind.status(s, lim, now, 1)
+      wait = -(wait > 0 and wait or more or 0)
     else
       -- Permits may have been taken under a wrong clock; other states know it.
       if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
@@ -121,8 +121,8 @@ local function make_amending()
       if operation == USAGE then
         answer(slow.usage(s, lim, now))
       else
-        local remaining, reset, wait = lim.kind.status(s, lim, now, 1)
-        answer(remaining, reset, -wait)
+        local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
+        answer(remaining, reset, -(wait > 0 and wait or more or 0))
       end
     end
   end
