@@ -2,6 +2,7 @@
 
 from ratelimit.asgi.decorators import exempt, limit
 from ratelimit.asgi.headers import RATE_LIMIT_EXPOSE_HEADERS
+from ratelimit.asgi.identity_cache import IdentityCache
 from ratelimit.asgi.middleware import RateLimitMiddleware, limiter_of
 from ratelimit.blocking import BlockingLimiter
 from ratelimit.config.policies import Concurrency, Limit, Quota
@@ -29,6 +30,7 @@ __all__ = [
     "Decision",
     "Hours",
     "Identity",
+    "IdentityCache",
     "Limit",
     "LimitExceeded",
     "Limiter",

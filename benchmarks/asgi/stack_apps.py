@@ -94,7 +94,7 @@ def fastapi_limiter_limited() -> Any:
 
     client, rates, buckets = Redis.from_url(URL), [Rate(PLENTY, Duration.MINUTE)], dict[str, Any]()
 
-    class Factory(BucketFactory):  # type: ignore[misc]
+    class Factory(BucketFactory):
         def wrap_item(self, name: str, weight: int = 1) -> Any:
             from time import time
 

@@ -113,7 +113,7 @@ async def fastapi_limiter(url: str) -> Decide:
         made: Any = RedisBucket.init(rates, client, f"pyrate:{name}")
         buckets[name] = await made
 
-    class Factory(BucketFactory):  # type: ignore[misc]
+    class Factory(BucketFactory):
         def wrap_item(self, name: str, weight: int = 1) -> Any:
             return RateItem(name, int(perf_counter() * 1000), weight=weight)
 

@@ -45,17 +45,22 @@ class BoundedCache(dict[K, V]):
 
 
 class LruCache(OrderedDict[K, V]):
-    """Hold at most `max_size` entries: beyond that, `get_or_make` drops the one that was used longest ago."""
+    """Hold at most `max_size` entries: beyond that, the one that was used longest ago is dropped."""
 
     def __init__(self, max_size: int) -> None:
         super().__init__()
         self._max_size = max_size
 
+    def put(self, key: K, value: V) -> None:
+        """Insert or replace an entry, and count it as used."""
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self._max_size:
+            self.popitem(last=False)
+
     def get_or_make(self, key: K, make: Callable[[], V]) -> V:
         """Return the entry of `key`, made by `make` where there is none, and count it as used."""
         if key not in self:
-            self[key] = make()
-            if len(self) > self._max_size:
-                self.popitem(last=False)
+            self.put(key, make())
         self.move_to_end(key)
         return self[key]

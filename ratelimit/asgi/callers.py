@@ -28,8 +28,9 @@ class IdentifyError(Exception):
 class Callers:
     """Identifies callers by `identify`; where it fails, by `fallback`: their credential, unverified, and their address."""
 
-    def __init__(self, identify: Identify | None, fallback: Callable[[HTTPConnection], Identity]) -> None:
-        self._identify: Identify = identify or fallback
+    def __init__(self, identify: Identify, fallback: Callable[[HTTPConnection], Identity]) -> None:
+        self._identify = identify
+        self._keep: Callable[[HTTPConnection, float], None] | None = getattr(identify, "keep", None)
         self._fallback = fallback
         self._failed = SampledLog(logger, _LOG_INTERVAL_S)
 
@@ -48,6 +49,11 @@ class Callers:
                 place_of(error),
             )
             return self._fallback(connection)
+
+    def refused(self, scope: Scope, seconds: float) -> None:
+        """Take note that a caller is refused for so many seconds: a cached identity is not looked up again meanwhile."""
+        if self._keep is not None:
+            self._keep(HTTPConnection(scope), seconds)
 
 
 def place_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Identifies the caller of a connection: bearer token, API key, client address."""
+"""Identifies the caller of a connection: API key, bearer token, client address."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,6 +19,9 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_CACHED_ADDRESSES: Final = 4096
 """Texts that are parsed, and addresses that are checked and named, each of which a `ClientAddress` caches."""
 
+UNIX: Final = "unix"
+"""Names, among trusted proxies, one that connects by a Unix socket."""
+
 _MAX_HOPS: Final = 50
 _MAX_ADDRESS_LENGTH: Final = 64
 
@@ -37,17 +40,19 @@ def api_key(connection: HTTPConnection, header: str = "x-api-key") -> str | None
 class ClientAddress:
     """Tells the client's address, and believes `X-Forwarded-For` only from trusted proxies.
 
-    `trusted` are networks in CIDR notation. The header is read from the right, and the first address that is not a
+    `trusted` are networks in CIDR notation, and `"unix"` for a proxy that connects by a Unix socket. The header is read from the right, and the first address that is not a
     trusted proxy is the client: entries that the client added itself are ignored. IPv6 clients are named by their
     network of `ipv6_prefix` bits, since one client controls all addresses in it. Returns `None` where the server knows
-    no peer (a Unix socket). A wrong network raises `ConfigurationError`.
+    no peer (an untrusted Unix socket). A wrong network raises `ConfigurationError`.
     """
 
     def __init__(self, trusted: Iterable[str] = (), *, header: str = "x-forwarded-for", ipv6_prefix: int = 64) -> None:
         if not 0 < ipv6_prefix <= 128:
             raise ConfigurationError(f"ipv6_prefix: must be between 1 and 128, got {ipv6_prefix}")
         self._header = header
-        networks = [_network(text) for text in trusted]
+        trusted = tuple(trusted)
+        self._trusts_sockets = UNIX in trusted
+        networks = [_network(text) for text in trusted if text != UNIX]
         cached = lru_cache(MAX_CACHED_ADDRESSES)
         self._trusts = cached(lambda address: any(address in network for network in networks))
         self._read = cached(parse_address)
@@ -56,12 +61,13 @@ class ClientAddress:
     def __call__(self, connection: HTTPConnection) -> str | None:
         """Return the client's address as text."""
         host = next(iter(connection.scope.get("client") or ()), None)
-        if not isinstance(host, str):
-            return None
+        if not isinstance(host, str) or not host:
+            client = self._client_behind(None, connection) if self._trusts_sockets else None
+            return None if client is None else self._name(client)
         peer = self._read(host)
         if peer is None:
-            return host or None
-        return self._name(self._client_behind(peer, connection) if self._trusts(peer) else peer)
+            return host
+        return self._name(self._client_behind(peer, connection) or peer if self._trusts(peer) else peer)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -69,7 +75,7 @@ class ClientAddress:
         caches = {"read": self._read, "trusts": self._trusts, "name": self._name}
         return {name: cache.cache_info().currsize for name, cache in caches.items()}
 
-    def _client_behind(self, peer: _Address, connection: HTTPConnection) -> _Address:
+    def _client_behind(self, peer: _Address | None, connection: HTTPConnection) -> _Address | None:
         hops = ",".join(connection.headers.getlist(self._header)).split(",")
         client = peer
         for hop in hops[: -_MAX_HOPS - 1 : -1]:
@@ -88,15 +94,16 @@ def default_identify(trusted_proxies: Iterable[str] = ()) -> Identify:
 
 
 def unverified_identity(trusted_proxies: Iterable[str] = ()) -> Callable[[HTTPConnection], Identity]:
-    """Return an `identify` that takes the bearer token, else the `X-API-Key` header, plus the client's address.
+    """Return an `identify` that takes the `X-API-Key` header, else the bearer token, plus the client's address.
 
-    It verifies nothing: whether a token is valid is for the app to decide. An app that knows its callers hands in its
-    own `identify`.
+    It verifies nothing: whether a token is valid is for the app to decide, and an invented one is a fresh caller. A caller
+    known by its API key stays that caller, whatever bearer token it sends beside. An app that knows its callers hands
+    in its own `identify`.
     """
     address = ClientAddress(trusted_proxies)
 
     def identify(connection: HTTPConnection) -> Identity:
-        return Identity(token=bearer_token(connection) or api_key(connection), ip=address(connection))
+        return Identity(token=api_key(connection) or bearer_token(connection), ip=address(connection))
 
     return identify
 

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ratelimit.asgi.callers import Callers
+from ratelimit.asgi.connection_warnings import ConnectionWarnings
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
 from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
@@ -38,7 +39,7 @@ class RateLimitMiddleware:
     """Charge every HTTP request and WebSocket handshake, refuse those over a limit, and add headers to all others.
 
     Takes `settings` and makes a limiter of its own, which it closes when the app shuts down, or the `limiter` that is
-    handed in. `identify` tells who makes a request; by default the bearer token or API key, plus the client's address
+    handed in. `identify` tells who makes a request; by default the API key or bearer token, plus the client's address
     behind the settings' trusted proxies. The decision of a request is `request.state.ratelimit`. A refused request does
     not reach the app, and its body is not read. `on_refused(request, decision)`, sync or async, returns the app's own
     `Response` to a refused HTTP request, which gets the headers of the refusal; `"exception_handler"` lets the app's
@@ -63,7 +64,10 @@ class RateLimitMiddleware:
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
-        self._callers = Callers(identify, unverified_identity(proxies))
+        unverified = unverified_identity(proxies)
+        if identify is None:
+            identify = ConnectionWarnings(self.limiter).watching(unverified)
+        self._callers = Callers(identify, unverified)
         self._dimensions = RequestDimensions(self.limiter.settings.max_body)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self._warn_about_cors()
@@ -128,6 +132,7 @@ class RateLimitMiddleware:
         """Refuse the request, or run the app; `decision` is this limiter's own part of the context's."""
         if not context.decision.allowed:
             context.refused = True
+            self._callers.refused(connection[0], context.decision.retry_after)
             await send_refusal(context.decision, policies.style, self._on_refused, connection)
         elif policies.needs_settlement and decision.settlements:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)

@@ -2,7 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_network
+from typing import Final
 
+from ratelimit._utils.sibling_processes import worker_count
+from ratelimit.asgi.identify import UNIX
 from ratelimit.asgi.routing.route_index import METHODS, RouteIndex
 from ratelimit.config.path_pattern import EXCEPT, PathPattern
 from ratelimit.config.policies import Policy
@@ -11,13 +16,17 @@ from ratelimit.resolver.endpoint import Endpoint
 
 logger = logging.getLogger("ratelimit")
 
+_SAME_IMPORT_NAME: Final = ("ratelimit", "asgi-ratelimit")
+"""Distributions of others whose import package is called `ratelimit` too."""
+
 
 def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, *, has_own_identify: bool) -> None:
     """Log a warning for each setting that is valid and has no effect."""
     endpoints = [] if index is None else index.endpoints()
     declared = [limit for endpoint in endpoints for limit in endpoint.limits]
-    warnings = [*_shared_quotas(settings)]
+    warnings = [*_shared_quotas(settings), *_deployment(settings)]
     if not has_own_identify:
+        warnings += _unverified([*settings.policies, *declared])
         warnings += _without_identity([*settings.policies, *declared], settings.dimension_sources)
     if index is not None:
         warnings += _without_limits(settings, declared)
@@ -26,6 +35,40 @@ def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, 
         warnings += _without_parameter(settings, endpoints)
     for warning in dict.fromkeys(warnings):
         logger.warning("%s", warning)
+
+
+def _deployment(settings: RateLimitSettings) -> Iterator[str]:
+    if settings.store.startswith("memory:") and (workers := worker_count()) > 1:
+        yield (
+            f"memory:// counts in each process alone, and this is one of {workers} workers: callers get up to {workers} times "
+            "their limits; count in Redis"
+        )
+    for network in settings.trusted_proxies:
+        if network != UNIX and ip_network(network).prefixlen == 0:
+            yield f"trusted_proxies: {network!r} trusts everybody: any client may choose its own address"
+    for name in _SAME_IMPORT_NAME:
+        if _is_installed(name):
+            yield (
+                f"the distribution {name!r} is installed too and has an import package `ratelimit`: whichever is "
+                f"installed later overwrites files of the other; pip uninstall {name} ratelimit-asgi, and install "
+                "ratelimit-asgi again"
+            )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _unverified(policies: Sequence[Policy]) -> Iterator[str]:
+    if any("token" in policy.per for policy in policies) and not any("ip" in policy.per for policy in policies):
+        yield (
+            "the default identify verifies nothing, so each invented token is a caller with limits of its own, and without "
+            "one no limit by token applies: hand in an identify, or add a limit by ip"
+        )
 
 
 def _shared_quotas(settings: RateLimitSettings) -> Iterator[str]:

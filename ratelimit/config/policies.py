@@ -120,7 +120,7 @@ class Policy(FrozenModel):
     `check(policies=…)`. `cost` is what one
     request takes, in units: a number, or a function of the request, sync or async, that may read its body and may
     return 0. `key` is a source of one more dimension, named as the policy: a place in the request, `"header:x-region"`, or a
-    function of it; a request without a value there is not limited by it. `scope` is the label in headers and problems: by default `endpoint` if that is in `per`, else the first
+    function of it; a request without a value there is not limited by it, and keys hold its hash. `scope` is the label in headers and problems: by default `endpoint` if that is in `per`, else the first
     dimension, else `global`. `shares` lets identities of a priority fill only a part (above 0, at most 1) of the limit,
     burst excluded, including what other priorities have used. `schedule` lists hours with another rate or limit; the first that holds wins. A
     `shadow` policy counts and reports but refuses no request. `on_store_failure` says what happens to a request while

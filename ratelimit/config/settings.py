@@ -55,7 +55,7 @@ def _check_exempt(entries: Sequence[str]) -> tuple[str, ...]:
 def _check_networks(values: Sequence[str]) -> tuple[str, ...]:
     for value in values:
         try:
-            ip_network(value)
+            value == "unix" or ip_network(value)
         except ValueError as error:
             raise invalid(str(error)) from None
     return tuple(values)
@@ -123,7 +123,7 @@ class RateLimitSettings(FrozenModel):
     the request. What `identify` tells wins. The values of `hashed_dimensions` are hashed as tokens are.
     `exempt` lists endpoints that are never counted (`"GET /healthz"`). `response` is the style of responses, `responses`
     the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
-    `identify` believes. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
+    `identify` believes, and `"unix"` for Unix sockets. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
     raises `pydantic.ValidationError` here, with the field's path.
     """
 

@@ -43,6 +43,8 @@ class CompiledPolicy:
     def __init__(self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override]) -> None:
         self.policy = policy
         self.per = policy.per if policy.key is None else (*policy.per, policy.name)
+        if policy.key is not None:  # It may be a credential.
+            keys.hashed_dimensions.add(policy.name)
         self.has_dynamic_cost = callable(policy.cost)
         self._cost = policy.cost if isinstance(policy.cost, int) else 1
         self._takes_units = policy.kind != "concurrency"

@@ -35,7 +35,7 @@ class KeyBuilder:
 
     def __init__(self, *, prefix: str = "rl", secret: str | None = None, hashed: Iterable[str] = ()) -> None:
         self.prefix = escape(prefix)
-        self.hashed_dimensions = frozenset({"token", *hashed})
+        self.hashed_dimensions = {"token", *hashed}
         self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
 
     def value(self, dimension: str, value: object) -> str:

@@ -48,6 +48,10 @@ class NamedPolicies:
             raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'}")
         return found
 
+    def counts_by(self, dimension: str) -> bool:
+        """Say whether a policy that is known has this dimension."""
+        return any(dimension in compiled.per for compiled in self._by_name.values())
+
     def charge(
         self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
     ) -> Charge | None:

@@ -6,6 +6,14 @@ import pickle
 from ratelimit._utils.bounded_cache import BoundedCache, LruCache
 
 
+def test_an_entry_that_is_put_counts_as_used() -> None:
+    """The one that was used longest ago is dropped."""
+    cache: LruCache[str, int] = LruCache(2)
+    for key in ("a", "b", "a", "c"):
+        cache.put(key, 1)
+    assert list(cache) == ["a", "c"]
+
+
 def test_an_insert_beyond_the_bound_drops_all_others() -> None:
     """A full cache starts again with the new entry; a new value for a known key drops nothing."""
     cache: BoundedCache[str, int] = BoundedCache(2)

@@ -98,13 +98,25 @@ def test_a_wrong_network_fails_at_construction(network: str) -> None:
         ClientAddress([network])
 
 
-def test_the_default_reads_token_or_key_and_address() -> None:
-    """A bearer token wins over an API key; the address is added to either."""
+def test_the_default_reads_key_or_token_and_address() -> None:
+    """An API key wins, so that its caller gets no fresh counter by an invented token; the address is added to either."""
     identify = default_identify()
     both = {"authorization": "Bearer b", "x-api-key": "k"}
-    assert identify(connection("192.0.2.1", both)) == Identity(token="b", ip="192.0.2.1")
+    assert identify(connection("192.0.2.1", both)) == Identity(token="k", ip="192.0.2.1")
+    assert identify(connection("192.0.2.1", {"authorization": "Bearer b"})) == Identity(token="b", ip="192.0.2.1")
     assert identify(connection("192.0.2.1", {"x-api-key": "k"})) == Identity(token="k", ip="192.0.2.1")
     assert identify(connection("192.0.2.1")) == Identity(ip="192.0.2.1")
+
+
+@pytest.mark.parametrize("peer", [None, ""])
+def test_a_proxy_by_a_unix_socket_is_believed_if_it_is_trusted(peer: str | None) -> None:
+    """There is no peer whose address could be trusted; without a header no address is known."""
+    behind = connection(peer, {"x-forwarded-for": "6.6.6.6, 198.51.100.1, 10.0.0.9"})
+    assert ClientAddress()(behind) is None
+    assert ClientAddress(["10.0.0.0/8"])(behind) is None
+    assert ClientAddress(["unix", "10.0.0.0/8"])(behind) == "198.51.100.1"
+    assert ClientAddress(["unix"])(connection(peer)) is None
+    assert ClientAddress(["unix"])(connection("192.0.2.1", {"x-forwarded-for": "6.6.6.6"})) == "192.0.2.1"
 
 
 @pytest.mark.parametrize(

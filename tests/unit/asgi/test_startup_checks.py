@@ -70,7 +70,11 @@ def test_decorators_that_need_an_identify_are_logged_too(caplog: pytest.LogCaptu
 
 def test_settings_that_apply_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The log stays empty where everything can apply."""
-    limits = [TOKEN, {**TOKEN, "name": "i", "paths": ["/items/{id}", "/items/*"], "methods": ["GET", "POST"]}]
+    limits = [
+        TOKEN,
+        {**TOKEN, "name": "ip", "per": "ip"},
+        {**TOKEN, "name": "i", "paths": ["/items/{id}", "/items/*"], "methods": ["GET", "POST"]},
+    ]
     assert log_of(caplog, items(), limits=limits, exempt=["GET /healthz", "/healthz"]) == []
     app = FastAPI()
     app.get("/items/{n}")(limit("5/minute")(lambda n: n))
