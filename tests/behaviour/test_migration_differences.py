@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, WebSocket
-from starlette.testclient import TestClient
+from starlette.responses import JSONResponse
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from ratelimit import Identity, Limit, RateLimitMiddleware, RateLimitSettings, exempt, limit
 from ratelimit.testing import ManualClock
@@ -232,6 +233,57 @@ def test_a_store_that_is_away(slowapi: Slowapi) -> None:
         app.get("/")(lambda: None)
     assert statuses(before, "/", "/") == [500, 500]
     assert statuses(after, "/", "/") == [200, 429]
+
+
+def test_async_handlers(slowapi: Slowapi) -> None:
+    """The middleware of slowapi answers without the app's handler where that is async."""
+    from slowapi.errors import RateLimitExceeded  # noqa: PLC0415
+
+    async def answer(request: Request, reason: object) -> JSONResponse:
+        return JSONResponse("slow down", status_code=429)
+
+    before, _ = slowapi(default_limits=["1/minute"])
+    before.exception_handler(RateLimitExceeded)(answer)
+    after = FastAPI()
+    limits = [Limit(name="default", rate="1/minute", per=["endpoint", "ip"])]
+    after.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(limits=limits), on_refused=answer)
+    for app, body in ((before, {"error": "Rate limit exceeded: 1 per 1 minute"}), (after, "slow down")):
+        app.get("/")(lambda: None)
+        with TestClient(app) as client:
+            assert [client.get("/").json() for _ in range(2)] == [None, body]
+
+
+def test_retry_after(slowapi: Slowapi) -> None:
+    """Slowapi sends it with requests that are served too."""
+    before, _ = slowapi(default_limits=["1/minute"], headers_enabled=True)
+    after = ours(Limit(name="default", rate="1/minute", per=["endpoint", "token"]))
+    for app, served in ((before, True), (after, False)):
+        app.get("/")(lambda: None)
+        with TestClient(app) as client:
+            found = [client.get("/") for _ in range(2)]
+        assert [each.status_code for each in found] == [200, 429]
+        assert ["Retry-After" in each.headers for each in found] == [served, True]
+
+
+def test_websockets_with_slowapi(slowapi: Slowapi) -> None:
+    """It takes the decorator and fails at the handshake; here the handshake is limited."""
+    before, limiter = slowapi()
+    after = ours()
+    for app, limited in ((before, limiter.limit("1/minute")), (after, limit("1/minute", per="token"))):
+
+        @app.websocket("/ws")
+        @limited
+        async def ws(websocket: WebSocket) -> None:
+            await websocket.accept()
+
+    with pytest.raises(Exception, match="request"), TestClient(before) as client, client.websocket_connect("/ws"):
+        pass
+    with TestClient(after) as client:
+        with client.websocket_connect("/ws"):
+            pass
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/ws"):
+            pass
+    assert denied.value.status_code == 429
 
 
 def test_exempt_when(slowapi: Slowapi) -> None:
