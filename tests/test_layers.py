@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "enforcement": set(),
     "controls": set(),
     "limiter": set(),
-    "asgi": {"starlette", "pydantic"},
+    "asgi": {"starlette", "pydantic", "fastapi"},
     "outbound": set(),
     "blocking": set(),
     "client": {"anyio", "http_sf", "httpx", "tenacity"},

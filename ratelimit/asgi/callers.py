@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from ratelimit._utils.sampling import SampledLog
 from ratelimit.asgi.identify import Identify
+from ratelimit.errors import ConfigurationError
 from ratelimit.model.identity import Identity
 
 logger = logging.getLogger("ratelimit")
@@ -19,6 +20,13 @@ logger = logging.getLogger("ratelimit")
 _UNKNOWN: Final = Identity()
 _LOG_INTERVAL_S: Final = 10.0
 """Seconds at least between two lines in the log that each request may cause."""
+
+
+IDENTIFY: Final = "ratelimit.identify"
+"""The key of the scope under which an unlimited request finds how its caller would be identified."""
+
+IDENTITY: Final = "identity"
+"""The name in a request's state under which its identity is kept."""
 
 
 class IdentifyError(Exception):
@@ -54,6 +62,21 @@ class Callers:
         """Take note that a caller is refused for so many seconds: a cached identity is not looked up again meanwhile."""
         if self._keep is not None:
             self._keep(HTTPConnection(scope), seconds)
+
+
+async def identity_of(connection: HTTPConnection) -> Identity:
+    """Return who makes a request that has passed the middleware, also at an endpoint that is not limited.
+
+    Raises `ConfigurationError` where it has passed none.
+    """
+    found = connection.scope.get("state", {}).get(IDENTITY)
+    if isinstance(found, Identity):
+        return found
+    identify = connection.scope.get(IDENTIFY)
+    if identify is None:
+        raise ConfigurationError("identity_of: the request has not passed a RateLimitMiddleware")
+    identity: Identity = await identify(connection.scope)
+    return identity
 
 
 def place_of(error: Exception) -> str:

@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ratelimit.asgi.callers import Callers
+from ratelimit.asgi.callers import IDENTIFY, IDENTITY, Callers
 from ratelimit.asgi.connection_warnings import ConnectionWarnings
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
@@ -31,8 +31,6 @@ _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
 LIMITER: Final = "ratelimit.limiter"
 """The key of the scope under which a request's limiter is found."""
-IDENTITY: Final = "identity"
-"""The name in a request's state under which its identity is kept."""
 
 
 class RateLimitMiddleware:
@@ -142,6 +140,7 @@ class RateLimitMiddleware:
     async def _serve_unlimited(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope.setdefault("state", {})
         state.setdefault(DECISION, _UNLIMITED)
+        scope[IDENTIFY] = self._callers.identify
         if scope["type"] == "websocket":  # Its messages may be charged by name.
             state[IDENTITY] = await self._callers.identify(scope)
         await self.app(scope, receive, send)

@@ -52,6 +52,12 @@ class NamedPolicies:
         """Say whether a policy that is known has this dimension."""
         return any(dimension in compiled.per for compiled in self._by_name.values())
 
+    def of_a_caller(self, identity: Identity) -> list[str]:
+        """Return the policies that count an identity wherever it goes, and not by endpoint."""
+        found = [each for each in self._by_name.values() if not {"endpoint", "method"} & set(each.per)]
+        anywhere = self._endpoint_of("GET", UNMATCHED)
+        return [each.policy.name for each in found if each.counter_name(self.values(identity, each, anywhere))]
+
     def charge(
         self, policy: str, identity: Identity, amount: int, now: int, *, method: str, endpoint: str
     ) -> Charge | None:
