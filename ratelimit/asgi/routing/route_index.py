@@ -28,6 +28,7 @@ from ratelimit.config.declarations import EndpointDeclaration, declaration_of, n
 from ratelimit.config.path_pattern import strip_convertors
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
+from ratelimit.resolver.endpoint_policies import EndpointPolicies
 from ratelimit.resolver.resolver import PolicyResolver
 
 logger = logging.getLogger("ratelimit")
@@ -92,6 +93,15 @@ class RouteIndex:
     def endpoints(self) -> list[Endpoint]:
         """Return all endpoints that were registered so far: those of the methods that routes declare."""
         return [endpoint for entry in self._entries for endpoint in entry.endpoints()]
+
+    def policies_by_operation(self) -> dict[tuple[str, str], list[EndpointPolicies]]:
+        """Return what holds at each method and template that routes declare, of the first route that serves it."""
+        found: dict[tuple[str, str], list[EndpointPolicies]] = {}
+        for entry in self._entries:
+            for method in entry.methods:
+                if (key := (method, entry.template)) not in found:
+                    found[key] = [*map(self._resolver.policies_at, entry.possible_endpoints(self._resolver, method))]
+        return found
 
     @property
     def takes_any_path(self) -> bool:
@@ -200,6 +210,16 @@ class _RouteEntry:
         """Return the endpoint of a request; a route for any path is what the patterns of the settings make of the path."""
         found = self.endpoint_for(resolver, route_path.method)
         matched = resolver.matched_patterns(_resolved(prefix + route_path.path)) if self.takes_any_path else ()
+        return self._matched_by(matched, found)
+
+    def possible_endpoints(self, resolver: PolicyResolver, method: str) -> list[Endpoint]:
+        """Return the endpoint of a method; of a route for any path, one for each pattern that may match below it too."""
+        found = self.endpoint_for(resolver, "GET" if method == "HEAD" else method)
+        head = self.template.partition("{")[0]
+        below = [each.text for each in resolver.patterns if self.takes_any_path and each.may_match_below(head)]
+        return [found, *(self._matched_by((text,), found) for text in dict.fromkeys(below))]
+
+    def _matched_by(self, matched: tuple[str, ...], found: Endpoint) -> Endpoint:
         if not matched:
             return found
         key = found, matched

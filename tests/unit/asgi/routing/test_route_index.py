@@ -351,3 +351,27 @@ def test_an_index_says_when_its_routes_are_others() -> None:
     app.router.routes.append(Route("/b", view))
     index.accept_changes()
     assert (index.is_stale(), index.is_current()) == (False, False)
+
+
+def test_policies_by_operation_are_those_of_the_route_that_serves() -> None:
+    """By method and template, also below mounts; of two routes the first is served."""
+    first, second = limit("1/minute", name="first")(new_view()), limit("2/minute", name="second")(new_view())
+    index = index_of(Starlette(routes=[Mount("/m", routes=[Route("/a/{n:int}/", first)]), Route("/m/a/{n}", second)]))
+    found = index.policies_by_operation()
+    assert {key: [policy.name for each in held for policy in each.policies] for key, held in found.items()} == {
+        ("GET", "/m/a/{n}"): ["first"],
+        ("HEAD", "/m/a/{n}"): ["first"],
+    }
+
+
+def test_a_route_for_any_path_holds_what_may_hold_below_it() -> None:
+    """One entry for itself, and one for each pattern of the settings that a path below it may match."""
+    limits = [
+        {"name": name, "rate": "1/minute", "paths": [path]}
+        for name, path in (("slow", "/files/slow/*"), ("all", "*"), ("other", "/other"))
+    ]
+    resolver = PolicyResolver(RateLimitSettings.model_validate({"limits": limits}))
+    index = RouteIndex.of(Starlette(routes=[Route("/files/{rest:path}", view)]), resolver)
+    held = index.policies_by_operation()["GET", "/files/{rest}"]
+    assert [[policy.name for policy in each.policies] for each in held] == [["all"], ["slow", "all"], ["all"]]
+    assert index.policies_by_operation()["GET", "/files/{rest}"] == held
