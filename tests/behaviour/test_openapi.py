@@ -1,6 +1,10 @@
 """The promise: the OpenAPI document of an app says what its limiter answers, in each style, and nothing else changes."""
 
 import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from ratelimit import (
 )
 from ratelimit.testing import freeze_limits
 from tests.support.redis_server import free_port
+from tests.support.uvicorn_server import uvicorn
 
 STYLES = [
     ResponseStyle(),
@@ -300,3 +305,43 @@ def test_a_mounted_app_is_documented_by_its_own_middleware() -> None:
     assert client.get("/bare/rate").status_code == 200
     assert listed(client.get("/sub/openapi.json").json(), "/rate") == ["rate"]
     assert "x-ratelimit" not in client.get("/openapi.json").text
+
+
+TIGHT = {
+    "limits": [
+        {"name": "caller", "rate": "60/minute", "per": ["ip"], "burst": 0.25},
+        {"name": "service", "rate": "2000/second"},
+        {"name": "tried", "rate": "1/hour", "shadow": True},
+    ],
+    "quotas": [
+        {"name": "orders", "limit": 3, "period": "month", "per": ["ip"], "paths": ["/v1/orders"], "methods": ["POST"]}
+    ],
+    "concurrency": [{"name": "batches", "limit": 1, "per": ["ip"], "paths": ["/batch/*"]}],
+    "responses": [
+        {"paths": ["/legacy/*"], "style": {"problem": "legacy", "headers": ["ietf"], "retry_after": "exhausted"}},
+        {"paths": ["/batch/*"], "style": {"headers": ["x-ratelimit", "ietf"], "problem_base": "https://a.example/#"}},
+    ],
+}
+
+
+def test_schemathesis_finds_nothing_undocumented(tmp_path: Path) -> None:
+    """All of its checks, against a real server whose limits it meets: 429, 403, and the 405 of undeclared methods."""
+    pytest.importorskip("schemathesis")
+    log = tmp_path / "requests.har"
+    with uvicorn(TIGHT, app="tests.support.shop:app") as url:
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all"]
+        command += [
+            "--max-examples",
+            "30",
+            "--seed",
+            "1",
+            "--generation-database",
+            "none",
+            "--report-har-path",
+            str(log),
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    entries = json.loads(log.read_text())["log"]["entries"]
+    statuses = Counter(entry["response"]["status"] for entry in entries)
+    assert all(statuses[status] for status in (200, 403, 405, 429)), statuses
