@@ -4,6 +4,7 @@ from ratelimit.asgi.decorators import exempt, limit
 from ratelimit.asgi.headers import RATE_LIMIT_EXPOSE_HEADERS
 from ratelimit.asgi.identity_cache import IdentityCache
 from ratelimit.asgi.middleware import RateLimitMiddleware, limiter_of
+from ratelimit.asgi.openapi import document_limits
 from ratelimit.blocking import BlockingLimiter
 from ratelimit.config.policies import Concurrency, Limit, Quota
 from ratelimit.config.response_style import ResponseStyle
@@ -50,6 +51,7 @@ __all__ = [
     "ServiceLimit",
     "StoreError",
     "Throttle",
+    "document_limits",
     "exempt",
     "limit",
     "limiter_of",

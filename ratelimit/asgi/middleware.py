@@ -12,6 +12,7 @@ from ratelimit.asgi.connection_warnings import ConnectionWarnings
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
 from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
+from ratelimit.asgi.openapi_document import LimitsDocumentation
 from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
 from ratelimit.asgi.request_dimensions import RequestDimensions
@@ -43,7 +44,8 @@ class RateLimitMiddleware:
     `Response` to a refused HTTP request, which gets the headers of the refusal; `"exception_handler"` lets the app's
     handler for the status, or for `HTTPException`, answer. Mounted twice or nested, each policy is charged once and the most
     restrictive one is reported. Decorators and routes are checked when the app starts: a mistake in them raises
-    `ConfigurationError` there. `limiter` and `endpoint_matcher` are its parts.
+    `ConfigurationError` there. With `openapi` the document that a FastAPI app serves includes the limits, as
+    `document_limits` returns it. `limiter`, `endpoint_matcher` and `documentation` are its parts.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RateLimitMiddleware:
         identify: Identify | None = None,
         limiter: Limiter | None = None,
         on_refused: OnRefused | Literal["exception_handler"] | None = None,
+        openapi: bool = True,
     ) -> None:
         _check_arguments(settings, limiter)
         self.app = app
@@ -68,6 +71,8 @@ class RateLimitMiddleware:
         self._callers = Callers(identify, unverified)
         self._dimensions = RequestDimensions(self.limiter.settings.max_body)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
+        self.documentation = LimitsDocumentation(app, self.endpoint_matcher, has_own_answers=on_refused is not None)
+        self._is_documented = not openapi
         self._warn_about_cors()
 
     @classmethod
@@ -81,6 +86,9 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
+        if not self._is_documented:
+            self._is_documented = True
+            self.documentation.serve(scope.get("app"))
         if scope["type"] == "lifespan":
             await self.app(scope, receive, self._lifespan_send(scope, send))
         elif scope["type"] not in ("http", "websocket"):

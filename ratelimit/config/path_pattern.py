@@ -8,6 +8,7 @@ from typing import Final
 EXCEPT: Final = "!"
 """Begins a path that a list of paths leaves out."""
 
+_UNFIXED: Final = re.compile(r"[*?{]")
 _CONVERTOR: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*):[^}]*\}")
 
 
@@ -32,6 +33,11 @@ class PathPattern:
         """Say whether the template is this pattern or matches it."""
         template = template.rstrip("/") or "/"
         return template == self._template or self._fullmatch(template) is not None
+
+    def may_match_below(self, head: str) -> bool:
+        """Say whether a path that begins with `head` may match this pattern."""
+        fixed = _UNFIXED.split(self._template)[0]
+        return fixed.startswith(head) or head.startswith(fixed)
 
 
 class PathSelection:

@@ -118,6 +118,17 @@ async def test_the_snippets_of_clients(capsys: pytest.CaptureFixture[str]) -> No
     assert (names["no_retries"].retries, names["patient"].retries) == (0, 20)
 
 
+def test_the_snippets_of_openapi(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first prints what the page shows, and the app of the second serves its own document."""
+    names = run(*snippets_of("openapi.md"))
+    shown = re.search(r"```text\n(.*?)```", (ROOT / "docs" / "openapi.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert capsys.readouterr().out == shown[1]
+    with TestClient(names["app"]) as client, TestClient(names["private"]) as private:
+        assert "x-ratelimit" in client.get("/openapi.json").text
+        assert "x-ratelimit" not in private.get("/openapi.json").text
+
+
 async def test_the_table_of_the_sliding_window(clock: ManualClock) -> None:
     """A replay of the README's table gives the same outcomes."""
     settings = RateLimitSettings(limits=[Limit(name="t", rate="3/minute", per="token")])

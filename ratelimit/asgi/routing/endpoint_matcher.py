@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.asgi.routing.framework import RoutePath, Scope, router_of
-from ratelimit.asgi.routing.route_index import DEAD_END, METHODS, FoundRoute, RouteIndex
+from ratelimit.asgi.routing.route_index import DEAD_END, METHODS, NOT_ALLOWED, FoundRoute, RouteIndex
+from ratelimit.asgi.routing.undeclared_methods import leads_directly
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import PolicyResolver
@@ -28,7 +29,7 @@ class EndpointMatcher:
     """
 
     def __init__(self, app: Any, resolver: PolicyResolver) -> None:
-        self._router = router_of(app)
+        self._app, self._router = app, router_of(app)
         self._resolver = resolver
         self._indexes: dict[tuple[int, bool], tuple[Any, RouteIndex]] = {}
         self.cache: BoundedCache[tuple[str, str, str, str, int], FoundRoute] = BoundedCache(MAX_CACHED_PATHS)
@@ -89,7 +90,11 @@ class EndpointMatcher:
         if found in (None, DEAD_END) and index.is_stale():
             index = self._index(router, bare=bare)
             found = index.search(route_path)
-        return (None if found is DEAD_END else found), not index.is_volatile
+        if found is NOT_ALLOWED and not index.is_current():
+            found = index.search(route_path.uncertain())
+        # A route that is added below, for another method, must not stay uncounted.
+        is_lasting = not index.is_volatile and found is not NOT_ALLOWED
+        return (None if found is DEAD_END else found), is_lasting
 
     def _in_mount(self, found: FoundRoute | None, named: FoundRoute | None) -> FoundRoute | None:
         """Return an endpoint of a mounted app, named by its template in the whole app."""
@@ -106,16 +111,19 @@ class EndpointMatcher:
         key = id(router), bare
         _, index = self._indexes.get(key, (None, None))
         if index is None:
-            index = RouteIndex.of(router, self._resolver, bare=bare)
+            index = self._read(router, bare=bare)
             self._indexes[key] = router, index
         elif index.is_stale():
             index = self._read_again(router, index, bare=bare)
             self._indexes[key] = router, index
         return index
 
+    def _read(self, router: Any, *, bare: bool) -> RouteIndex:
+        return RouteIndex.of(router, self._resolver, bare=bare, is_direct=leads_directly(self._app))
+
     def _read_again(self, router: Any, old: RouteIndex, *, bare: bool) -> RouteIndex:
         try:
-            return RouteIndex.of(router, self._resolver, bare=bare)
+            return self._read(router, bare=bare)
         except ConfigurationError:
             logger.exception("routes were added whose limits cannot work; the limits of the routes before stay")
             old.accept_changes()

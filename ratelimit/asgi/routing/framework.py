@@ -1,7 +1,7 @@
 """What Starlette and FastAPI keep inside: routers, routes, and the scope that their routes match."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.routing import Host, Match, Mount
@@ -16,12 +16,14 @@ class RoutePath:
     """What routing depends on, parsed from an `http` or `websocket` scope.
 
     `method` is in upper case, HEAD as GET. `path` is the path below `root_path`. `scope` is what the framework's routes
-    match; it is not changed.
+    match; it is not changed. `is_certain` says that the app looks for this very path, and not for another to which it
+    would redirect.
     """
 
     scope: Scope
     method: str
     path: str
+    is_certain: bool = True
 
     @classmethod
     def of(cls, scope: Scope) -> "RoutePath":
@@ -32,14 +34,18 @@ class RoutePath:
     def with_scope(self, **changes: Any) -> "RoutePath":
         """Return the route path after changes of the scope, as a mount makes them."""
         scope = {**self.scope, **changes}
-        return RoutePath(scope, self.method, _path_below_root(scope))
+        return RoutePath(scope, self.method, _path_below_root(scope), self.is_certain)
 
     def with_other_slash(self) -> "RoutePath | None":
         """Return the path to which the framework redirects: with or without a slash at the end; `None` if none."""
         if self.scope["type"] != "http" or self.path == "/":
             return None
         path: str = self.scope["path"]
-        return self.with_scope(path=path.rstrip("/") if path.endswith("/") else path + "/")
+        return self.uncertain().with_scope(path=path.rstrip("/") if path.endswith("/") else path + "/")
+
+    def uncertain(self) -> "RoutePath":
+        """Return the route path of which it is not certain that the app routes it as it is routed here."""
+        return replace(self, is_certain=False)
 
 
 def _path_below_root(scope: Scope) -> str:

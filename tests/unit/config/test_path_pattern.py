@@ -63,3 +63,15 @@ def test_a_selection_leaves_out_what_stands_after_an_exclamation_mark(
         return selection.selects(lambda pattern: pattern.matches(path))
 
     assert list(filter(is_selected, ("/v1/health", "/v1/a", "/other"))) == selected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "may"),
+    [("/files/slow/*", True), ("/f*", True), ("*", True), ("/{any}/x", True), ("/files/a", True), ("/other", False)],
+)
+def test_a_pattern_may_match_below_a_path_that_it_does_not_contradict(
+    pattern: str,
+    may: bool,  # noqa: FBT001
+) -> None:
+    """Up to its first wildcard or parameter it begins as the paths do, or they as it does."""
+    assert PathPattern(pattern).may_match_below("/files/") is may

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 
 from ratelimit import RateLimitSettings
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
+from ratelimit.asgi.routing.route_index import NOT_ALLOWED
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import PolicyResolver
 
@@ -47,6 +48,10 @@ def scope_of(app: Any, path: str, method: str = "GET", **more: Any) -> Scope:
 def matcher_of(app: Any, **settings: Any) -> EndpointMatcher:
     """Return a new matcher of an app under these settings."""
     return EndpointMatcher(app, PolicyResolver(RateLimitSettings.model_validate(settings)))
+
+
+NOT_COUNTED = NOT_ALLOWED[0]
+"""The endpoint of a request that the framework answers with 405."""
 
 
 def find(app: Any, path: str, method: str = "GET", **more: Any) -> Endpoint:

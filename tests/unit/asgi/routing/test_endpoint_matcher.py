@@ -14,7 +14,16 @@ from starlette.types import Receive, Scope, Send
 
 from ratelimit import RateLimitMiddleware, RateLimitSettings, limit
 from ratelimit.asgi.routing.endpoint_matcher import MAX_CACHED_PATHS
-from tests.unit.asgi.routing.lookups import label, limited_names, live_includes, matcher_of, new_view, scope_of, view
+from tests.unit.asgi.routing.lookups import (
+    NOT_COUNTED,
+    label,
+    limited_names,
+    live_includes,
+    matcher_of,
+    new_view,
+    scope_of,
+    view,
+)
 
 
 def watched() -> tuple[list[str], type[RateLimitMiddleware]]:
@@ -194,3 +203,41 @@ def test_invisible_routes_are_logged_once(caplog: pytest.LogCaptureFixture) -> N
     for _ in range(3):
         assert matcher.find(scope_of(None, "/x")).label == "*"
     assert [message[:34] for message in caplog.messages] == ["RateLimitMiddleware sees no routes"]
+
+
+@live_includes
+def test_a_method_that_is_added_below_does_not_stay_uncounted() -> None:
+    """What is not allowed is not cached: a route for it may be added to an included or mounted router at any time."""
+    router, sub, app = APIRouter(), Starlette(routes=[Route("/x", view)]), FastAPI()
+    router.add_api_route("/x", lambda: "x")
+    app.include_router(router, prefix="/r")
+    app.mount("/m", sub)
+    matcher = matcher_of(app)
+    assert [matcher.find(scope_of(app, path, "POST")) for path in ("/r/x", "/m/x")] == [NOT_COUNTED] * 2
+    router.add_api_route("/x", lambda: "x", methods=["POST"])
+    sub.router.routes.append(Route("/x", view, methods=["POST"]))
+    assert [matcher.find(scope_of(app, path, "POST")).label for path in ("/r/x", "/m/x")] == ["POST /r/x", "POST /m/x"]
+
+
+def test_a_method_is_counted_where_the_routes_are_not_those_that_were_read() -> None:
+    """A route that took the place of another, or that was added with a wrong decorator, may serve it."""
+    app = Starlette(routes=[Route("/x", view)])
+    matcher = matcher_of(app)
+    assert matcher.find(scope_of(app, "/x", "POST")) is NOT_COUNTED
+    app.router.routes[0] = Route("/x", view, methods=["POST"])
+    assert matcher.find(scope_of(app, "/x", "POST")).label == "POST /x"
+    late = Starlette(routes=[Route("/x", view)])
+    matcher = matcher_of(late)
+    matcher.read_routes()
+    late.router.routes.append(Route("/x", limit("1/minute", per="tennant")(new_view()), methods=["POST"]))
+    found = matcher.find(scope_of(late, "/x", "POST"))
+    assert (found.label, found.exempt) == ("POST /x", False)
+
+
+def test_a_matcher_that_does_not_see_what_is_between_counts_every_method() -> None:
+    """Routes that only the scope names may lie behind anything."""
+
+    async def closed(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    app = Starlette(routes=[Route("/x", view)])
+    assert matcher_of(closed).find(scope_of(app, "/x", "POST")).label == "POST /x"

@@ -51,6 +51,15 @@ def test_the_other_slash_is_where_the_framework_redirects() -> None:
     assert RoutePath.of(scope_of(None, "/x", type="websocket")).with_other_slash() is None
 
 
+def test_a_route_path_that_was_redirected_is_not_certain() -> None:
+    """Also after the changes that mounts make; the path itself is."""
+    route_path = RoutePath.of(scope_of(None, "/x"))
+    other = route_path.with_other_slash()
+    assert other is not None
+    found = [route_path, route_path.with_scope(path="/y"), other, other.with_scope(path="/y"), route_path.uncertain()]
+    assert [each.is_certain for each in found] == [True, True, False, False, False]
+
+
 async def opaque(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 

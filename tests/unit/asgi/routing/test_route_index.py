@@ -4,6 +4,8 @@ import re
 from typing import Any
 
 import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
@@ -14,10 +16,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ratelimit import ConfigurationError, RateLimitSettings, limit
 from ratelimit.asgi.routing.framework import RoutePath
-from ratelimit.asgi.routing.route_index import DEAD_END, FoundRoute, RouteIndex
+from ratelimit.asgi.routing.route_index import DEAD_END, NOT_ALLOWED, FoundRoute, RouteIndex
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import PolicyResolver
-from tests.unit.asgi.routing.lookups import chat, find, label, matcher_of, new_view, scope_of, view
+from tests.unit.asgi.routing.lookups import (
+    NOT_COUNTED,
+    chat,
+    find,
+    label,
+    live_includes,
+    matcher_of,
+    new_view,
+    scope_of,
+    view,
+)
 
 
 def index_of(app: Any, *, bare: bool = False) -> RouteIndex:
@@ -45,15 +57,15 @@ def test_the_first_route_that_matches_is_the_endpoint() -> None:
 
 
 def test_a_route_for_another_method_gives_way() -> None:
-    """A route that matches the path but not the method only counts if no later one matches both."""
+    """A later route that serves the method is the endpoint; where there is none, the framework answers 405."""
     app = Starlette(routes=[Route("/x/{a}", view, methods=["GET"]), Route("/{b}/y", view, methods=["POST"])])
     assert label(app, "/x/y", "POST") == "POST /{b}/y"
-    assert label(app, "/x/y", "DELETE") == "DELETE /x/{a}"
+    assert find(app, "/x/y", "DELETE") is NOT_COUNTED
 
 
 def test_made_up_methods_do_not_make_endpoints() -> None:
-    """Methods that neither HTTP nor the route knows share one endpoint of each route."""
-    app = Starlette(routes=[Route("/known", view)])
+    """Methods that neither HTTP nor the route knows share one endpoint of each route that serves any method."""
+    app = Starlette(routes=[Route("/known", PlainTextResponse("ok"))])
     assert {label(app, "/known", method) for method in ("AAA", "BBB", "CCC")} == {"* /known"}
 
 
@@ -259,3 +271,117 @@ def test_endpoints_lists_what_the_routes_declare() -> None:
     app = Starlette(routes=[Route("/a", view, methods=["GET", "POST"]), Mount("/m", routes=[Route("/b", view)])])
     labels = sorted(endpoint.label for endpoint in index_of(app).endpoints())
     assert labels == ["GET /a", "GET /m/b", "POST /a"]
+
+
+def direct_index_of(*routes: Any) -> RouteIndex:
+    """Return the index of an app whose requests nothing changes before they reach its routes."""
+    return RouteIndex.of(Starlette(routes=list(routes)), PolicyResolver(RateLimitSettings()), is_direct=True)
+
+
+def test_a_method_that_no_route_of_the_path_serves_is_not_allowed() -> None:
+    """HEAD as the route has it; below mounts too, unless another app is in between."""
+
+    async def opaque(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    class Wrapper:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    class Items(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("items")
+
+    inner = [Route("/b", view), Route("/c", Items)]
+    index = direct_index_of(
+        Route("/a", view),
+        APIRoute("/f", lambda: "f"),
+        Mount("/m", routes=inner),
+        Mount("/w", app=Wrapper(Router(inner))),
+        Mount("/o", app=opaque),
+    )
+    found = {
+        f"{method} {path}": search(index, path, method) is NOT_ALLOWED
+        for path in ("/a", "/f", "/m/b", "/m/c", "/w/b", "/w/c", "/o/x", "/none")
+        for method in ("GET", "HEAD", "PUT")
+    }
+    assert {name for name, not_allowed in found.items() if not_allowed} == {
+        *("PUT /a", "HEAD /f", "PUT /f", "PUT /m/b", "PUT /m/c"),
+    }
+
+
+@live_includes
+def test_below_an_included_router_of_the_apps_own_class_every_method_is_counted() -> None:
+    """FastAPI hands the request to it, and it may serve what it likes."""
+
+    class Own(APIRouter):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def found(router: APIRouter) -> FoundRoute | None:
+        app = FastAPI()
+        router.add_api_route("/x", lambda: "x")
+        app.include_router(router)
+        return search(RouteIndex.of(app, PolicyResolver(RateLimitSettings()), is_direct=True), "/x", "PUT")
+
+    assert found(APIRouter()) is NOT_ALLOWED
+    assert found(Own()) is not NOT_ALLOWED
+
+
+def test_a_redirect_to_such_a_path_is_counted() -> None:
+    """The framework redirects without a look at the method: it answers 307, and not 405; below mounts too."""
+    index = direct_index_of(Route("/a", view), Mount("/m", routes=[Route("/b/", view)]))
+    assert search(index, "/a", "PUT") is NOT_ALLOWED
+    for path, template in (("/a/", "PUT /a"), ("/m/b", "PUT /m/b")):
+        found = search(index, path, "PUT")
+        assert found is not None
+        assert (found[0].label, found[0].exempt) == (template, False)
+
+
+def test_a_path_whose_conversion_fails_is_counted() -> None:
+    """The app fails there too, and answers 500, and not 405."""
+
+    class Items(HTTPEndpoint): ...
+
+    index = direct_index_of(Route("/n/{number:int}", Items))
+    assert search(index, "/n/7", "GET") is NOT_ALLOWED
+    found = search(index, "/n/" + "9" * 5000, "GET")
+    assert found is not None
+    assert found[0].label == "GET /n/{number}"
+
+
+def test_an_index_says_when_its_routes_are_others() -> None:
+    """One that took the place of another; and changes that were accepted without being read."""
+    app = Starlette(routes=[Route("/a", view)])
+    index = index_of(app)
+    assert index.is_current()
+    app.router.routes[0] = Route("/a", view, methods=["POST"])
+    assert (index.is_stale(), index.is_current()) == (False, False)
+    app.router.routes.append(Route("/b", view))
+    index.accept_changes()
+    assert (index.is_stale(), index.is_current()) == (False, False)
+
+
+def test_policies_by_operation_are_those_of_the_route_that_serves() -> None:
+    """By method and template, also below mounts; of two routes the first is served."""
+    first, second = limit("1/minute", name="first")(new_view()), limit("2/minute", name="second")(new_view())
+    index = index_of(Starlette(routes=[Mount("/m", routes=[Route("/a/{n:int}/", first)]), Route("/m/a/{n}", second)]))
+    found = index.policies_by_operation()
+    assert {key: [policy.name for each in held for policy in each.policies] for key, held in found.items()} == {
+        ("GET", "/m/a/{n}"): ["first"],
+        ("HEAD", "/m/a/{n}"): ["first"],
+    }
+
+
+def test_a_route_for_any_path_holds_what_may_hold_below_it() -> None:
+    """One entry for itself, and one for each pattern of the settings that a path below it may match."""
+    limits = [
+        {"name": name, "rate": "1/minute", "paths": [path]}
+        for name, path in (("slow", "/files/slow/*"), ("all", "*"), ("other", "/other"))
+    ]
+    resolver = PolicyResolver(RateLimitSettings.model_validate({"limits": limits}))
+    index = RouteIndex.of(Starlette(routes=[Route("/files/{rest:path}", view)]), resolver)
+    held = index.policies_by_operation()["GET", "/files/{rest}"]
+    assert [[policy.name for policy in each.policies] for each in held] == [["all"], ["slow", "all"], ["all"]]
+    assert index.policies_by_operation()["GET", "/files/{rest}"] == held
