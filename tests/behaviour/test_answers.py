@@ -253,7 +253,7 @@ def test_cors_inside_the_limiter_is_logged_once(caplog: pytest.LogCaptureFixture
     def serve(*names: str) -> None:
         app = FastAPI()
         cors = Middleware(CORSMiddleware, allow_origins=["*"])
-        ours = Middleware(RateLimitMiddleware, limiter=limiter_for({"limits": [TOKEN]}, clock))
+        ours = Middleware(RateLimitMiddleware, limiter=limiter_for({"limits": [TOKEN]}, clock), identify=by_headers)
         app.user_middleware[:] = [cors if name == "cors" else ours for name in names]
         with TestClient(app) as client:
             client.get("/"), client.get("/")

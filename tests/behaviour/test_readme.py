@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ async def test_the_snippets_of_beyond_rates(capsys: pytest.CaptureFixture[str], 
         assert client.get("/answer").text == '"42"'
     used = {quota.policy: quota.used for quota in await limiter.usage(Identity(org="other"))}
     assert (used["requests"], used["tokens-month"]) == (1, 812)
+    await metered(names, clock)
+
+
+async def metered(names: dict[str, Any], clock: ManualClock) -> None:
+    """Run the recipes for compute hours and gigabytes: what was really used is counted."""
+    metering = Limiter(names["metered"], MemoryStore(clock=clock), clock)
+    assert await names["compute"](metering, 125)
+    files = names["FastAPI"]()
+    files.get("/files/{name}")(names["download"])
+    files.add_middleware(RateLimitMiddleware, limiter=metering, identify=lambda _: Identity(org="acme"))
+    with TestClient(files) as client:
+        assert client.get("/files/a").status_code == 200
+    used = {quota.policy: quota.used for quota in await metering.usage(Identity(org="acme"))}
+    assert used == {"compute": 125, "egress": 1000}
 
 
 async def test_the_snippets_of_testing(freeze_limits: Callable[..., ManualClock]) -> None:
@@ -116,6 +131,77 @@ async def test_the_snippets_of_clients(capsys: pytest.CaptureFixture[str]) -> No
     await names["deliver"]("s")
     assert capsys.readouterr().out == "sending a\nsending b\nsent to s\n"
     assert (names["no_retries"].retries, names["patient"].retries) == (0, 20)
+
+
+def clients_of_identity(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    """Run each recipe of docs/identity.md by itself, and return the names of those that are a whole app, by heading."""
+    monkeypatch.chdir(folder)
+    page = (ROOT / "docs" / "identity.md").read_text()
+    found = re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    return {heading: names for heading, snippet in found if "app" in (names := run(snippet))}
+
+
+def test_the_recipes_of_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each counts its callers apart, and none by what it has not verified."""
+    recipes = clients_of_identity(monkeypatch, tmp_path)
+    assert len(recipes) == 5
+    jwts, keys, oauth2, cookie, certificate = recipes.values()
+
+    def token(**claims: str) -> str:
+        return f"Bearer {jwts['jwt'].encode(claims, jwts['SECRET'], 'HS256')}"
+
+    assert statuses(jwts["app"], "/me", 3, authorization=token(sub="ann")) == [200, 200, 429]
+    assert statuses(jwts["app"], "/me", 5, authorization=token(sub="bob", plan="pro")) == [200] * 4 + [429]
+    assert statuses(jwts["app"], "/me", 3, authorization="Bearer invented") == [401] * 3
+
+    asyncio.run(fill(keys))
+    assert statuses(keys["app"], "/agents", 3, **{"x-api-key": "k1"}) == [200, 200, 429]
+    assert statuses(keys["app"], "/agents", 5, **{"x-api-key": "k2"}) == [200] * 4 + [429]
+    assert statuses(keys["app"], "/agents", 3, **{"x-api-key": "invented"}) == [200] * 3
+
+    assert statuses(oauth2["app"], "/me", 3, authorization="Bearer token-of-ann") == [200, 200, 429]
+    assert statuses(oauth2["app"], "/me", 3, authorization="Bearer invented") == [401] * 3
+
+    for user in ("ann", "bob"):
+        with TestClient(cookie["app"], base_url="https://testserver") as client:
+            client.post("/login", params={"user": user})
+            assert [client.get("/me").status_code for _ in range(3)] == [200, 200, 429]
+
+    behind_proxy = TestClient(certificate["app"], client=("10.0.0.1", 1))
+    direct = TestClient(certificate["app"], client=("192.0.2.1", 1))
+    for client, expected in ((behind_proxy, [200, 200, 429]), (direct, [200] * 3)):
+        headers = {"x-client-dn": "CN=ann"}
+        assert [client.get("/agents", headers=headers).status_code for _ in range(3)] == expected
+
+
+async def fill(names: dict[str, Any]) -> None:
+    """Write two keys into the table of the recipe."""
+    async with names["engine"].begin() as connection:
+        await connection.run_sync(names["Table"].metadata.create_all)
+    async with names["sessions"].begin() as session:
+        for key, org, plan in (("k1", "acme", "free"), ("k2", "umbrella", "pro")):
+            session.add(names["ApiKey"](hash=names["sha256"](key.encode()).hexdigest(), org=org, plan=plan))
+    await names["engine"].dispose()
+
+
+async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clock: ManualClock) -> None:
+    """Overrides, resets and blocks do what the page says, and the routes are there."""
+    clock.now = int(datetime.now(UTC).timestamp()) * 1_000_000
+    names = run(*snippets_of("operating.md"))
+    limiter = Limiter(names["settings"], MemoryStore(clock=clock), clock)
+    await names["change"](limiter)
+    assert capsys.readouterr().out.splitlines() == [
+        "org {'org': 'acme'} None 12000/minute",
+        "requests {'org': 'acme'} None unlimited",
+        "requests {} trial 10000",
+        "token {} None 300/minute",
+    ]
+    await names["help_out"](limiter)
+    assert capsys.readouterr().out.splitlines()[-1] == "2 403"
+    with TestClient(names["app"]) as client:
+        assert client.get("/v1/rate-limits", headers={"x-api-key": "k"}).json()[0]["remaining"] == 600
+        assert client.get("/internal/limits/overrides").status_code == 403
+        assert client.get("/internal/limits/overrides", headers={"x-operator-key": "a secret"}).json() == []
 
 
 def test_the_snippets_of_openapi(capsys: pytest.CaptureFixture[str]) -> None:

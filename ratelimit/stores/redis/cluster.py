@@ -80,7 +80,7 @@ class ClusterClient(RedisClient):
         """Do what is asked in each hash slot, all or nothing where the operation is."""
         parts = split(request, _slot_of, self._submit_in_slot)
         if len(parts) > 1:
-            return await self._submit_parts(parts)
+            return await self._submit_parts(request, parts)
         return await self._submit_in_slot(_slot_of(request.charges[0]) if parts else _NO_KEYS_SLOT, request)
 
     async def resolve_in_doubt(self) -> bool:
@@ -106,11 +106,18 @@ class ClusterClient(RedisClient):
         try:
             return await self._batcher(slot).submit(request)
         except _SlotIsMigrating:
-            return await self._submit_parts(split(request, _key_of, partial(self._submit_key, slot)))
+            return await self._submit_parts(request, split(request, _key_of, partial(self._submit_key, slot)))
 
-    async def _submit_parts(self, parts: Sequence[Part]) -> StoreReply:
+    async def _submit_parts(self, request: StoreRequest, parts: Sequence[Part]) -> StoreReply:
         # A task of its own, so that closing waits for it; a caller that is cancelled cancels it.
-        return await self._split.spawn(submit_parts(parts, self._split, self._in_doubt.add_unsent))
+        task = self._split.spawn(submit_parts(parts, self._split, self._in_doubt.add_unsent))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            # It may have ended just before, and has then nothing left to cancel.
+            if task.done() and not task.cancelled() and not task.exception() and request.on_orphaned is not None:
+                request.on_orphaned(request, task.result())
+            raise
 
     async def _submit_key(self, slot: int, key: str, request: StoreRequest) -> StoreReply:
         """Do what is asked with one key of a hash slot that is being migrated, in a call that names this key alone."""

@@ -146,6 +146,35 @@ async def test_a_cancelled_request_across_hash_slots_has_charged_nothing(
     assert await used(store, charges) == [0, 0, 0]
 
 
+async def test_a_caller_that_is_cancelled_when_all_parts_are_made_has_charged_nothing(
+    cluster: RedisCluster, store: RedisStore
+) -> None:
+    """In the one turn of the event loop between the end of its parts and its own; it is met after a few requests."""
+    charges, met = [Charge(quota_limit(10_000, "day"), key) for key in across(cluster)], 0
+    for _ in range(500):
+        task = asyncio.create_task(store.submit(StoreRequest(charges, on_orphaned=undo(store))))
+        await asyncio.sleep(0)
+        inner = [each for each in asyncio.all_tasks() if getattr(each.get_coro(), "__name__", "") == "submit_parts"]
+        while not (task.done() or all(each.done() for each in inner)):  # noqa: ASYNC110 - each turn is looked at
+            await asyncio.sleep(0)
+        if task.cancel():
+            met += 1
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            break
+        await undone(store, charges, task.result())
+    async with asyncio.timeout(10):
+        while not store.client.is_settled or UNDOING:  # noqa: ASYNC110 - it waits for a real server
+            await asyncio.sleep(0.01)
+    assert met
+    assert await used(store, charges) == [0, 0, 0]
+
+
+async def undone(store: RedisStore, charges: list[Charge], reply: StoreReply) -> None:
+    credits_ = [charge._replace(cost=-1) for charge in charges]
+    await store.submit(StoreRequest(credits_, Operation.ADJUST, 0, reply.store_ms))
+
+
 UNDOING: set[asyncio.Task[Any]] = set()
 
 
