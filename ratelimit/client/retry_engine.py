@@ -118,7 +118,7 @@ class RetryEngine:
             response.request, self.last_refusal = request, response
             seconds = yield from self._retry_delay(state, limits, request, response)
             if seconds is None:
-                _log_refusal(request, response, state.attempt_number, "not retried")
+                self._hand_on(request, response, limits, state.attempt_number)
                 return response
             refusal = yield DrainResponse(response)
             self.last_refusal = refusal
@@ -184,6 +184,22 @@ class RetryEngine:
         except BaseException:
             yield DrainResponse(response)
             raise
+
+    def _hand_on(self, request: httpx.Request, response: httpx.Response, limits: ResponseLimits, attempt: int) -> None:
+        """Log that a refusal goes to the caller; if it asks for too long a wait, warn, and note that on the response."""
+        _log_refusal(request, response, attempt, "not retried")
+        if self.policy.exceeds_max_wait(limits):
+            bounds = {"retry_after": limits.retry_after, "max_wait": float(self.policy.max_wait)}
+            response.extensions["ratelimit"].update(bounds)
+            # Neither the path nor the query: both may contain credentials.
+            logging.getLogger("ratelimit").warning(
+                "%s: the response %d asks for a wait of %g s, more than max_wait=%g s: "
+                "the caller gets it, and the request is not sent again",
+                request.url.host,
+                response.status_code,
+                limits.retry_after,
+                self.policy.max_wait,
+            )
 
     def _block_others(self, request: httpx.Request, limits: ResponseLimits, seconds: float) -> None:
         """Hold back other requests too, after a refusal that does not say for how long."""

@@ -73,7 +73,7 @@ class RetryPolicy:
     end that earlier. Both are tenacity's; the outcome that they see is the `ResponseLimits` of the response. A status
     in `retry_on` counts as a refusal too, for `retry_on_for` seconds from the first attempt: `retry_on=[401]` suits a
     server that is known to answer 401 under load. A 403 is never retried. No wait is longer than `max_wait` seconds: a
-    response whose `Retry-After` is longer goes to the caller as it is.
+    response whose `Retry-After` is longer goes to the caller at once, with a warning in the log (`ratelimit`).
 
     `slow_below` is a fraction of a limit. While less than that remains, requests are spread over the time until the limit
     resets; while nothing remains, they wait for the reset. 0.0 only waits for the reset. `None` holds back nothing
@@ -109,6 +109,10 @@ class RetryPolicy:
         """Say whether a response with that status is a refusal, after which the request may be sent again."""
         return status in REFUSAL_STATUSES or status in self.retry_on
 
+    def exceeds_max_wait(self, limits: ResponseLimits) -> bool:
+        """Say whether a refused request is not retried because the server asks for a wait of more than `max_wait`."""
+        return self.retries > 0 and (limits.retry_after or 0.0) > self.max_wait
+
     def delay(self, state: RetryCallState) -> float | None:
         """Return the seconds to wait before the request is sent again, or `None` where it is not.
 
@@ -116,10 +120,9 @@ class RetryPolicy:
         becomes this one.
         """
         limits: Any = state.outcome.result() if state.outcome else None
-        retry_after = limits.retry_after or 0.0
-        if retry_after > self.max_wait:
+        if self.exceeds_max_wait(limits):
             return None
-        seconds = state.upcoming_sleep = max(retry_after, min(self.wait(state), self.max_wait))
+        seconds = state.upcoming_sleep = max(limits.retry_after or 0.0, min(self.wait(state), self.max_wait))
         if stop_after_attempt(self.retries + 1)(state) or self.stop(state):
             return None
         elapsed = state.seconds_since_start or 0.0

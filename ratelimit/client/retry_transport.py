@@ -42,8 +42,9 @@ class RetryTransport(TransportWrapper):
     scope. A request that they would refuse waits before it is sent, first come first served.
 
     The last response is returned whatever its status, and nothing is raised but what `transport` raises.
-    `response.extensions["ratelimit"]` holds the number of `attempts` and the seconds `waited`. During a wait, `on_wait`
-    is called every second; an error that it raises ends the wait and goes to the caller. `last_refusal` is the latest
+    `response.extensions["ratelimit"]` holds the number of `attempts` and the seconds `waited`; where the server asks for
+    a wait of more than the policy's `max_wait`, that as `retry_after`, and `max_wait` too. During a wait, `on_wait` is
+    called every second; an error that it raises ends the wait and goes to the caller. `last_refusal` is the latest
     refusal, read up to 64 KiB. One transport serves any number of threads. `engine` decides, and `wrapped` sends.
     """
 

@@ -1,0 +1,142 @@
+"""The promise: both transports obey the rules for clients of a limited API, over real HTTP, whatever the policy."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from ratelimit.client import CONTRACT_A, CONTRACT_B, DEFAULT_RETRY_POLICY, RetryPolicy
+from tests.behaviour.test_sync_async_parity import AsyncResting, Resting
+from tests.support.uvicorn_server import uvicorn
+
+POLICIES = {"default": None, "A": CONTRACT_A, "B": CONTRACT_B}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with uvicorn({}, app="tests.support.scripted_calls:app") as url:
+        yield url
+
+
+class Outcome(NamedTuple):
+    """The responses that a caller gets, and the pauses before each of them."""
+
+    responses: list[httpx.Response]
+    pauses: list[tuple[float, ...]]
+
+
+Fetch = Callable[..., Awaitable[Outcome]]
+
+
+def _blocking(url: str, times: int = 1, *, headers: dict[str, str], **options: Any) -> Outcome:
+    transport, made = Resting(**options), Outcome([], [])
+    with httpx.Client(transport=transport) as client:
+        for _ in range(times):
+            made.responses.append(client.get(url, headers=headers))
+            made.pauses.append(tuple(transport.time.pauses))
+            transport.time.pauses.clear()
+    return made
+
+
+async def _sync(*arguments: Any, **options: Any) -> Outcome:
+    return await asyncio.to_thread(_blocking, *arguments, **options)
+
+
+async def _asynchronous(url: str, times: int = 1, *, headers: dict[str, str], **options: Any) -> Outcome:
+    transport, made = AsyncResting(**options), Outcome([], [])
+    async with httpx.AsyncClient(transport=transport) as client:
+        for _ in range(times):
+            made.responses.append(await client.get(url, headers=headers))
+            made.pauses.append(tuple(transport.time.pauses))
+            transport.time.pauses.clear()
+    return made
+
+
+@pytest.fixture(params=[_sync, _asynchronous], ids=["sync", "async"])
+def fetch(request: pytest.FixtureRequest) -> Fetch:
+    """Return a function that sends a request some times in turn, by the sync and by the async transport."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def options_of(name: str, **changes: Any) -> dict[str, Any]:
+    """Return the options of a transport with the policy of that name; that of the default is left out."""
+    policy = POLICIES[name]
+    if changes:
+        policy = replace(policy or DEFAULT_RETRY_POLICY, **changes)
+    return {} if policy is None else {"policy": policy}
+
+
+def dictate(name: str, answers: str) -> dict[str, str]:
+    return {"x-call": name, "x-answers": answers}
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if (each.name, each.levelname) == ("ratelimit", "WARNING")]
+
+
+async def test_contract_a_waits_half_as_long_again(server: str, fetch: Fetch) -> None:
+    """Each wait is 1.5 times the one before, plus 50 to 500 ms, unless the server names a longer one."""
+    headers = dictate(f"a-{fetch.__name__}", "429;retry-after=4 429 429;retry-after=1 429;retry-after=40 429 200")
+    made = await fetch(server, headers=headers, **options_of("A"))
+    assert [each.status_code for each in made.responses] == [200]
+    expected, previous = [], 0.0
+    for wait, named in zip(made.pauses[0], (4, 0, 1, 40, 0), strict=True):
+        expected.append(max(named, 1.5 * previous))
+        assert 0.05 <= round(wait - expected[-1], 5) <= 0.5
+        previous = wait
+
+
+@pytest.mark.parametrize("name", POLICIES)
+async def test_a_wait_above_the_bound_goes_to_the_caller_and_is_told(
+    server: str, fetch: Fetch, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, with one warning that names wait, bound and host, and none of the caller's secrets; the response says it too."""
+    headers = {"authorization": "Bearer secret", **dictate(f"bound-{name}-{fetch.__name__}", "429;retry-after=121 200")}
+    url = server.replace("//", "//user:secret@") + "/path/secret?key=secret#secret"
+    with caplog.at_level(logging.INFO, "ratelimit"):
+        made = await fetch(url, headers=headers, **options_of(name))
+    ((response,), pauses) = made
+    assert (response.status_code, pauses) == (429, [()])
+    assert response.extensions["ratelimit"] == {"attempts": 1, "waited": 0.0, "retry_after": 121.0, "max_wait": 120.0}
+    (warning,) = warnings(caplog)
+    assert warning == (
+        f"{httpx.URL(server).host}: the response 429 asks for a wait of 121 s, more than max_wait=120 s: "
+        "the caller gets it, and the request is not sent again"
+    )
+
+
+async def test_it_is_told_once_for_each_call(server: str, fetch: Fetch, caplog: pytest.LogCaptureFixture) -> None:
+    """After earlier waits too, and again for the next call; a wait of exactly the bound is made."""
+    headers = dictate(
+        f"once-{fetch.__name__}", "429;retry-after=1 429;retry-after=5.1 429;retry-after=5.1 429;retry-after=5 200"
+    )
+    made = await fetch(server, 3, headers=headers, **options_of("B", max_wait=5, slow_below=None))
+    assert [each.status_code for each in made.responses] == [429, 429, 200]
+    assert made.pauses == [(1,), (), (5,)]
+    assert [each.extensions["ratelimit"] for each in made.responses] == [
+        {"attempts": 2, "waited": 1.0, "retry_after": 5.1, "max_wait": 5.0},
+        {"attempts": 1, "waited": 0.0, "retry_after": 5.1, "max_wait": 5.0},
+        {"attempts": 2, "waited": 5.0},
+    ]
+    assert len(warnings(caplog)) == 2
+
+
+async def test_what_is_not_retried_anyway_is_no_warning(
+    server: str, fetch: Fetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 403, a policy without retries, and a request whose retries are used up: the bound is not the reason."""
+    for number, (answer, policy) in enumerate(
+        (
+            ("403;retry-after=999", RetryPolicy()),
+            ("429;retry-after=999", RetryPolicy(retries=0)),
+            ("429;retry-after=1", RetryPolicy(retries=1)),
+            ("200;retry-after=999", RetryPolicy()),
+        )
+    ):
+        made = await fetch(server, headers=dictate(f"no-{number}-{fetch.__name__}", answer), policy=policy)
+        assert made.responses[0].extensions["ratelimit"].keys() == {"attempts", "waited"}
+    assert warnings(caplog) == []
