@@ -75,9 +75,9 @@ class RetryPolicy:
     server that is known to answer 401 under load. A 403 is never retried. No wait is longer than `max_wait` seconds: a
     response whose `Retry-After` is longer goes to the caller at once, with a warning in the log (`ratelimit`).
 
-    `slow_below` is a fraction of a limit. While less than that remains, requests are spread over the time until the limit
-    resets; while nothing remains, they wait for the reset. 0.0 only waits for the reset. `None` holds back nothing
-    before it was refused. Wrong values raise `ConfigurationError`.
+    `slow_below` is a fraction of a limit, by default a tenth. While less than that remains, requests are spread over the
+    time until the limit resets; while nothing remains, they wait for the reset. 0.0 only waits for the reset. `None`
+    holds back nothing before it was refused. Wrong values raise `ConfigurationError`.
     """
 
     retries: int = 5
@@ -86,7 +86,7 @@ class RetryPolicy:
     retry_on: Collection[int] = ()
     retry_on_for: float = 30.0
     max_wait: float = 120.0
-    slow_below: float | None = 0.0
+    slow_below: float | None = 0.1
 
     def __post_init__(self) -> None:
         given: Any = self.retry_on
@@ -139,15 +139,16 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()
-"""`Retry-After`, or 1 s doubling to 60 s with jitter; five retries."""
+"""`Retry-After`, or 1 s doubling to 60 s with jitter; five retries; slower below 10 % of a limit."""
 
-CONTRACT_A: Final = RetryPolicy(retries=5, wait=wait_retry_after(factor=1.5) + wait_random(0.05, 0.5), slow_below=0.1)
+CONTRACT_A: Final = RetryPolicy(retries=5, wait=wait_retry_after(factor=1.5) + wait_random(0.05, 0.5))
 """`Retry-After`, at least 1.5 times the previous wait, plus 50 to 500 ms; five retries; slower below 10 % of a limit.
 
 The first wait where the server does not say how long is 1 s.
 """
 
-CONTRACT_B: Final = RetryPolicy(
-    retries=2, wait=wait_retry_after(wait_exponential(multiplier=1, max=60)), slow_below=None
-)
-"""`Retry-After`, or 1 s doubling to 60 s; two retries. `replace(CONTRACT_B, retries=0)` retries nothing."""
+CONTRACT_B: Final = RetryPolicy(retries=2, wait=wait_retry_after(wait_exponential(multiplier=1, max=60)))
+"""`Retry-After`, or 1 s doubling to 60 s; two retries; slower below 10 % of a limit.
+
+`replace(CONTRACT_B, retries=0)` retries nothing.
+"""

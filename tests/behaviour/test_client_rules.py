@@ -140,3 +140,27 @@ async def test_what_is_not_retried_anyway_is_no_warning(
         made = await fetch(server, headers=dictate(f"no-{number}-{fetch.__name__}", answer), policy=policy)
         assert made.responses[0].extensions["ratelimit"].keys() == {"attempts", "waited"}
     assert warnings(caplog) == []
+
+
+def left(remaining: int) -> str:
+    return f"200;x-ratelimit-limit=100;x-ratelimit-remaining={remaining};x-ratelimit-reset=60"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("remaining", "pauses"), [(10, ()), (9, (6.0,)), (5, (10.0,)), (1, (30.0,)), (0, (60.0,))])
+async def test_below_a_tenth_of_a_limit_requests_are_spread(
+    server: str, fetch: Fetch, name: str, remaining: int, pauses: tuple[float, ...]
+) -> None:
+    """Over the time until the reset, by each policy and without one; from a tenth on, requests go at once."""
+    headers = dictate(f"left-{name}-{remaining}-{fetch.__name__}", left(remaining))
+    made = await fetch(server, 2, headers=headers, **options_of(name))
+    assert made.pauses == [(), pauses]
+    assert made.responses[1].extensions["ratelimit"]["waited"] == sum(pauses)
+
+
+async def test_a_policy_may_use_a_limit_up_at_once(server: str, fetch: Fetch) -> None:
+    """With `slow_below=0.0` requests wait only while nothing remains, with `None` not even then."""
+    for slow_below, remaining, pauses in ((0.0, 1, ()), (0.0, 0, (60.0,)), (None, 0, ())):
+        headers = dictate(f"slow-{slow_below}-{remaining}-{fetch.__name__}", left(remaining))
+        made = await fetch(server, 2, headers=headers, **options_of("B", slow_below=slow_below))
+        assert made.pauses[1] == pauses
