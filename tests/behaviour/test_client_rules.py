@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,7 +10,14 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from ratelimit.client import CONTRACT_A, CONTRACT_B, DEFAULT_RETRY_POLICY, RetryPolicy
+from ratelimit.client import (
+    CONTRACT_A,
+    CONTRACT_B,
+    DEFAULT_RETRY_POLICY,
+    AsyncRetryTransport,
+    RetryPolicy,
+    RetryTransport,
+)
 from tests.behaviour.test_sync_async_parity import AsyncResting, Resting
 from tests.support.uvicorn_server import uvicorn
 
@@ -164,3 +172,69 @@ async def test_a_policy_may_use_a_limit_up_at_once(server: str, fetch: Fetch) ->
         headers = dictate(f"slow-{slow_below}-{remaining}-{fetch.__name__}", left(remaining))
         made = await fetch(server, 2, headers=headers, **options_of("B", slow_below=slow_below))
         assert made.pauses[1] == pauses
+
+
+async def served(server: str, call: str) -> tuple[int, int]:
+    """Return how many requests of a call the server has served at once, and how many in all."""
+    async with httpx.AsyncClient() as client:
+        peak, total = (await client.get(f"{server}/peak/{call}")).text.split()
+    return int(peak), int(total)
+
+
+async def send_async(server: str, call: str, **options: Any) -> set[int]:
+    async with httpx.AsyncClient(transport=AsyncRetryTransport(**options), timeout=30) as client:
+        answers = await asyncio.gather(*(client.get(f"{server}/threes", headers={"x-call": call}) for _ in range(30)))
+    return {each.status_code for each in answers}
+
+
+def send_sync(server: str, call: str, **options: Any) -> set[int]:
+    statuses = set[int]()
+    with httpx.Client(transport=RetryTransport(**options), timeout=30) as client:
+
+        def send() -> None:
+            statuses.add(client.get(f"{server}/threes", headers={"x-call": call}).status_code)
+
+        threads = [threading.Thread(target=send) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    return statuses
+
+
+@pytest.mark.parametrize("policy", [DEFAULT_RETRY_POLICY, replace(CONTRACT_B, slow_below=None)], ids=["spread", "free"])
+async def test_no_more_requests_than_allowed_are_on_the_wire(server: str, policy: RetryPolicy) -> None:
+    """The others wait, are served in the end, and leave no permit unused: the server answers three at a time."""
+    assert await send_async(server, f"async-{policy.retries}", policy=policy, max_concurrency=3) == {200}
+    assert await served(server, f"async-{policy.retries}") == (3, 30)
+    assert await asyncio.to_thread(send_sync, server, f"sync-{policy.retries}", policy=policy, max_concurrency=3) == {
+        200
+    }
+    assert await served(server, f"sync-{policy.retries}") == (3, 30)
+
+
+async def test_a_response_is_on_the_wire_until_it_is_closed(server: str) -> None:
+    """A stream that its caller reads keeps its permit; the next request goes when it is closed."""
+    headers = {"x-call": "stream"}
+    async with httpx.AsyncClient(transport=AsyncRetryTransport(max_concurrency=1), timeout=30) as client:
+        async with client.stream("GET", f"{server}/stream", headers=headers) as stream:
+            assert await anext(stream.aiter_raw()) == b"first"
+            waiting = asyncio.ensure_future(client.get(server, headers=headers))
+            for _ in range(10):
+                assert await served(server, "stream") == (1, 1)
+        assert (await waiting).status_code == 200
+    assert (await served(server, "stream"))[1] == 2
+
+
+def test_a_response_is_on_the_wire_until_it_is_closed_for_threads(server: str) -> None:
+    """As in an event loop."""
+    headers, answers = {"x-call": "stream-sync"}, list[int]()
+    with httpx.Client(transport=RetryTransport(max_concurrency=1), timeout=30) as client:
+        with client.stream("GET", f"{server}/stream", headers=headers) as stream:
+            assert next(stream.iter_raw()) == b"first"
+            thread = threading.Thread(target=lambda: answers.append(client.get(server, headers=headers).status_code))
+            thread.start()
+            for _ in range(10):
+                assert httpx.get(f"{server}/peak/stream-sync").text == "1 1"
+        thread.join(30)
+    assert answers == [200]

@@ -14,7 +14,10 @@ _barriers: defaultdict[str, asyncio.Barrier] = defaultdict(lambda: asyncio.Barri
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer as the headers say; below `/threes` three requests at a time; `/peak/<call>` says how many at most."""
+    """Answer as the headers say: at `/threes` to three requests at a time, at `/stream` until the client leaves.
+
+    `/peak/<call>` answers how many requests of that call were served at once, and how many there were.
+    """
     if scope["type"] != "http":
         return
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -28,6 +31,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     _peak[call] = max(_peak[call], _serving[call])
     if path.startswith("/threes"):
         await _barriers[call].wait()
+    if path.startswith("/stream"):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
     _serving[call] -= 1
     answers = headers.get("x-answers", "200").split()
     await _answer(send, answers[min(_seen[call], len(answers)) - 1], str(_seen[call]))
