@@ -1,6 +1,6 @@
 """Bodies of requests and responses: which can be sent again, which are read, and when they end."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -73,8 +73,8 @@ def call_when_closed(response: Any, function: Callable[[], None]) -> None:
     stream.close = _close_and_call
 
 
-def call_when_aclosed(response: Any, function: Callable[[], None]) -> None:
-    """As `call_when_closed`, for the response of an async transport."""
+def call_when_aclosed(response: Any, function: Callable[[], Awaitable[None] | None]) -> None:
+    """As `call_when_closed`, for the response of an async transport; a coroutine of `function` is awaited."""
     stream = response.stream
     aclose = stream.aclose
 
@@ -82,6 +82,7 @@ def call_when_aclosed(response: Any, function: Callable[[], None]) -> None:
         try:
             await aclose()
         finally:
-            function()
+            if (result := function()) is not None:
+                await result
 
     stream.aclose = _close_and_call

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from ratelimit import Throttle
 from ratelimit.client import (
     CONTRACT_A,
     CONTRACT_B,
     DEFAULT_RETRY_POLICY,
     AsyncRetryTransport,
+    AsyncThrottleTransport,
     RetryPolicy,
     RetryTransport,
+    ThrottleTransport,
 )
 from tests.behaviour.test_sync_async_parity import AsyncResting, Resting
 from tests.support.uvicorn_server import uvicorn
@@ -181,15 +184,15 @@ async def served(server: str, call: str) -> tuple[int, int]:
     return int(peak), int(total)
 
 
-async def send_async(server: str, call: str, **options: Any) -> set[int]:
-    async with httpx.AsyncClient(transport=AsyncRetryTransport(**options), timeout=30) as client:
+async def send_async(server: str, call: str, transport: httpx.AsyncBaseTransport) -> set[int]:
+    async with httpx.AsyncClient(transport=transport, timeout=30) as client:
         answers = await asyncio.gather(*(client.get(f"{server}/threes", headers={"x-call": call}) for _ in range(30)))
     return {each.status_code for each in answers}
 
 
-def send_sync(server: str, call: str, **options: Any) -> set[int]:
+def send_sync(server: str, call: str, transport: httpx.BaseTransport) -> set[int]:
     statuses = set[int]()
-    with httpx.Client(transport=RetryTransport(**options), timeout=30) as client:
+    with httpx.Client(transport=transport, timeout=30) as client:
 
         def send() -> None:
             statuses.add(client.get(f"{server}/threes", headers={"x-call": call}).status_code)
@@ -202,15 +205,31 @@ def send_sync(server: str, call: str, **options: Any) -> set[int]:
     return statuses
 
 
-@pytest.mark.parametrize("policy", [DEFAULT_RETRY_POLICY, replace(CONTRACT_B, slow_below=None)], ids=["spread", "free"])
-async def test_no_more_requests_than_allowed_are_on_the_wire(server: str, policy: RetryPolicy) -> None:
+FREE = replace(CONTRACT_B, slow_below=None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AsyncRetryTransport(max_concurrency=3),
+        lambda: AsyncRetryTransport(max_concurrency=3, policy=FREE),
+        lambda: AsyncThrottleTransport(Throttle(concurrency=3)),
+        lambda: RetryTransport(max_concurrency=3),
+        lambda: RetryTransport(max_concurrency=3, policy=FREE),
+        lambda: ThrottleTransport(Throttle(concurrency=3)),
+    ],
+    ids=["async", "async free", "async throttle", "sync", "sync free", "sync throttle"],
+)
+async def test_no_more_requests_than_allowed_are_on_the_wire(
+    server: str, make: Callable[[], httpx.AsyncBaseTransport | httpx.BaseTransport], request: pytest.FixtureRequest
+) -> None:
     """The others wait, are served in the end, and leave no permit unused: the server answers three at a time."""
-    assert await send_async(server, f"async-{policy.retries}", policy=policy, max_concurrency=3) == {200}
-    assert await served(server, f"async-{policy.retries}") == (3, 30)
-    assert await asyncio.to_thread(send_sync, server, f"sync-{policy.retries}", policy=policy, max_concurrency=3) == {
-        200
-    }
-    assert await served(server, f"sync-{policy.retries}") == (3, 30)
+    transport, call = make(), request.node.callspec.id
+    if isinstance(transport, httpx.AsyncBaseTransport):
+        assert await send_async(server, call, transport) == {200}
+    else:
+        assert await asyncio.to_thread(send_sync, server, call, transport) == {200}
+    assert await served(server, call) == (3, 30)
 
 
 async def test_a_response_is_on_the_wire_until_it_is_closed(server: str) -> None:

@@ -519,3 +519,45 @@ def test_a_throttle_goes_between_for_threads() -> None:
             client.get(URL)
     assert len(server.bodies) == 1
     throttle.close()
+
+
+def test_a_throttle_bounds_the_requests_on_the_wire() -> None:
+    """Each until its response is closed, or sending it fails."""
+
+    async def story(loop: VirtualLoop) -> None:
+        slow, throttle = Slow(httpx.ConnectError("down")), Throttle(concurrency=2, clock=loop.clock)
+        async with httpx.AsyncClient(transport=AsyncThrottleTransport(throttle, slow)) as client:
+            answers = await asyncio.gather(*(client.get(URL) for _ in range(6)), return_exceptions=True)
+            assert [isinstance(each, httpx.Response) for each in answers] == [False] + [True] * 5
+            assert [at for _, at in slow.began] == pytest.approx([0, 0, 1, 1, 2, 2])
+            slow.answers = iter([httpx.Response(200, stream=BrokenOff()) for _ in range(2)])
+            async with client.stream("GET", URL), client.stream("GET", URL):
+                waiting = asyncio.ensure_future(client.get(URL))
+                await asyncio.sleep(10)
+                assert len(slow.began) == 8
+            assert (await waiting).status_code == 200
+        await throttle.aclose()
+
+    virtually(story)
+
+
+def test_a_throttle_bounds_the_requests_of_threads() -> None:
+    """As in an event loop."""
+    throttle = Throttle(concurrency=1, max_wait=0)
+    streams = [httpx.Response(200, content=iter([b"a"])) for _ in range(3)]
+    answers: Iterator[httpx.Response | Exception] = iter([httpx.ConnectError("down"), *streams])
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with httpx.Client(transport=ThrottleTransport(throttle, httpx.MockTransport(handler))) as client:
+        with pytest.raises(httpx.ConnectError):
+            client.get(URL)
+        assert client.get(URL).text == "a"
+        with client.stream("GET", URL), pytest.raises(LimitExceeded):
+            client.get(URL)
+        assert client.get(URL).text == "a"
+    throttle.close()
