@@ -36,12 +36,13 @@ class QueuedRequest:
     """A request that waits for admission, or is in flight.
 
     `wake` is called when it is admitted, and whenever it has to ask again for its delay. `arrival` is its place in the
-    order of arrival. `counted_by` are the estimates that count it, each with the number it has there.
+    order of arrival, and `sent_at` when it was admitted. `counted_by` are the estimates that count it, each with the
+    number it has there.
     """
 
     def __init__(self, route: RouteKey, wake: Callable[[], None]) -> None:
         self.route, self.wake = route, wake
-        self.arrival = -1
+        self.arrival, self.sent_at = -1, -math.inf
         self.counted_by: list[tuple[LimitEstimate, int]] = []
         self.is_admitted = False
 
@@ -91,7 +92,7 @@ class AdmissionQueue:
     def admit(self, request: QueuedRequest, now: float) -> None:
         """Count a request as sent on every estimate that covers it, and wake it."""
         request.counted_by = [(estimate, estimate.record_sent(now)) for estimate in self._estimates_of(request.route)]
-        request.is_admitted = True
+        request.is_admitted, request.sent_at = True, now
         self._in_flight[request.arrival] = request
         request.wake()
 
@@ -165,7 +166,7 @@ class AdmissionQueue:
         for other in (*self._in_flight.values(), request):
             is_covered = other.route.method == method if all_routes else other.route == route
             if is_covered and all(counted is not estimate for counted, _ in other.counted_by):
-                other.counted_by.append((estimate, estimate.count_in_flight()))
+                other.counted_by.append((estimate, estimate.count_in_flight(other.sent_at)))
 
     def _shared_estimate(self, method: str, limits: ResponseLimits) -> LimitEstimate:
         # Two limits of one scope, such as those of reads and of writes, differ in their numbers.

@@ -67,15 +67,15 @@ class LimitEstimate:
     def record_sent(self, now: float) -> int:
         """Count a request that is sent now, and return its number."""
         is_probe = self.remaining is not None and self.remaining <= 0
-        number = self.count_in_flight()
-        self._last_sent_at = now
+        number = self.count_in_flight(now)
         if is_probe:
             self._probe = number
         return number
 
-    def count_in_flight(self) -> int:
-        """Count a request that was sent before this limit was known, and return its number."""
+    def count_in_flight(self, sent_at: float) -> int:
+        """Count a request that was sent at `sent_at`, perhaps before this limit was known, and return its number."""
         self._last_number += 1
+        self._last_sent_at = max(self._last_sent_at, sent_at)
         self._lowest_seen[self._last_number] = _UNREPORTED
         if self.remaining is not None:
             self.remaining -= 1

@@ -1,23 +1,24 @@
 """The retry engine: turns one request into actions that a transport performs, without a socket, sleep or event loop."""
 
-import logging
 import math
-import re
 import threading
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import httpx
 from tenacity import Future, RetryCallState
 
 from ratelimit._utils.bounded_cache import LruCache
-from ratelimit.client.admission_queue import AdmissionQueue, QueuedRequest, RouteKey
+from ratelimit.client.admission_queue import AdmissionQueue, QueuedRequest
+from ratelimit.client.bodies import is_over, is_replayable
+from ratelimit.client.permit_queue import Permit, ServerPermits
+from ratelimit.client.refusal_log import log_refusal, warn_of_long_wait
+from ratelimit.client.request_keys import route_key, server_key
 from ratelimit.client.response_limits import ResponseLimits, parse_response_limits
 from ratelimit.client.retry_policy import REFUSAL_STATUSES, RetryPolicy
 from ratelimit.clock import system_clock
-
-logger = logging.getLogger("ratelimit.client")
 
 _NOTIFY_INTERVAL_S: Final = 1.0
 """Seconds between two calls of `on_wait` during one wait."""
@@ -28,27 +29,30 @@ _MAX_QUEUES: Final = 1000
 _ROUNDING_S: Final = 1e-6
 """Seconds by which sums of instants may be off."""
 
-_DIGIT: Final = re.compile("[0-9]")
-
 
 @dataclass(frozen=True, slots=True)
 class WaitEvent:
     """A wait of a client, reported to `on_wait` when it begins and every second.
 
-    `reason` is `"refused"` (by `response`, whose body is read; `attempt` is the number of that attempt) or `"ahead"`
-    (the limit is known to be used up, and the request would be refused). `seconds_left` is the time still to wait, or
-    infinite where it ends with the response of another request.
+    `reason` is `"refused"` (by `response`, whose body is read; `attempt` is the number of that attempt), `"ahead"` (the
+    limit is known to be used up, and the request would be refused) or `"concurrency"` (`max_concurrency` requests are on
+    the wire). `seconds_left` is the time still to wait, or infinite where it ends with the response of another request.
     """
 
     request: httpx.Request
-    reason: Literal["refused", "ahead"]
+    reason: Literal["refused", "ahead", "concurrency"]
     seconds_left: float
     attempt: int
     response: httpx.Response | None
 
 
 class SendRequest(NamedTuple):
-    """Send the request, and continue with the response; if sending raises, throw the error into the exchange."""
+    """Send the request, and continue with the response; if sending raises, throw the error into the exchange.
+
+    Call `on_closed`, where there is one, when the response is closed, unless it is over already.
+    """
+
+    on_closed: Callable[[], None] | None
 
 
 class DrainResponse(NamedTuple):
@@ -61,7 +65,7 @@ class Sleep(NamedTuple):
     """Continue after so many seconds (infinite: never), or as soon as `queued` is woken, where there is one."""
 
     seconds: float
-    queued: QueuedRequest | None = None
+    queued: QueuedRequest | Permit | None = None
 
 
 Action = SendRequest | DrainResponse | Sleep
@@ -69,23 +73,12 @@ Exchange = Generator[Action, Any, httpx.Response]
 _Attempt = Generator[Action, Any, tuple[ResponseLimits, httpx.Response, float]]
 
 
-def default_limit_key(request: httpx.Request) -> Hashable:
-    """Return whose limits a request counts against: the server and the credentials in `Authorization` or `X-API-Key`."""
-    url, headers = request.url, request.headers
-    return url.scheme, url.host, url.port, hash(headers.get("authorization")), hash(headers.get("x-api-key"))
-
-
-def route_key(request: httpx.Request) -> RouteKey:
-    """Return the route of a request; each path segment that contains a digit is taken for an id."""
-    segments = request.url.path.split("/")
-    return RouteKey(request.method, "/".join("*" if _DIGIT.search(segment) else segment for segment in segments))
-
-
 class RetryEngine:
     """Decides for one transport when each request is sent, and whether it is sent again.
 
-    `queues` are the admission queues, by `key` of a request. `clock` returns seconds and never goes back. `lock` guards
-    the queues. `last_refusal` is the latest response that was a refusal, with its body where that was read.
+    `queues` are the admission queues, by `key` of a request, and `permits` those of the requests on the wire. `clock`
+    returns seconds and never goes back. `lock` guards queues and permits. `last_refusal` is the latest response that was
+    a refusal, with its body where that was read.
     """
 
     def __init__(
@@ -94,12 +87,14 @@ class RetryEngine:
         on_wait: Callable[[WaitEvent], None] | None,
         key: Callable[[httpx.Request], Hashable],
         clock: Callable[[], float],
+        max_concurrency: int | None = None,
     ) -> None:
         self.policy, self.on_wait, self.key, self.clock = policy, on_wait, key, clock
         self.last_refusal: httpx.Response | None = None
         # Reentrant: an abandoned exchange may be garbage-collected, and closed, while its thread holds the lock.
         self.lock = threading.RLock()
         self.queues: LruCache[Hashable, AdmissionQueue] = LruCache(_MAX_QUEUES)
+        self.permits = ServerPermits(max_concurrency)
 
     def exchange(self, request: httpx.Request, wake: Callable[[], None]) -> Exchange:
         """Yield the actions from a request to the response that its caller gets, and return that response.
@@ -118,7 +113,7 @@ class RetryEngine:
             response.request, self.last_refusal = request, response
             seconds = yield from self._retry_delay(state, limits, request, response)
             if seconds is None:
-                _log_refusal(request, response, state.attempt_number, "not retried")
+                self._hand_on(request, response, limits, state.attempt_number)
                 return response
             refusal = yield DrainResponse(response)
             self.last_refusal = refusal
@@ -129,26 +124,85 @@ class RetryEngine:
             state.prepare_for_next_attempt()
 
     def _attempt(self, request: httpx.Request, attempt: int, wake: Callable[[], None]) -> _Attempt:
-        """Send a request once it is admitted, and learn from the response; return also the seconds until admission."""
-        if self.policy.slow_below is None:
-            response: httpx.Response = yield SendRequest()
-            return _parsed(response), response, 0.0
-        queue, queued, began = self._queue_of(request), QueuedRequest(route_key(request), wake), self.clock()
+        """Send a request once it may go, and learn from the response; return also the seconds until it was sent."""
+        queue = None if self.policy.slow_below is None else self._queue_of(request)
+        permit = Permit(server_key(request), wake)
+        queued = self._queued(request, permit)
         try:
-            with self.lock:
-                queue.enter(queued, began)
-            was_admitted_at_once = queued.is_admitted
-            yield from self._wait_for_admission(queue, queued, request, attempt)
-            queue_wait = 0.0 if was_admitted_at_once else self.clock() - began
-            response = yield SendRequest()
+            queue_wait = yield from self._wait_to_send(queue, queued, permit, request, attempt)
+            response: httpx.Response = yield SendRequest(self._on_closed(permit))
         except BaseException:
-            with self.lock:
-                queue.record_lost(queued, self.clock())
+            self._give_up(queue, queued, permit)
             raise
         limits = _parsed(response)
-        with self.lock:
-            queue.record_response(queued, limits, self.clock(), refused=response.status_code in REFUSAL_STATUSES)
+        if queue is not None:
+            with self.lock:
+                queue.record_response(queued, limits, self.clock(), refused=response.status_code in REFUSAL_STATUSES)
+        if is_over(response):
+            self._release(permit)
         return limits, response, queue_wait
+
+    def _give_up(self, queue: AdmissionQueue | None, queued: QueuedRequest, permit: Permit) -> None:
+        with self.lock:
+            try:
+                if queue is not None:
+                    queue.record_lost(queued, self.clock())
+            finally:  # The limits cannot admit the request any more, which would get it a permit.
+                self.permits.release(permit)
+
+    def _queued(self, request: httpx.Request, permit: Permit) -> QueuedRequest:
+        """Return what waits for the limits; as soon as they admit it, the request waits for its permit."""
+
+        def _wake() -> None:
+            if queued.is_admitted:
+                self.permits.acquire(permit)
+            permit.wake()
+
+        queued = QueuedRequest(route_key(request), _wake)
+        return queued
+
+    def _wait_to_send(
+        self, queue: AdmissionQueue | None, queued: QueuedRequest, permit: Permit, request: httpx.Request, attempt: int
+    ) -> Generator[Action, Any, float]:
+        """Wait until a request has its permit and the limits admit it, and return the seconds that took."""
+        began = self.clock()
+        has_waited = yield from self._wait_for_permit(permit, request, attempt)
+        if queue is not None and not self._enter(queue, queued, permit):
+            yield from self._wait_for_admission(queue, queued, request, attempt)
+            yield from self._wait_for_permit(permit, request, attempt)
+            has_waited = True
+        return self.clock() - began if has_waited else 0.0
+
+    def _enter(self, queue: AdmissionQueue, queued: QueuedRequest, permit: Permit) -> bool:
+        """Say whether the limits admit a request at once; else its permit serves others until they do."""
+        with self.lock:
+            queue.enter(queued, self.clock())
+            if not queued.is_admitted:
+                self.permits.release(permit)
+            return queued.is_admitted
+
+    def _wait_for_permit(self, permit: Permit, request: httpx.Request, attempt: int) -> Generator[Action, Any, bool]:
+        """Wait until a request may be on the wire, and say whether it had to wait."""
+        notified_at = -math.inf
+        while not self._acquire(permit):
+            if self.clock() - notified_at >= _NOTIFY_INTERVAL_S:
+                notified_at = self.clock()
+                self._notify(WaitEvent(request, "concurrency", math.inf, attempt, None))
+            yield self._sleep(math.inf, permit)
+        return notified_at > -math.inf
+
+    def _acquire(self, permit: Permit) -> bool:
+        """Say whether a request has its permit; if not, it waits for it."""
+        with self.lock:
+            self.permits.acquire(permit)
+            return self.permits.is_held(permit)
+
+    def _on_closed(self, permit: Permit) -> Callable[[], None] | None:
+        return None if self.permits.size is None else partial(self._release, permit)
+
+    def _release(self, permit: Permit) -> None:
+        with self.lock:
+            self.permits.release(permit)
 
     def _wait_for_admission(
         self, queue: AdmissionQueue, queued: QueuedRequest, request: httpx.Request, attempt: int
@@ -180,10 +234,18 @@ class RetryEngine:
         state.outcome, state.outcome_timestamp = Future(state.attempt_number), self.clock()
         state.outcome.set_result(limits)
         try:
-            return self.policy.delay(state) if _is_replayable(request) else None
+            return self.policy.delay(state) if is_replayable(request) else None
         except BaseException:
             yield DrainResponse(response)
             raise
+
+    def _hand_on(self, request: httpx.Request, response: httpx.Response, limits: ResponseLimits, attempt: int) -> None:
+        """Log that a refusal goes to the caller; if it asks for too long a wait, warn, and note that on the response."""
+        log_refusal(request, response, attempt, "not retried")
+        if limits.retry_after is not None and self.policy.exceeds_max_wait(limits):
+            bounds = {"retry_after": limits.retry_after, "max_wait": float(self.policy.max_wait)}
+            response.extensions["ratelimit"].update(bounds)
+            warn_of_long_wait(request, response, **bounds)
 
     def _block_others(self, request: httpx.Request, limits: ResponseLimits, seconds: float) -> None:
         """Hold back other requests too, after a refusal that does not say for how long."""
@@ -195,12 +257,12 @@ class RetryEngine:
     def _wait_for_retry(self, event: WaitEvent) -> Generator[Action, Any, None]:
         until = self.clock() + event.seconds_left
         if event.response is not None:
-            _log_refusal(event.request, event.response, event.attempt, f"retry in {event.seconds_left:.3g} s")
+            log_refusal(event.request, event.response, event.attempt, f"retry in {event.seconds_left:.3g} s")
         while (left := until - self.clock()) > 0:
             self._notify(replace(event, seconds_left=left))
             yield self._sleep(left)
 
-    def _sleep(self, seconds: float, queued: QueuedRequest | None = None) -> Sleep:
+    def _sleep(self, seconds: float, queued: QueuedRequest | Permit | None = None) -> Sleep:
         """Return a sleep that ends in time for the next call of `on_wait`."""
         return Sleep(seconds if self.on_wait is None else min(seconds, _NOTIFY_INTERVAL_S), queued)
 
@@ -216,56 +278,5 @@ class RetryEngine:
             )
 
 
-def buffered_response(response: Any, body: bytes, *, whole: bool) -> Any:
-    """Return a copy of a closed response, whose body is what was read of it.
-
-    A body that is not `whole`, or cannot be decoded, is kept as it was received. If no copy can be made, the response
-    itself is returned.
-    """
-    headers = [each for each in response.headers.multi_items() if whole or each[0] != "content-encoding"]
-    try:
-        return type(response)(
-            response.status_code,
-            headers=headers,
-            content=body,
-            request=response.request,
-            extensions={"ratelimit": response.extensions["ratelimit"]},
-        )
-    except Exception:  # noqa: BLE001 - the body contradicts its headers
-        return buffered_response(response, body, whole=False) if whole else response
-
-
 def _parsed(response: httpx.Response) -> ResponseLimits:
     return parse_response_limits(response.status_code, response.headers, system_clock() / 1e6)
-
-
-def _is_replayable(request: httpx.Request) -> bool:
-    """Say whether the body can be sent again: it is in memory, or in files that can be rewound."""
-    try:
-        request.content  # noqa: B018 - raises where it was never read
-    except RuntimeError:
-        fields = getattr(request.stream, "fields", None)
-        return fields is not None and all(_is_rewindable(getattr(field, "file", b"")) for field in fields)
-    return True
-
-
-def _is_rewindable(file: Any) -> bool:
-    if isinstance(file, (str, bytes)):
-        return True
-    try:
-        return bool(file.seekable())
-    except (AttributeError, ValueError):  # The file is closed by now.
-        return False
-
-
-def _log_refusal(request: httpx.Request, response: httpx.Response, attempt: int, outcome: str) -> None:
-    retry_after = response.headers.get("retry-after")
-    logger.info(
-        "%s %s: refused with %d%s, attempt %d; %s",
-        request.method,
-        request.url.copy_with(query=None, userinfo=b""),
-        response.status_code,
-        f" (Retry-After {retry_after:.50})" if retry_after else "",
-        attempt,
-        outcome,
-    )

@@ -16,13 +16,11 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from ratelimit._utils.validation import is_int, is_int_between, is_number
+from ratelimit.client.response_limits import ResponseLimits
 from ratelimit.errors import ConfigurationError
 
 REFUSAL_STATUSES: Final = frozenset({429, 503})
 """Statuses that always count as refusals (RFC 6585 §4, RFC 9110 §15.6.4)."""
-
-_MAX_EXPONENT: Final = 100
-"""The largest power of `factor` that is computed: any factor above 1 has long exceeded `max_wait` there."""
 
 
 def _is_duration(value: object) -> bool:
@@ -39,23 +37,32 @@ def _is_callable_instance(value: object) -> bool:
 
 
 class wait_retry_after(wait_base):  # noqa: N801 - tenacity's waits are called so
-    """Wait as long as the response's `Retry-After` says, times `factor` for each earlier refusal; a tenacity wait.
+    """Wait as long as the response's `Retry-After` says; a tenacity wait.
 
-    `missing` is the wait where the header is missing (default: 1 s doubling to 60 s). Adding `wait_random(0.05, 0.5)`
-    spreads clients that were refused together. A `missing` that is no tenacity wait raises `ConfigurationError`.
+    `missing` is the wait where the header is missing (default: 1 s doubling to 60 s). With a `factor` above 1 the waits
+    of one request grow: each is at least `factor` times the request's previous wait, and exactly that where the header
+    is missing; `missing` is then the first wait. Adding `wait_random(0.05, 0.5)` spreads clients that were refused
+    together. A `missing` that is no tenacity wait, or a `factor` below 1, raises `ConfigurationError`.
     """
 
     def __init__(self, missing: wait_base | None = None, *, factor: float = 1.0) -> None:
         self.missing, self.factor = missing or wait_exponential(multiplier=1, max=60), factor
         if not _is_callable_instance(self.missing):
             raise ConfigurationError(f"missing: must be a tenacity wait, got {missing!r:.50}")
+        if not (is_number(factor) and factor >= 1):
+            raise ConfigurationError(f"factor: must be a number, 1 or more, got {factor!r:.50}")
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the seconds to wait after the refusal whose `ResponseLimits` are the outcome of `retry_state`."""
+        """Return the seconds to wait after the refusal whose `ResponseLimits` are the outcome of `retry_state`.
+
+        `retry_state.upcoming_sleep` is the previous wait (0.0: there was none).
+        """
         limits: Any = retry_state.outcome.result() if retry_state.outcome else None
-        if getattr(limits, "retry_after", None) is None:
-            return self.missing(retry_state)
-        return float(limits.retry_after * self.factor ** min(retry_state.attempt_number - 1, _MAX_EXPONENT))
+        retry_after = getattr(limits, "retry_after", None)
+        grown = self.factor * retry_state.upcoming_sleep if self.factor > 1 else 0.0
+        if retry_after is None:
+            return grown or self.missing(retry_state)
+        return max(float(retry_after), grown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +73,11 @@ class RetryPolicy:
     end that earlier. Both are tenacity's; the outcome that they see is the `ResponseLimits` of the response. A status
     in `retry_on` counts as a refusal too, for `retry_on_for` seconds from the first attempt: `retry_on=[401]` suits a
     server that is known to answer 401 under load. A 403 is never retried. No wait is longer than `max_wait` seconds: a
-    response whose `Retry-After` is longer goes to the caller as it is.
+    response whose `Retry-After` is longer goes to the caller at once, with a warning in the log (`ratelimit`).
 
-    `slow_below` is a fraction of a limit. While less than that remains, requests are spread over the time until the limit
-    resets; while nothing remains, they wait for the reset. 0.0 only waits for the reset. `None` holds back nothing
-    before it was refused. Wrong values raise `ConfigurationError`.
+    `slow_below` is a fraction of a limit, by default a tenth. While less than that remains, requests are spread over the
+    time until the limit resets; while nothing remains, they wait for the reset. 0.0 only waits for the reset. `None`
+    holds back nothing before it was refused. Wrong values raise `ConfigurationError`.
     """
 
     retries: int = 5
@@ -79,7 +86,7 @@ class RetryPolicy:
     retry_on: Collection[int] = ()
     retry_on_for: float = 30.0
     max_wait: float = 120.0
-    slow_below: float | None = 0.0
+    slow_below: float | None = 0.1
 
     def __post_init__(self) -> None:
         given: Any = self.retry_on
@@ -102,31 +109,46 @@ class RetryPolicy:
         """Say whether a response with that status is a refusal, after which the request may be sent again."""
         return status in REFUSAL_STATUSES or status in self.retry_on
 
+    def exceeds_max_wait(self, limits: ResponseLimits) -> bool:
+        """Say whether a refused request is not retried because the server asks for a wait of more than `max_wait`."""
+        return self.retries > 0 and (limits.retry_after or 0.0) > self.max_wait
+
     def delay(self, state: RetryCallState) -> float | None:
         """Return the seconds to wait before the request is sent again, or `None` where it is not.
 
-        The outcome of `state` is the `ResponseLimits` of the refusal.
+        The outcome of `state` is the `ResponseLimits` of the refusal. `state.upcoming_sleep` is the previous wait, and
+        becomes this one.
         """
         limits: Any = state.outcome.result() if state.outcome else None
-        retry_after = limits.retry_after or 0.0
-        if retry_after > self.max_wait:
+        if self.exceeds_max_wait(limits):
             return None
-        state.upcoming_sleep = max(retry_after, min(self.wait(state), self.max_wait))
+        seconds = state.upcoming_sleep = max(limits.retry_after or 0.0, min(self.wait(state), self.max_wait))
         if stop_after_attempt(self.retries + 1)(state) or self.stop(state):
             return None
         elapsed = state.seconds_since_start or 0.0
-        if limits.status not in REFUSAL_STATUSES and elapsed + state.upcoming_sleep > self.retry_on_for:
+        if limits.status not in REFUSAL_STATUSES and elapsed + seconds > self.retry_on_for:
             return None
-        return state.upcoming_sleep
+        state.upcoming_sleep = max(seconds, self._held_back_for(limits))
+        return seconds
+
+    def _held_back_for(self, limits: ResponseLimits) -> float:
+        """Return the seconds for which the reset of an exhausted limit holds a request back, after any wait of its own."""
+        is_exhausted = self.slow_below is not None and limits.remaining == 0
+        seconds = (limits.available_after or 0.0) if is_exhausted else 0.0
+        return seconds if seconds <= self.max_wait else 0.0
 
 
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()
-"""`Retry-After`, or 1 s doubling to 60 s with jitter; five retries."""
+"""`Retry-After`, or 1 s doubling to 60 s with jitter; five retries; slower below 10 % of a limit."""
 
-CONTRACT_A: Final = RetryPolicy(retries=5, wait=wait_retry_after(factor=1.5) + wait_random(0.05, 0.5), slow_below=0.1)
-"""`Retry-After`, times 1.5 for each earlier refusal, plus 50 to 500 ms; five retries; slower below 10 % of a limit."""
+CONTRACT_A: Final = RetryPolicy(retries=5, wait=wait_retry_after(factor=1.5) + wait_random(0.05, 0.5))
+"""`Retry-After`, at least 1.5 times the previous wait, plus 50 to 500 ms; five retries; slower below 10 % of a limit.
 
-CONTRACT_B: Final = RetryPolicy(
-    retries=2, wait=wait_retry_after(wait_exponential(multiplier=1, max=60)), slow_below=None
-)
-"""`Retry-After`, or 1 s doubling to 60 s; two retries. `replace(CONTRACT_B, retries=0)` retries nothing."""
+The first wait where the server does not say how long is 1 s.
+"""
+
+CONTRACT_B: Final = RetryPolicy(retries=2, wait=wait_retry_after(wait_exponential(multiplier=1, max=60)))
+"""`Retry-After`, or 1 s doubling to 60 s; two retries; slower below 10 % of a limit.
+
+`replace(CONTRACT_B, retries=0)` retries nothing.
+"""

@@ -8,7 +8,10 @@ from typing import Final, cast
 import anyio
 import httpx
 
+from ratelimit._utils.validation import is_int
 from ratelimit.client.base_transport import AsyncTransportWrapper, TransportWrapper
+from ratelimit.client.bodies import buffered_response, call_when_aclosed, call_when_closed, is_over, is_read
+from ratelimit.client.request_keys import default_limit_key
 from ratelimit.client.retry_engine import (
     Action,
     DrainResponse,
@@ -16,8 +19,6 @@ from ratelimit.client.retry_engine import (
     SendRequest,
     Sleep,
     WaitEvent,
-    buffered_response,
-    default_limit_key,
 )
 from ratelimit.client.retry_policy import DEFAULT_RETRY_POLICY, RetryPolicy
 from ratelimit.clock import monotonic
@@ -41,9 +42,14 @@ class RetryTransport(TransportWrapper):
     `X-RateLimit-*`, `RateLimit`) are remembered for each `key` of a request (default: server and credentials) and each
     scope. A request that they would refuse waits before it is sent, first come first served.
 
+    With `max_concurrency`, at most so many requests to one server (scheme, host and port) are on the wire at once, until
+    their responses are closed; the others wait, first come first served, and for as long as that takes. A number below 1
+    raises `ConfigurationError`.
+
     The last response is returned whatever its status, and nothing is raised but what `transport` raises.
-    `response.extensions["ratelimit"]` holds the number of `attempts` and the seconds `waited`. During a wait, `on_wait`
-    is called every second; an error that it raises ends the wait and goes to the caller. `last_refusal` is the latest
+    `response.extensions["ratelimit"]` holds the number of `attempts` and the seconds `waited`; where the server asks for
+    a wait of more than the policy's `max_wait`, that as `retry_after`, and `max_wait` too. During a wait, `on_wait` is
+    called every second; an error that it raises ends the wait and goes to the caller. `last_refusal` is the latest
     refusal, read up to 64 KiB. One transport serves any number of threads. `engine` decides, and `wrapped` sends.
     """
 
@@ -54,9 +60,10 @@ class RetryTransport(TransportWrapper):
         policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         on_wait: Callable[[WaitEvent], None] | None = None,
         key: Callable[[httpx.Request], Hashable] = default_limit_key,
+        max_concurrency: int | None = None,
     ) -> None:
         super().__init__(transport)
-        self.engine = _make_engine(policy, on_wait, key, monotonic)
+        self.engine = _make_engine(policy, on_wait, key, monotonic, max_concurrency)
 
     @property
     def last_refusal(self) -> httpx.Response | None:
@@ -87,14 +94,17 @@ class RetryTransport(TransportWrapper):
 
     def _perform(self, action: Action, request: httpx.Request, woken: threading.Event) -> httpx.Response | None:
         if isinstance(action, SendRequest):
-            return self.wrapped.handle_request(request)
+            response = self.wrapped.handle_request(request)
+            if action.on_closed is not None and not is_over(response):
+                call_when_closed(response, action.on_closed)
+            return response
         if isinstance(action, DrainResponse):
             return self._drain(action.response)
         self.sleep(action, woken)
         return None
 
     def _drain(self, response: httpx.Response) -> httpx.Response:
-        if _is_read(response):
+        if is_read(response):
             return response
         body, until = bytearray(), monotonic() + _READ_TIMEOUT_S
         with closing(response), suppress(Exception):
@@ -136,9 +146,10 @@ class AsyncRetryTransport(AsyncTransportWrapper):
         policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         on_wait: Callable[[WaitEvent], None] | None = None,
         key: Callable[[httpx.Request], Hashable] = default_limit_key,
+        max_concurrency: int | None = None,
     ) -> None:
         super().__init__(transport)
-        self.engine = _make_engine(policy, on_wait, key, anyio.current_time)
+        self.engine = _make_engine(policy, on_wait, key, anyio.current_time, max_concurrency)
 
     @property
     def last_refusal(self) -> httpx.Response | None:
@@ -170,14 +181,17 @@ class AsyncRetryTransport(AsyncTransportWrapper):
 
     async def _perform(self, action: Action, request: httpx.Request, woken: ResettableEvent) -> httpx.Response | None:
         if isinstance(action, SendRequest):
-            return await self.wrapped.handle_async_request(request)
+            response = await self.wrapped.handle_async_request(request)
+            if action.on_closed is not None and not is_over(response):
+                call_when_aclosed(response, action.on_closed)
+            return response
         if isinstance(action, DrainResponse):
             return await self._drain(action.response)
         await self.sleep(action, woken)
         return None
 
     async def _drain(self, response: httpx.Response) -> httpx.Response:
-        if _is_read(response):
+        if is_read(response):
             return response
         body, until = bytearray(), anyio.current_time() + _READ_TIMEOUT_S
         async with aclosing(response):
@@ -194,6 +208,7 @@ def _make_engine(
     on_wait: Callable[[WaitEvent], None] | None,
     key: Callable[[httpx.Request], Hashable],
     clock: Callable[[], float],
+    max_concurrency: int | None,
 ) -> RetryEngine:
     given: object = policy
     if not isinstance(given, RetryPolicy):
@@ -201,12 +216,8 @@ def _make_engine(
     for name, function in (("on_wait", on_wait), ("key", key)):
         if function is not None and not callable(function):
             raise ConfigurationError(f"{name}: must be a function, not {function!r:.50}")
-    return RetryEngine(policy, on_wait, key, clock)
-
-
-def _is_read(response: httpx.Response) -> bool:
-    try:
-        response.content  # noqa: B018 - raises where it was not read
-    except RuntimeError:
-        return False
-    return True
+    if max_concurrency is not None and not (is_int(max_concurrency) and max_concurrency >= 1):
+        raise ConfigurationError(
+            f"max_concurrency: must be an integer, 1 or more, or None; got {max_concurrency!r:.50}"
+        )
+    return RetryEngine(policy, on_wait, key, clock, max_concurrency)

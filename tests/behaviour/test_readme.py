@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -128,8 +129,11 @@ async def test_the_snippets_of_clients(capsys: pytest.CaptureFixture[str]) -> No
     """All snippets run, and those that send something send it."""
     names = run(*snippets_of("clients.md"))
     await names["backfill"](["a", "b"])
+    await names["export"](["c"])
     await names["deliver"]("s")
-    assert capsys.readouterr().out == "sending a\nsending b\nsent to s\n"
+    assert capsys.readouterr().out == "sending a\nsending b\nexporting c\nsent to s\n"
+    response = httpx.Response(429, extensions={"ratelimit": {"retry_after": 300.0, "max_wait": 120.0}})
+    assert names["postponed"](response) == 300
     assert (names["no_retries"].retries, names["patient"].retries) == (0, 20)
 
 

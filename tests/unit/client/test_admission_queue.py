@@ -109,14 +109,19 @@ def test_a_burst_loses_nothing_and_learns(  # noqa: PLR0917
 
 
 @settings(max_examples=20)
-@given(limit=st.integers(5, 60), workers=st.integers(1, 12), seed=st.integers(0, 99))
-def test_who_goes_by_the_headers_is_not_refused(limit: int, workers: int, seed: int) -> None:
+@given(
+    limit=st.integers(5, 60),
+    workers=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    policy=st.sampled_from([RetryPolicy(slow_below=0.0), DEFAULT_RETRY_POLICY]),
+)
+def test_who_goes_by_the_headers_is_not_refused(limit: int, workers: int, seed: int, policy: RetryPolicy) -> None:
     """A backfill that learns as it goes: some workers, one after another each, and hardly a refusal."""
 
     async def story(loop: VirtualLoop) -> None:
         served = app(loop, Limit(name="t", rate=f"{limit}/2s", per="token"), headers=["x-ratelimit", "ietf"])
         network = Network(served, loop, 0.02, seed)
-        transport = AsyncRetryTransport(network)
+        transport = AsyncRetryTransport(network, policy=policy)
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=TOKEN, timeout=None) as client:
 
             async def work() -> None:
@@ -128,8 +133,9 @@ def test_who_goes_by_the_headers_is_not_refused(limit: int, workers: int, seed: 
         assert sum(one.status == 200 for one in network.seen) == total
         # Before the first response, no request is held back.
         assert sum(one.status == 429 for one in network.seen) <= max(0, workers - limit)
-        # The limit's own pace, and the way there and back before each window.
-        assert loop.time() <= total / limit * 2.1 + 2
+        # The limit's own pace, and the way there and back before each window. Spreading the last tenth costs up to three
+        # fifths of it here: the headers say whole seconds, and a window takes two.
+        assert loop.time() <= total / limit * (3.3 if policy.slow_below else 2.1) + 2
 
     virtually(story)
 

@@ -1,7 +1,8 @@
 """Policies: how often and after how long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import pairwise, repeat
 from typing import Any
 
 import pytest
@@ -14,27 +15,62 @@ from ratelimit.client.response_limits import ResponseLimits
 
 def pauses(policy: RetryPolicy, status: int = 429, retry_after: float | None = None) -> list[float]:
     """Return the pauses after one refusal after the other, until the policy has enough."""
+    return pauses_after(policy, repeat(ResponseLimits(status, retry_after)))
+
+
+def pauses_after(policy: RetryPolicy, refusals: Iterable[ResponseLimits]) -> list[float]:
+    """Return the pauses of one request after these refusals, until the policy has enough or there are no more."""
     state, made = RetryCallState(None, None, (), {}), list[float]()  # type: ignore[arg-type]
     state.start_time = now = 50.0
-    while True:
+    for limits in refusals:
         state.outcome, state.outcome_timestamp = Future(state.attempt_number), now
-        state.outcome.set_result(ResponseLimits(status, retry_after))
+        state.outcome.set_result(limits)
         pause = policy.delay(state)
         if pause is None:
-            return made
+            break
         made.append(pause)
         now += pause
         state.prepare_for_next_attempt()
+    return made
 
 
 def test_contract_a() -> None:
-    """`Retry-After` plus 50 to 500 ms, half as long again each time, five times."""
+    """`Retry-After` plus 50 to 500 ms, then 1.5 times the previous pause plus as much, five times."""
     for _ in range(50):
         made = pauses(CONTRACT_A, retry_after=4)
         assert len(made) == 5
-        for number, pause in enumerate(made):
-            assert 4 * 1.5**number + 0.05 <= pause <= 4 * 1.5**number + 0.5
+        assert 4.05 <= made[0] <= 4.5
+        for previous, pause in pairwise(made):
+            assert 0.05 <= round(pause - 1.5 * previous, 9) <= 0.5
     assert CONTRACT_A.slow_below == 0.1
+
+
+def test_contract_a_grows_from_the_previous_pause() -> None:
+    """Whoever named that: the server or the policy; a `Retry-After` that is longer is obeyed."""
+    for named in ([None] * 5, [4, None, None, 1, None], [1, 1, 30, None, 2], [0, None, 0, None, None]):
+        made = pauses_after(CONTRACT_A, [ResponseLimits(429, each) for each in named])
+        assert len(made) == 5
+        for previous, pause, retry_after in zip([0.0, *made], made, named, strict=False):
+            expected = max(1.5 * previous, retry_after or 0) if previous or retry_after is not None else 1
+            assert 0.05 <= round(pause - expected, 9) <= 0.5
+
+
+def test_contract_a_grows_from_the_reset_that_held_the_request_back() -> None:
+    """A reset names a pause as `Retry-After` does, unless it lies beyond the bound: no request waits for that one."""
+    none_left = ResponseLimits(429, None, 10, 0, 7.0)
+    for reset, previous in ((7.0, 7.0), (121.0, 1.0)):
+        made = pauses_after(CONTRACT_A, [replace(none_left, reset=reset), ResponseLimits(429)])
+        assert 1.05 <= made[0] <= 1.5
+        assert 1.5 * previous + 0.05 <= made[1] <= 1.5 * (previous + 0.5) + 0.5
+    # With units left, the refusal has another reason, which does not end with the reset.
+    made = pauses_after(CONTRACT_A, [replace(none_left, remaining=3), ResponseLimits(429)])
+    assert made[1] < 1.5 * 1.5 + 0.5
+
+
+def test_contract_a_grows_up_to_the_bound() -> None:
+    """From 100 s to 120 s, the bound, and not beyond."""
+    made = pauses_after(CONTRACT_A, [ResponseLimits(429, 100), *[ResponseLimits(429)] * 4])
+    assert made[1:] == [120] * 4
 
 
 def test_contract_b() -> None:
@@ -93,6 +129,9 @@ def test_a_misreported_status_is_bounded_in_time() -> None:
         (lambda: RetryPolicy(wait=5), "wait"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(stop=stop_after_delay), "stop"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(stop=5), "stop"),  # type: ignore[arg-type]
+        (lambda: wait_retry_after(factor=0.5), "factor: must be a number, 1 or more, got 0.5"),
+        (lambda: wait_retry_after(factor=float("nan")), "factor"),
+        (lambda: wait_retry_after(factor="2"), "factor"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_values_fail_at_once(make: Callable[[], Any], named: str) -> None:

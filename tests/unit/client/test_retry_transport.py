@@ -1,6 +1,7 @@
 """The transports: what is sent again, and what is waited for, as a caller sees it.
 
-Also tests `client.base_transport`, `client.retry_engine` and `client.throttle_transport`.
+Also tests `client.base_transport`, `client.bodies`, `client.refusal_log`, `client.request_keys`,
+`client.retry_engine` and `client.throttle_transport`.
 """
 
 import asyncio
@@ -8,8 +9,10 @@ import builtins
 import importlib
 import io
 import logging
+import math
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -260,6 +263,174 @@ def test_threads_stand_in_one_line() -> None:
     assert len(sent) == 30
 
 
+class BrokenOff(httpx.AsyncByteStream):
+    """A body that breaks off before its end."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.sleep(1)
+        raise httpx.ReadError("gone")
+
+
+class Slow(httpx.AsyncBaseTransport):
+    """Takes so many seconds for each request, and records when each began, and how many there were at once."""
+
+    def __init__(self, *answers: httpx.Response | Exception, seconds: float = 1) -> None:
+        self.seconds = seconds
+        self.answers, self.began, self.now, self.peak = iter(answers), list[tuple[str, float]](), 0, 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.began.append((str(request.url), asyncio.get_running_loop().time()))
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.now -= 1
+        answer = next(self.answers, httpx.Response(200))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_requests_beyond_the_bound_wait_in_turn() -> None:
+    """For as long as it takes, each server by itself; the response says how long."""
+
+    async def story(loop: VirtualLoop) -> None:
+        slow = Slow()
+        transport = AsyncRetryTransport(slow, max_concurrency=2)
+        async with httpx.AsyncClient(transport=transport) as client:
+            urls = [f"http://api/{number}" for number in range(400)]
+            answers = await asyncio.gather(*map(client.get, ["http://other/", *urls]))
+        assert slow.began == [("http://other/", 0), *((url, number // 2) for number, url in enumerate(urls))]
+        assert [each.extensions["ratelimit"]["waited"] for each in answers] == [0, *(n // 2 for n in range(400))]
+        assert slow.peak == 3
+        assert transport.engine.permits.queues == {}
+
+    virtually(story)
+
+
+def test_a_wait_for_others_is_told_every_second() -> None:
+    """How long it lasts is not known: it ends with another response."""
+    events = list[WaitEvent]()
+
+    async def story(loop: VirtualLoop) -> None:
+        transport = AsyncRetryTransport(Slow(seconds=1.25), max_concurrency=1, on_wait=events.append)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await asyncio.gather(*(client.get(f"http://api/{number}") for number in range(4)))
+
+    virtually(story)
+    assert {(each.reason, each.seconds_left, each.response) for each in events} == {("concurrency", math.inf, None)}
+    assert Counter(str(each.request.url)[-1] for each in events) == {"1": 2, "2": 3, "3": 4}
+
+
+def test_a_cancelled_request_leaves_the_line_or_the_wire() -> None:
+    """The next one goes on at once, in the same order; so it does after an error."""
+    went = [(2, 1.5), (4, 2.5), (5, 3.5)]
+
+    async def story(loop: VirtualLoop) -> None:
+        slow = Slow(httpx.ConnectError("down"))
+        async with httpx.AsyncClient(transport=AsyncRetryTransport(slow, max_concurrency=1)) as client:
+            tasks = [asyncio.ensure_future(client.get(f"http://api/{number}")) for number in range(6)]
+            await asyncio.sleep(1.5)
+            for cancelled in (1, 3):  # One is on the wire, one waits.
+                tasks[cancelled].cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert slow.began == [("http://api/0", 0), ("http://api/1", 1), *((f"http://api/{n}", t) for n, t in went)]
+        assert [type(each).__name__ for each in answers] == [
+            *("ConnectError", "CancelledError", "Response", "CancelledError", "Response", "Response")
+        ]
+
+    virtually(story)
+
+
+def test_one_that_is_cancelled_as_its_turn_comes_loses_no_permit() -> None:
+    """It was woken, and passes the permit on."""
+
+    async def story(loop: VirtualLoop) -> None:
+        slow = Slow(httpx.Response(200, stream=BrokenOff()))
+        async with httpx.AsyncClient(transport=AsyncRetryTransport(slow, max_concurrency=1)) as client:
+            async with client.stream("GET", "http://api/0") as first:
+                second, third = (asyncio.ensure_future(client.get(f"http://api/{number}")) for number in (1, 2))
+                await asyncio.sleep(1)
+                await first.aclose()
+                second.cancel()
+            await third
+        assert slow.began == [("http://api/0", 0), ("http://api/2", 2)]
+        assert second.cancelled()
+
+    virtually(story)
+
+
+def test_what_waits_for_a_retry_is_not_on_the_wire() -> None:
+    """Nor is what waits for a limit: others go meanwhile."""
+
+    async def story(loop: VirtualLoop) -> None:
+        nothing_left = {"x-ratelimit-limit": "9", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "50"}
+        slow = Slow(httpx.Response(429, headers={"retry-after": "9"}), httpx.Response(200, headers=nothing_left))
+        transport = AsyncRetryTransport(slow, policy=CONTRACT_B, max_concurrency=1)
+        async with httpx.AsyncClient(transport=transport) as client:
+            paths = ("a", "b", "b", "c")
+            await asyncio.gather(*(client.get(f"http://api/{path}") for path in paths))
+        began = [(url.rpartition("/")[2], at) for url, at in slow.began]
+        assert began == [("a", 0), ("b", 1), ("c", 2), ("a", 10), ("b", 52)]
+        assert slow.peak == 1
+
+    virtually(story)
+
+
+def test_what_a_limit_held_back_goes_first_and_not_all_at_once() -> None:
+    """Once the limit admits several requests together, each waits for its permit again, before those that came later."""
+    went = [("held", 0), ("held", 6), ("held", 7), ("held", 8), ("later", 9)]
+
+    async def story(loop: VirtualLoop) -> None:
+        numbers = ((9, 0, 5), (9, 8, 60), (9, 7, 60), (9, 6, 60))
+        limits = [
+            {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(left), "x-ratelimit-reset": str(reset)}
+            for limit, left, reset in numbers
+        ]
+        slow = Slow(*(httpx.Response(200, headers=headers) for headers in limits))
+        async with httpx.AsyncClient(transport=AsyncRetryTransport(slow, max_concurrency=1)) as client:
+            held = [asyncio.ensure_future(client.get("http://api/held")) for _ in range(4)]
+            await asyncio.sleep(6.5)
+            await asyncio.gather(*held, client.get("http://api/later"))
+        assert slow.began == [(f"http://api/{name}", at) for name, at in went]
+        assert slow.peak == 1
+
+    virtually(story)
+
+
+def test_a_stream_that_fails_or_is_dropped_frees_its_permit() -> None:
+    """Also a refusal whose body does not end."""
+
+    async def story(loop: VirtualLoop) -> None:
+        answers = [httpx.Response(status, stream=BrokenOff()) for status in (200, 200, 503)]
+        transport = AsyncRetryTransport(Slow(*answers), policy=CONTRACT_B, max_concurrency=1)
+        async with httpx.AsyncClient(transport=transport) as client:
+            with pytest.raises(httpx.ReadError):
+                await client.get(URL)
+            async with client.stream("GET", URL):
+                pass
+            assert (await client.get(URL)).status_code == 200
+        assert loop.time() == 2 + 1 + (1 + 1 + 1 + 1)
+        assert transport.engine.permits.queues == {}
+
+    virtually(story)
+
+
+def test_a_bound_for_the_other_httpx_too() -> None:
+    """Its client checks the class of the stream, and closes it."""
+    transport: Any = RetryTransport(max_concurrency=1)
+    transport.wrapped = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter([b"a", b"b"])))
+    with httpx2.Client(transport=transport) as client:
+        for _ in range(3):
+            assert client.get(URL).content == b"ab"
+        with client.stream("GET", URL):
+            (queue,) = transport.engine.permits.queues.values()
+            assert len(queue.holders) == 1
+    assert transport.engine.permits.queues == {}
+
+
 def test_callers_are_told_apart() -> None:
     """What one token has used up does not hold back another; a key of one's own decides otherwise."""
     headers = {"x-ratelimit-limit": "1", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"}
@@ -293,6 +464,11 @@ def test_it_goes_into_the_other_httpx_too() -> None:
         (lambda: RetryTransport(httpx.AsyncHTTPTransport()), "must be an httpx.BaseTransport, not Async"),  # type: ignore[arg-type]
         (lambda: AsyncRetryTransport(httpx.HTTPTransport()), "transport: must be an httpx.AsyncBaseTransport"),  # type: ignore[arg-type]
         (lambda: RetryTransport(policy="A"), "policy: must be a RetryPolicy"),  # type: ignore[arg-type]
+        (lambda: RetryTransport(max_concurrency=0), "max_concurrency: must be an integer, 1 or more, or None; got 0"),
+        (lambda: AsyncRetryTransport(max_concurrency=-1), "max_concurrency"),
+        (lambda: AsyncRetryTransport(max_concurrency=True), "max_concurrency"),
+        (lambda: AsyncRetryTransport(max_concurrency=1.5), "max_concurrency"),  # type: ignore[arg-type]
+        (lambda: RetryTransport(max_concurrency="2"), "max_concurrency"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_values_fail_at_once(make: Callable[[], Any], named: str) -> None:
@@ -342,4 +518,46 @@ def test_a_throttle_goes_between_for_threads() -> None:
         with pytest.raises(LimitExceeded):
             client.get(URL)
     assert len(server.bodies) == 1
+    throttle.close()
+
+
+def test_a_throttle_bounds_the_requests_on_the_wire() -> None:
+    """Each until its response is closed, or sending it fails."""
+
+    async def story(loop: VirtualLoop) -> None:
+        slow, throttle = Slow(httpx.ConnectError("down")), Throttle(concurrency=2, clock=loop.clock)
+        async with httpx.AsyncClient(transport=AsyncThrottleTransport(throttle, slow)) as client:
+            answers = await asyncio.gather(*(client.get(URL) for _ in range(6)), return_exceptions=True)
+            assert [isinstance(each, httpx.Response) for each in answers] == [False] + [True] * 5
+            assert [at for _, at in slow.began] == pytest.approx([0, 0, 1, 1, 2, 2])
+            slow.answers = iter([httpx.Response(200, stream=BrokenOff()) for _ in range(2)])
+            async with client.stream("GET", URL), client.stream("GET", URL):
+                waiting = asyncio.ensure_future(client.get(URL))
+                await asyncio.sleep(10)
+                assert len(slow.began) == 8
+            assert (await waiting).status_code == 200
+        await throttle.aclose()
+
+    virtually(story)
+
+
+def test_a_throttle_bounds_the_requests_of_threads() -> None:
+    """As in an event loop."""
+    throttle = Throttle(concurrency=1, max_wait=0)
+    streams = [httpx.Response(200, content=iter([b"a"])) for _ in range(3)]
+    answers: Iterator[httpx.Response | Exception] = iter([httpx.ConnectError("down"), *streams])
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with httpx.Client(transport=ThrottleTransport(throttle, httpx.MockTransport(handler))) as client:
+        with pytest.raises(httpx.ConnectError):
+            client.get(URL)
+        assert client.get(URL).text == "a"
+        with client.stream("GET", URL), pytest.raises(LimitExceeded):
+            client.get(URL)
+        assert client.get(URL).text == "a"
     throttle.close()

@@ -106,6 +106,14 @@ def test_throttles_of_one_name_share_a_limit() -> None:
         (lambda: Throttle("1/second", name="ü"), ValidationError, "name"),
         (lambda: Throttle("1/second", max_wait=-1), ConfigurationError, "max_wait"),
         (lambda: Throttle("1/second", store="postgres://x"), ValidationError, "store"),
+        (lambda: Throttle(5), ConfigurationError, "rate"),  # type: ignore[arg-type]
+        (lambda: Throttle(), ConfigurationError, "rate: a throttle needs a rate, a concurrency, or both"),  # noqa: PLW0108
+        (lambda: Throttle(concurrency=0), ConfigurationError, "concurrency: must be an integer from 1 to"),
+        (lambda: Throttle("1/second", concurrency=-1), ConfigurationError, "concurrency"),
+        (lambda: Throttle("1/second", concurrency=True), ConfigurationError, "concurrency"),
+        (lambda: Throttle("1/second", concurrency=1.0), ConfigurationError, "concurrency"),  # type: ignore[arg-type]
+        (lambda: Throttle(concurrency="2"), ConfigurationError, "concurrency"),  # type: ignore[arg-type]
+        (lambda: asyncio.run(Throttle(concurrency=2).wait()), ConfigurationError, "rate: this throttle has none"),
     ],
 )
 def test_wrong_values_fail_at_once(make: Callable[[], Any], error: type[Exception], named: str) -> None:
@@ -150,3 +158,146 @@ def test_each_event_loop_has_a_queue() -> None:
     for _ in range(3):
         asyncio.run(throttle.wait())
         assert len(throttle.queues) == 1
+
+
+Gone = list[tuple[object, float]]
+
+
+def block(throttle: Throttle, gone: Gone, seconds: float = 1) -> Callable[[object], asyncio.Task[None]]:
+    """Return a function that starts a block of so many seconds, and records when it began."""
+
+    async def run(name: object) -> None:
+        async with throttle:
+            gone.append((name, asyncio.get_running_loop().time()))
+            await asyncio.sleep(seconds)
+
+    return lambda name: asyncio.ensure_future(run(name))
+
+
+def test_blocks_beyond_the_concurrency_wait_in_turn() -> None:
+    """At most so many run at once, and the next one begins when one ends; none is refused, and no rate is needed."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle, gone = Throttle(concurrency=3, clock=loop.clock), Gone()
+        await asyncio.gather(*map(block(throttle, gone), range(300)))
+        assert [name for name, _ in gone] == list(range(300))
+        assert [at for _, at in gone] == pytest.approx([number // 3 for number in range(300)])
+        await throttle.aclose()
+
+    virtually(story)
+
+
+def test_a_block_waits_for_the_rate_and_for_the_concurrency() -> None:
+    """Whichever has room later; while it waits for a permit it counts nothing."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle, gone = Throttle("3/10s", concurrency=2, clock=loop.clock), Gone()
+        await asyncio.gather(*map(block(throttle, gone), range(3)))
+        assert gone == [(0, 0), (1, 0), (2, pytest.approx(1))]
+        # The window has room for two at 10 s and one at 11 s, since the third was counted when its block began.
+        gone.clear()
+        await asyncio.gather(*map(block(throttle, gone, 0.1), range(3)))
+        assert [at for _, at in gone] == pytest.approx([10, 10, 11], abs=0.02)
+
+    virtually(story)
+
+
+def test_a_block_that_fails_or_is_cancelled_ends() -> None:
+    """So does the wait of a caller that is cancelled; the next ones go on at once, in the same order."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle, gone = Throttle(concurrency=1, clock=loop.clock), Gone()
+        with pytest.raises(ZeroDivisionError):
+            async with throttle:
+                raise ZeroDivisionError
+        tasks = [block(throttle, gone)(number) for number in range(6)]
+        await asyncio.sleep(0.5)
+        for number in (0, 1, 3):  # One that runs, the next one, and one behind it.
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert gone == [(0, 0), (2, pytest.approx(0.5)), (4, pytest.approx(1.5)), (5, pytest.approx(2.5))]
+
+    virtually(story)
+
+
+def test_a_wait_for_a_permit_is_bounded_too() -> None:
+    """It ends when the bound is over, not before: a block may end at any moment."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle, gone = Throttle(concurrency=1, max_wait=1.5, clock=loop.clock), Gone()
+        start = block(throttle, gone, 1.2)
+        first, second = start("first"), start("second")
+        await asyncio.sleep(0.1)
+        third, began = start("third"), loop.time()
+        with pytest.raises(LimitExceeded, match=r"'throttle' has no room within max_wait=1.5 s$"):
+            await third
+        assert loop.time() - began == pytest.approx(1.5)
+        await asyncio.gather(first, second)
+        assert gone == [("first", 0), ("second", pytest.approx(1.2))]
+
+    virtually(story)
+
+
+def test_a_long_block_keeps_its_permit() -> None:
+    """For hours: the lease of the permit is renewed until the block ends."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle, gone = Throttle(concurrency=1, clock=loop.clock), Gone()
+        await asyncio.gather(*map(block(throttle, gone, 10_000), range(2)))
+        assert gone == [(0, 0), (1, pytest.approx(10_000))]
+
+    virtually(story)
+
+
+def test_wait_is_for_the_rate_alone() -> None:
+    """It has no end, so it takes no permit."""
+
+    async def story(loop: VirtualLoop) -> None:
+        throttle = Throttle("2/10s", concurrency=1, clock=loop.clock)
+        waits = [await throttle.wait() for _ in range(3)]
+        assert waits == pytest.approx([0, 0, 10], abs=0.02)
+        assert repr(throttle) == "<Throttle throttle 2/10 seconds, 1 at once>"
+
+    virtually(story)
+
+
+def test_threads_and_event_loops_share_the_concurrency() -> None:
+    """`with` in threads, and `async with` in event loops, run one after the other where one may run at once."""
+    throttle, running, peak, ended = Throttle(concurrency=1), list[int](), list[int](), list[int]()
+
+    def run() -> None:
+        running.append(1)
+        peak.append(len(running))
+        running.pop()
+        ended.append(1)
+
+    def go() -> None:
+        with throttle:
+            run()
+
+    async def go_async() -> None:
+        async with throttle:
+            await asyncio.sleep(0)
+            run()
+
+    threads = [threading.Thread(target=go) for _ in range(10)]
+    threads += [threading.Thread(target=lambda: asyncio.run(go_async())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(ended), max(peak)) == (13, 1)
+    throttle.close()
+
+
+async def test_on_redis_two_throttles_share_the_concurrency(redis_url: str) -> None:
+    """As two processes do: a block of one keeps out those of the other, until it ends."""
+    one, two = (Throttle(concurrency=1, store=redis_url, max_wait=bound) for bound in (None, 0.1))
+    async with one:
+        with pytest.raises(LimitExceeded):
+            async with two:
+                pass
+    async with two:
+        pass
+    for throttle in (one, two):
+        await throttle.aclose()
