@@ -78,7 +78,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a server of its own session, and whatever is left of its workers."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=15)
+        process.wait(timeout=3)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
