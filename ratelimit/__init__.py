@@ -11,6 +11,7 @@ from ratelimit.config.response_style import ResponseStyle
 from ratelimit.config.schedule import Hours
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.listeners import Listener
 from ratelimit.errors import ConfigurationError, LimitExceeded, OverRelease, RateLimitError, StoreError
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
@@ -35,6 +36,7 @@ __all__ = [
     "Limit",
     "LimitExceeded",
     "Limiter",
+    "Listener",
     "MemoryStore",
     "OverRelease",
     "Override",

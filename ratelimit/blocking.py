@@ -1,6 +1,6 @@
 """The limiter for code without an event loop: threads, Celery, Flask, Django, scripts."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
@@ -12,8 +12,11 @@ from ratelimit.config.settings import RateLimitSettings
 from ratelimit.controls.blocks import Blocks
 from ratelimit.controls.overrides import Overrides
 from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.listeners import Listener
 from ratelimit.limiter import Limiter
+from ratelimit.model.block import Block
 from ratelimit.model.identity import Identity
+from ratelimit.model.override import Override
 from ratelimit.resolver.endpoint import UNMATCHED
 from ratelimit.stores.base import Store
 
@@ -33,39 +36,89 @@ def _blocking(
     return call
 
 
+class BlockingOverrides:
+    """Does as `Overrides`, without `await`."""
+
+    def __init__(self, overrides: Overrides) -> None:
+        self._overrides = overrides
+
+    def set(self, **options: Any) -> None:
+        """Do as `Overrides.set`."""
+        run_blocking(self._overrides.set(**options))
+
+    def delete(self, **options: Any) -> bool:
+        """Do as `Overrides.delete`."""
+        return run_blocking(self._overrides.delete(**options))
+
+    def list(self) -> Sequence[Override]:
+        """Do as `Overrides.list`."""
+        return run_blocking(self._overrides.list())
+
+
+class BlockingBlocks:
+    """Does as `Blocks`, without `await`."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+
+    def set(self, key: Mapping[str, str], **options: Any) -> None:
+        """Do as `Blocks.set`."""
+        run_blocking(self._blocks.set(key, **options))
+
+    def delete(self, key: Mapping[str, str]) -> bool:
+        """Do as `Blocks.delete`."""
+        return run_blocking(self._blocks.delete(key))
+
+    def list(self) -> Sequence[Block]:
+        """Do as `Blocks.list`."""
+        return run_blocking(self._blocks.list())
+
+
 class BlockingLimiter:
     """Do as `Limiter`, without `await`: each method waits for its result, and `slot` is for a `with` block.
 
     May be used by any number of threads. All blocking limiters of a process share one event loop in a thread of its own;
     a forked child starts another one. Parameters, results and errors are those of `Limiter`; in a thread whose event loop
-    runs, a call raises `ConfigurationError`, since it would block that loop. `limiter` is the limiter itself, for `await`
-    and for `overrides.set` by `run`.
+    runs, a call raises `ConfigurationError`, since it would block that loop. `limiter` is the limiter itself, for `await`;
+    `run` runs any coroutine where its connections live.
     """
 
-    def __init__(self, settings: RateLimitSettings, store: Store | None = None, clock: Clock | None = None) -> None:
-        self.limiter = Limiter(settings, store, clock)
+    def __init__(
+        self,
+        settings: RateLimitSettings,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.limiter = Limiter(settings, store, clock, listeners)
 
     check = _blocking(Limiter.check)
     peek = _blocking(Limiter.peek)
     limits = _blocking(Limiter.limits)
+    look = _blocking(Limiter.look)
     consume = _blocking(Limiter.consume)
     release = _blocking(Limiter.release)
     finish = _blocking(Limiter.finish)
     usage = _blocking(Limiter.usage)
     reset = _blocking(Limiter.reset)
     block = _blocking(Limiter.block)
+    health = _blocking(Limiter.health)
     start = _blocking(Limiter.start)
     close = _blocking(Limiter.aclose)
 
     @property
-    def blocks(self) -> Blocks:
-        """The blocks, whose methods are coroutines for `run`."""
-        return self.limiter.blocks
+    def blocks(self) -> "BlockingBlocks":
+        """The blocks, as `Limiter.blocks`."""
+        return BlockingBlocks(self.limiter.blocks)
 
     @property
-    def overrides(self) -> Overrides:
-        """The overrides, whose methods are coroutines for `run`."""
-        return self.limiter.overrides
+    def overrides(self) -> "BlockingOverrides":
+        """The overrides, as `Limiter.overrides`."""
+        return BlockingOverrides(self.limiter.overrides)
+
+    def settle(self, decision: Decision, costs: Mapping[str, int]) -> None:
+        """Change what a decision charged to the actual cost, as `Decision.settle`."""
+        run_blocking(decision.settle(costs))
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine where this limiter's connections live, and return its result."""

@@ -2,7 +2,8 @@
 
 RateLimitError
 ├── ConfigurationError        a wrong setting, decorator or rate; raised at construction or start (also a ValueError)
-│   └── InvalidRate           a text or pair of numbers that is not a rate
+│   ├── InvalidRate           a text or pair of numbers that is not a rate
+│   └── MissingMiddlewareError   what is used needs the middleware, which the request has not passed
 ├── OverRelease               more units were to be released than were charged (also a ValueError)
 ├── LimitExceeded             a permit or room that was asked for is not free; carries the decision
 └── StoreError                the store did not do its work
@@ -20,6 +21,10 @@ class RateLimitError(Exception):
 
 class ConfigurationError(RateLimitError, ValueError):
     """A declaration is wrong; the message names the field's path or the function."""
+
+
+class MissingMiddlewareError(ConfigurationError):
+    """Something needs the middleware, and the request has not passed it."""
 
 
 class InvalidRate(ConfigurationError):

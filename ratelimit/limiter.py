@@ -1,82 +1,43 @@
 """The limiter: the public API of the core, without HTTP."""
 
-import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from datetime import datetime
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import repeat
-from typing import Any, Final, Self
+from typing import Any
 
-from ratelimit._utils.poller import Poller
 from ratelimit._utils.validation import check_amount
-from ratelimit.clock import Clock, system_clock
 from ratelimit.config.policies import Concurrency
-from ratelimit.config.settings import RateLimitSettings
-from ratelimit.controls.blocks import Blocks
-from ratelimit.controls.overrides import Overrides
-from ratelimit.controls.shared_entries import SharedEntries
 from ratelimit.enforcement.at_most import take_at_most
-from ratelimit.enforcement.background_polls import BackgroundPolls
 from ratelimit.enforcement.decision import Decision
-from ratelimit.enforcement.enforcer import Enforcer
+from ratelimit.enforcement.events import CorrectionEvent
 from ratelimit.enforcement.permits import held_permit
-from ratelimit.errors import ConfigurationError, OverRelease, StoreError
+from ratelimit.errors import ConfigurationError, OverRelease
+from ratelimit.limiter_core import POLL_INTERVAL, LimiterCore
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
+from ratelimit.model.kinds import NEVER
 from ratelimit.model.quota_usage import QuotaUsage, quota_usage
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.resolver.endpoint import UNMATCHED
-from ratelimit.resolver.keys import escape
-from ratelimit.resolver.resolver import PolicyResolver
-from ratelimit.stores.base import Store
+from ratelimit.resolver.endpoint_policies import EndpointPolicies
 from ratelimit.stores.messages import Operation, StoreRequest
-from ratelimit.stores.urls import open_store
 
-logger = logging.getLogger("ratelimit")
-
-POLL_INTERVAL: Final = 1.0
-"""Seconds between two background polls of a worker: two small calls, for overrides and the worker registry."""
+__all__ = ["POLL_INTERVAL", "Limiter"]
 
 
-class Limiter:
+class Limiter(LimiterCore):
     """Charge every limit that applies to an identity at an endpoint, all of them or none, in one atomic step.
 
     `check` charges a request and is what most callers need. `peek` tells what `check` would decide, and charges nothing.
     `consume` and `release` charge and give back units of one policy by its name. `slot` holds a permit of one
     `Concurrency` for a block. `check` and `slot` refuse by themselves; `consume` can be forced.
 
-    `store` replaces the one that the settings name; `clock` returns integer microseconds since the epoch. Constructing
-    connects to nothing, and no decision raises because of a store: while it is unavailable, the policies' failure modes
-    decide. Use the limiter as an async context manager, or call `aclose` at the end. `overrides` change rates while the
-    app runs, `blocks` refuse callers. `resolver`, `store` and `enforcer` are its parts.
+    `store` replaces the one that the settings name; `clock` returns integer microseconds since the epoch; `listeners` get to
+    know what is decided. Constructing connects to nothing, and no decision raises because of a store: while it is
+    unavailable, the policies' failure modes decide. Use the limiter as an async context manager, or call `aclose` at the
+    end. `overrides` change rates while the app runs, `blocks` refuse callers.
     """
-
-    def __init__(self, settings: RateLimitSettings, store: Store | None = None, clock: Clock | None = None) -> None:
-        self.settings = settings
-        self.resolver = PolicyResolver(settings)
-        self.clock: Clock = clock or system_clock
-        if store is None:
-            store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
-        self.store = store
-        self.enforcer = Enforcer(
-            store,
-            self.clock,
-            self.resolver.settleable,
-            prefetch=any(limit.prefetch for limit in settings.limits),
-            key_prefix=escape(settings.key_prefix),
-        )
-        entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
-        self.overrides = Overrides(self.resolver, entries, self.clock)
-        self.blocks = Blocks(self.resolver, entries, self.clock)
-        breaker = self.enforcer.circuit_breaker
-        actions = entries.refresh, self.enforcer.workers.heartbeat
-        self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
-        self._entries = entries
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the limiter polls in the running event loop."""
-        return self.poller.is_running
 
     async def check(
         self,
@@ -99,23 +60,33 @@ class Limiter:
         A `Concurrency` gives one permit, which expires with its lease: release it with `finish`. Where no policy applies,
         the request is allowed. A `cost` that is no integer ≥ 0, or an unknown policy, raises `ConfigurationError`.
         """
+        policies = (policies,) if isinstance(policies, str) else policies
         if cost == 0:
-            return await self.peek(identity, method=method, endpoint=endpoint, cost=0, policies=policies)
+            seen = await self.peek(identity, method=method, endpoint=endpoint, cost=0, policies=policies)
+            seen.granted = 0 if at_most else None
+            return seen
         check_amount("cost", cost)
         ask_store = self.poller.is_running or await self.start()
         if (refused := self.blocked(identity)) is not None:
+            self.said(refused, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
+            refused.granted = 0 if at_most else None
             return refused
+
+        say = partial(self.decide_and_say, ask_store=ask_store, identity=identity, method=method, endpoint=endpoint)
         if policies is None and not at_most:  # The usual check.
             usual = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
-            charges = usual.charges(identity, cost, now=self.clock())
-            return await self.decide(charges, acquire=usual.has_concurrency, ask_store=ask_store)
+            return await say(usual.charges(identity, cost, now=self.clock()), _operation(usual))
 
         def decide(requests: int) -> Coroutine[Any, Any, Decision]:
             charges = self._charges(identity, method, endpoint, requests, policies)
-            acquire = any(charge.limit.kind == "concurrency" for charge in charges)
-            return self.decide(charges, acquire=acquire, ask_store=ask_store)
+            has_permits = any(charge.limit.kind == "concurrency" for charge in charges)
+            return say(charges, Operation.ACQUIRE if has_permits else Operation.CHARGE)
 
-        return await take_at_most(cost, decide) if at_most else await decide(cost)
+        async def fits(requests: int) -> bool:
+            look = self.look(identity, method=method, endpoint=endpoint, cost=requests, policies=policies)
+            return (await look).allowed
+
+        return await take_at_most(cost, decide, fits) if at_most else await decide(cost)
 
     async def peek(
         self,
@@ -129,17 +100,34 @@ class Limiter:
         """Return what `check` with these arguments would decide, charging nothing; `remaining` is as it stands."""
         if cost != 0:
             check_amount("cost", cost)
-        ask_store = await self.start()
-        if (refused := self.blocked(identity)) is not None:
-            return refused
-        charges = self._charges(identity, method, endpoint, cost, policies)
-        return await self._decide(charges, Operation.PEEK, ask_store=ask_store)
+        await self.start()
+        blocked = self.blocked(identity)
+        if blocked is None:
+            blocked = await self.look(identity, method=method, endpoint=endpoint, cost=cost, policies=policies)
+        return blocked
 
     async def limits(
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED
     ) -> tuple[ServiceLimit, ...]:
-        """Return what applies to an identity at an endpoint, and what is left of it; charges nothing."""
-        return (await self.peek(identity, method=method, endpoint=endpoint, cost=0)).limits
+        """Return what applies to an identity at an endpoint, and what is left of it; charges nothing.
+
+        So it is for a blocked caller too. A policy that an override has lifted does not apply.
+        """
+        return (await self.look(identity, method=method, endpoint=endpoint)).limits
+
+    async def look(
+        self,
+        identity: Identity,
+        *,
+        method: str = "GET",
+        endpoint: str = UNMATCHED,
+        cost: int = 0,
+        policies: Sequence[str] | None = None,
+    ) -> Decision:
+        """Do as `peek`, whether the caller is blocked or not."""
+        ask_store = await self.start()
+        charges = self._charges(identity, method, endpoint, cost, policies)
+        return await self.decide(charges, ask_store=ask_store, operation=Operation.PEEK)
 
     async def message(self, connection: Any, policy: str, amount: int = 1) -> Decision:
         """Charge a message of a WebSocket to one policy by its name, for the identity of the handshake, as `consume`.
@@ -170,9 +158,17 @@ class Limiter:
         """
         check_amount("amount", amount)
         ask_store = await self.start()
+        if not force and (blocked := self.blocked(identity)) is not None:
+            return blocked
         charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
-        operation = Operation.ADJUST if force else Operation.CHARGE
-        return await self._decide([] if charge is None else [charge], operation, ask_store=ask_store)
+        return await self.decide_and_say(
+            [] if charge is None else [charge],
+            Operation.ADJUST if force else Operation.CHARGE,
+            ask_store=ask_store,
+            identity=identity,
+            method=method,
+            endpoint=endpoint,
+        )
 
     async def release(
         self, policy: str, identity: Identity, amount: int = 1, *, method: str = "GET", endpoint: str = UNMATCHED
@@ -192,6 +188,7 @@ class Limiter:
         if request.is_refused(reply):
             unit = charge.limit.unit
             raise OverRelease(f"amount: fewer than {amount} {unit} of {policy!r} are charged; none released")
+        self.observer.corrected(CorrectionEvent(policy=policy, action="released", units=amount))
         return Decision.from_limits(reply.service_limits([charge]))
 
     def slot(
@@ -228,62 +225,14 @@ class Limiter:
         second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
         """
         await self.start()
-        return await self.enforcer.delete(self.resolver.counter_keys(identity, policy))
-
-    async def block(
-        self, key: Mapping[str, str], *, until: datetime | None = None, why: str | None = None, by: str | None = None
-    ) -> None:
-        """Refuse all requests of callers with these values: 403, with the code `blocked`; as `blocks.set`."""
-        await self.blocks.set(key, until=until, why=why, by=by)
-
-    def blocked(self, identity: Identity) -> Decision | None:
-        """Return the refusal of a caller that is blocked, else `None`."""
-        block = self.blocks.find(identity) if len(self.blocks) else None
-        return None if block is None else Decision.blocked(block.seconds_left(self.clock()))
-
-    def decide(
-        self, charges: Sequence[Charge], *, acquire: bool = False, ask_store: bool = True
-    ) -> Coroutine[Any, Any, Decision]:
-        """Decide pre-built charges, as `resolver` makes them; `acquire` where there may be permits among them.
-
-        `ask_store` is what `start` has returned: without it the policies' failure modes decide.
-        """
-        return self._decide(charges, Operation.ACQUIRE if acquire else Operation.CHARGE, ask_store=ask_store)
-
-    async def start(self) -> bool:
-        """Read the overrides and poll for changes; the first decision in an event loop does this by itself.
-
-        The first poll of a process is waited for, but no longer than a call to the store may take. Returns whether the
-        store may be asked: a request that has waited in vain is not kept waiting a second time.
-        """
-        if self.poller.is_running:
-            return True
-        self.enforcer.open()
-        wait = 0.0 if self._entries.is_loaded else self.store.call_timeout or self.settings.store_timeout
-        return not await self.poller.start(wait=wait)
-
-    async def aclose(self) -> None:
-        """Wait for what is being written and close the store; may be called twice."""
-        await self.poller.aclose()
-        with suppress(StoreError):
-            await self.enforcer.workers.sign_off()
-        await self.enforcer.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
-
-    async def _decide(self, charges: Sequence[Charge], operation: Operation, *, ask_store: bool) -> Decision:
-        """Decide charges; all public methods go through here."""
-        if not charges:
-            return Decision(True)
-        decision = await self.enforcer.decide(charges, operation, ask_store=ask_store)
-        for limit in decision.refused_in_shadow:
-            logger.info("shadow policy %s would have refused for %.3f s", limit.policy, limit.retry_after)
-        return decision
+        keys, quotas = self.resolver.counters(identity, self.clock(), policy)
+        emptied = await self.enforcer.delete(keys)
+        if quotas:  # What was used in the period before stays known.
+            used = await self.enforcer.submit(StoreRequest(quotas, Operation.USAGE))
+            emptied += sum(units > 0 for units, _, _ in used.readings)
+            back = [quota._replace(cost=-NEVER) for quota in quotas]
+            await self.enforcer.submit(StoreRequest(back, Operation.ADJUST))
+        return emptied
 
     @asynccontextmanager
     async def _slot(self, policy: str, identity: Identity, method: str, endpoint: str) -> AsyncIterator[Decision]:
@@ -298,3 +247,7 @@ class Limiter:
             policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
             return policies.charges(identity, cost, now=self.clock())
         return self.resolver.named.charges(names, identity, cost, self.clock(), method=method, endpoint=endpoint)
+
+
+def _operation(policies: EndpointPolicies) -> Operation:
+    return Operation.ACQUIRE if policies.has_concurrency else Operation.CHARGE

@@ -16,6 +16,7 @@ LAYERS = [
     ["config", "algorithms"],
     ["resolver", "stores"],
     ["enforcement", "controls"],
+    ["limiter_core"],
     ["limiter"],
     ["asgi", "outbound", "blocking"],
     ["client", "testing"],
@@ -30,6 +31,7 @@ FORBIDDEN = {
     "stores": {"config"},
     "resolver": {"stores"},
     "limiter": {"asgi", "outbound"},
+    "limiter_core": {"asgi", "outbound"},
 }
 """What a package does not import although it is lower."""
 
@@ -45,6 +47,7 @@ THIRD_PARTY = {
     "enforcement": set(),
     "controls": set(),
     "limiter": set(),
+    "limiter_core": set(),
     "asgi": {"starlette", "pydantic", "fastapi"},
     "outbound": set(),
     "blocking": set(),

@@ -14,12 +14,19 @@ class SampledLog:
         self._logger, self._interval, self._clock = logger, interval, clock
         self._next_at, self._left_out = float("-inf"), 0
 
-    def error(self, message: str, *args: Any) -> None:
-        """Write an error, or count it."""
+    def error(self, message: str, *args: Any, exc_info: bool = False) -> None:
+        """Write an error (with `exc_info`, its traceback), or count it."""
+        self._write(logging.ERROR, message, args, exc_info=exc_info)
+
+    def warning(self, message: str, *args: Any) -> None:
+        """Write a warning, or count it."""
+        self._write(logging.WARNING, message, args)
+
+    def _write(self, level: int, message: str, args: tuple[Any, ...], *, exc_info: bool = False) -> None:
         now = self._clock()
         if now < self._next_at:
             self._left_out += 1
             return
         more = f" ({self._left_out} more such lines were left out)" if self._left_out else ""
         self._next_at, self._left_out = now + self._interval, 0
-        self._logger.error("%s%s", message % args, more)
+        self._logger.log(level, "%s%s", message % args, more, exc_info=exc_info)

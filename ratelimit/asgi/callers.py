@@ -4,6 +4,7 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from starlette.types import Scope
 
 from ratelimit._utils.sampling import SampledLog
 from ratelimit.asgi.identify import Identify
-from ratelimit.errors import ConfigurationError
+from ratelimit.errors import MissingMiddlewareError
 from ratelimit.model.identity import Identity
 
 logger = logging.getLogger("ratelimit")
@@ -34,10 +35,19 @@ class IdentifyError(Exception):
 
 
 class Callers:
-    """Identifies callers by `identify`; where it fails, by `fallback`: their credential, unverified, and their address."""
+    """Identifies callers by `identify`; where it fails, by `fallback`: their credential, unverified, and their address.
 
-    def __init__(self, identify: Identify, fallback: Callable[[HTTPConnection], Identity]) -> None:
-        self._identify = identify
+    `on_error` is called where it fails; `watch` sees each request and its identity, as long as it returns true.
+    """
+
+    def __init__(
+        self,
+        identify: Identify,
+        fallback: Callable[[HTTPConnection], Identity],
+        on_error: Callable[[str], None] | None = None,
+        watch: Callable[[HTTPConnection, Identity], bool] | None = None,
+    ) -> None:
+        self._identify, self._on_error, self._watch = identify, on_error, watch
         self._keep: Callable[[HTTPConnection, float], None] | None = getattr(identify, "keep", None)
         self._fallback = fallback
         self._failed = SampledLog(logger, _LOG_INTERVAL_S)
@@ -47,21 +57,36 @@ class Callers:
         connection = HTTPConnection(scope)
         try:
             found = self._identify(connection)
-            if isinstance(found, Identity):
-                return found
-            return checked_identity(await found if inspect.isawaitable(found) else found)
+            if not isinstance(found, Identity):
+                found = checked_identity(await found if inspect.isawaitable(found) else found)
         except Exception as error:  # noqa: BLE001 - logged
             # A limiter answers neither 401 nor 500: the app's own authentication decides.
+            if self._on_error is not None:
+                self._on_error("identify")
             self._failed.error(
                 "identify failed (%s); requests are limited by their credential, unverified, and their address",
                 place_of(error),
             )
-            return self._fallback(connection)
+            return self._unverified(connection)
+        if self._watch is not None and not self._watch(connection, found):
+            self._watch = None
+        return found
+
+    def _unverified(self, connection: HTTPConnection) -> Identity:
+        """Return a caller by whatever credential it has sent: one of another kind than bearer and key counts too."""
+        identity = self._fallback(connection)
+        if identity.token is None and (sent := "\n".join(_other_credentials(connection))):
+            identity = replace(identity, token=sent)
+        return identity
 
     def refused(self, scope: Scope, seconds: float) -> None:
         """Take note that a caller is refused for so many seconds: a cached identity is not looked up again meanwhile."""
         if self._keep is not None:
             self._keep(HTTPConnection(scope), seconds)
+
+
+def _other_credentials(connection: HTTPConnection) -> list[str]:
+    return [value for name in ("authorization", "cookie") for value in connection.headers.getlist(name)]
 
 
 async def identity_of(connection: HTTPConnection) -> Identity:
@@ -74,7 +99,7 @@ async def identity_of(connection: HTTPConnection) -> Identity:
         return found
     identify = connection.scope.get(IDENTIFY)
     if identify is None:
-        raise ConfigurationError("identity_of: the request has not passed a RateLimitMiddleware")
+        raise MissingMiddlewareError("identity_of: the request has not passed a RateLimitMiddleware")
     identity: Identity = await identify(connection.scope)
     return identity
 
@@ -83,8 +108,11 @@ def place_of(error: Exception) -> str:
     """Return the kind of an error and where it was raised; its text may hold a credential."""
     if isinstance(error, IdentifyError):
         return str(error)
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}, line {line}"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    # That of the app which is nearest to us: the error itself may lie deep in a library.
+    own = Path(__file__).parent
+    file, line = next((each for each in frames if Path(each[0]).parent != own), frames[-1])
+    return f"{type(error).__name__} in {Path(file).name}, line {line}"
 
 
 def checked_identity(found: object) -> Identity:

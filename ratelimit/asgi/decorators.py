@@ -1,6 +1,7 @@
 """`limit` and `exempt`: limits that are declared on an endpoint itself, by a decorator or as a dependency of FastAPI."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, Unpack, overload
 
@@ -14,6 +15,8 @@ from ratelimit.config.policies import Limit, LimitOptions
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.rate import Rate
+
+logger = logging.getLogger("ratelimit")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -34,6 +37,8 @@ class EndpointLimit:
 
     def __init__(self, limits: Sequence[dict[str, Any]], name: str | None) -> None:
         self._limits, self._name = limits, name
+        self.is_seen = False
+        """Whether the middleware has found it among the dependencies of a route."""
         # FastAPI looks here to see that the call is async, and needs no thread; it calls the type's `__call__`.
         vars(self)["__call__"] = self._decision
         self.declaration_for("decorator")  # A wrong value fails on its own line.
@@ -63,6 +68,14 @@ class EndpointLimit:
             raise ConfigurationError(
                 "Depends(limit(…)) limits nothing without the middleware: write "
                 "app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(…))"
+            )
+        if not self.is_seen:
+            self.is_seen = True  # Said once.
+            logger.warning(
+                "Depends(limit(…)) with %s limits nothing at %s: the middleware does not see that route; give what is "
+                "between them an attribute `app`",
+                self._limits[0]["rate"],
+                connection.url.path,
             )
         return found
 

@@ -1,5 +1,6 @@
 """Identity cache: who has sent a credential is looked up once for many requests."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
@@ -24,27 +25,39 @@ _FAILURE_TTL_S: Final = 1.0
 _MAX_AGE_IN_TTLS: Final = 10
 """An identity is looked up again after so many `ttl`, also of a caller that is refused all the time."""
 
+NO_IDENTIFY: Final = "IdentityCache has no identify: write IdentityCache(ttl=30)(identify)"
+
 _MAX_SIZE: Final = 10_000_000
 _HEADERS: Final = ("authorization", "x-api-key", "cookie")
-_BY_ADDRESS: Final = "by address"
-"""Stands for a credential whose identities hold the client's address, and are cached for each address."""
+_ADDRESS_HEADERS: Final = (
+    "x-forwarded-for",
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fly-client-ip",
+    "fastly-client-ip",
+    "x-azure-clientip",
+)
+"""Headers in which proxies name the client."""
 
 
 def sent_credentials(connection: HTTPConnection) -> str:
-    """Return the `Authorization`, `X-API-Key` and `Cookie` of a request."""
-    sent = [connection.headers.get(name, "") for name in _HEADERS]
-    return "\n".join(sent) if any(sent) else ""
+    """Return the `Authorization`, `X-API-Key` and `Cookie` fields of a request, of each as many as there are."""
+    return "\n".join(f"{name}:{value}" for name in _HEADERS for value in connection.headers.getlist(name))
 
 
 class IdentityCache:
     """Remember for `ttl` seconds what an `identify` finds: `identify=IdentityCache(ttl=30)(identify)`.
 
-    Identities are cached by the hash of the credential that was sent; those that hold the client's address, for each
-    address. At most `max` are held; the one that was used longest ago goes first. A look-up that found no caller, or
-    failed, is remembered for a second. While a caller is refused, its identity stays cached, up to ten times `ttl`.
+    Identities are cached by the hash of the credential that was sent and of the client's address, also as proxies name it.
+    At most `max` are held; the one that was used longest ago goes first. Requests that ask for the same one at the same
+    moment share a look-up. One that found no caller, or failed, is remembered for a second. While a caller is refused, its
+    identity stays cached, up to ten times `ttl`.
 
     `credential` returns what `identify` reads of a request: an `identify` that reads more than `Authorization`, `X-API-Key`,
-    `Cookie` and the address has to say so here, or callers are mixed up. Requests without a credential are not cached. What
+    `Cookie` and the address (such as a header `X-Tenant`, or the path) has to say so here, or callers are mixed up. Requests without a credential are not cached. What
     `identify` does beside (`request.state`) is done by the look-up alone; the identity is at `request.state.identity`.
     """
 
@@ -64,7 +77,8 @@ class IdentityCache:
         if not callable(credential):
             raise ConfigurationError("credential: must be a function of the connection that returns text")
         self._identify, self._ttl, self._max, self._credential, self._clock = identify, ttl, max, credential, clock
-        self._cache: LruCache[tuple[bytes, str], _Found | str] = LruCache(max)
+        self._cache: LruCache[bytes, _Found] = LruCache(max)
+        self._pending: dict[tuple[bytes, asyncio.AbstractEventLoop], asyncio.Future[Identity]] = {}
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -78,66 +92,81 @@ class IdentityCache:
         if not isinstance(subject, HTTPConnection):
             return IdentityCache(subject, ttl=self._ttl, max=self._max, credential=self._credential, clock=self._clock)
         if self._identify is None:
-            raise ConfigurationError("IdentityCache has no identify: write IdentityCache(ttl=30)(identify)")
+            raise ConfigurationError(NO_IDENTIFY)
         key = self._key(subject)
         known = None if key is None else self._cache.get(key)
-        if isinstance(known, _Found) and self._clock() < known.until and key is not None:
+        if known is not None and self._clock() < known.until and key is not None:
             self._cache.move_to_end(key)
             return known.result()
-        return self._look_up(self._identify, subject)
+        return self._look_up(self._identify, subject, key)
+
+    @property
+    def has_identify(self) -> bool:
+        """Whether there is something to cache."""
+        return self._identify is not None
 
     def keep(self, connection: HTTPConnection, seconds: float) -> None:
-        """Keep the identity of a caller that is refused for so many seconds more."""
+        """Keep the identity of a caller that is refused for so many seconds more; an unknown one is looked up again."""
         key = self._key(connection)
         known = None if key is None else self._cache.get(key)
-        if isinstance(known, _Found) and known.error is None:
+        if known is not None and known.is_known:
             latest = known.found_at + _MAX_AGE_IN_TTLS * self._ttl
             known.until = max(known.until, min(self._clock() + min(seconds, self._ttl), latest))
 
-    def _look_up(self, identify: Identify, connection: HTTPConnection) -> Identity | Awaitable[Identity]:
+    def _look_up(
+        self, identify: Identify, connection: HTTPConnection, key: bytes | None
+    ) -> Identity | Awaitable[Identity]:
         try:
             found = identify(connection)
         except Exception as error:
-            self._remember(connection, _Found(error=place_of(error)))
+            self._remember(key, _Found(error=place_of(error)))
             raise
-        return self._later(found, connection) if inspect.isawaitable(found) else self._found(found, connection)
+        if not inspect.isawaitable(found):
+            return self._found(found, key)
+        return self._later(found, key) if key is None else self._shared(found, key)
 
-    async def _later(self, found: Awaitable[Identity | None], connection: HTTPConnection) -> Identity:
+    async def _shared(self, found: Awaitable[Identity | None], key: bytes) -> Identity:
+        """Wait for a look-up with the other requests that need it; it goes on if this one is cancelled."""
+        place = key, asyncio.get_running_loop()
+        pending = self._pending.get(place)
+        if pending is None:
+            pending = self._pending[place] = asyncio.ensure_future(self._later(found, key))
+            pending.add_done_callback(lambda ended: self._ended(place, ended))
+        elif inspect.iscoroutine(found):
+            found.close()
+        return await asyncio.shield(pending)
+
+    def _ended(self, place: tuple[bytes, asyncio.AbstractEventLoop], ended: "asyncio.Future[Identity]") -> None:
+        self._pending.pop(place, None)
+        if not ended.cancelled():
+            ended.exception()  # Else it would be reported where all that waited were cancelled.
+
+    async def _later(self, found: Awaitable[Identity | None], key: bytes | None) -> Identity:
         try:
             identity = await found
         except Exception as error:
-            self._remember(connection, _Found(error=place_of(error)))
+            self._remember(key, _Found(error=place_of(error)))
             raise
-        return self._found(identity, connection)
+        return self._found(identity, key)
 
-    def _found(self, found: Identity | None, connection: HTTPConnection) -> Identity:
+    def _found(self, found: Identity | None, key: bytes | None) -> Identity:
         identity = checked_identity(found)
-        self._remember(connection, _Found(identity, is_known=found is not None))
+        self._remember(key, _Found(identity, is_known=found is not None))
         return identity
 
-    def _remember(self, connection: HTTPConnection, found: "_Found") -> None:
-        credential = self._hash(connection)
-        if credential is None:
-            return
-        found.found_at = self._clock()
-        found.until = found.found_at + (self._ttl if found.is_known else min(_FAILURE_TTL_S, self._ttl))
-        if found.identity is not None and found.identity.ip is not None:
-            self._cache.put((credential, ""), _BY_ADDRESS)
-            self._cache.put((credential, _address_of(connection)), found)
-        else:
-            self._cache.put((credential, ""), found)
+    def _remember(self, key: bytes | None, found: "_Found") -> None:
+        if key is not None:
+            found.found_at = self._clock()
+            found.until = found.found_at + (self._ttl if found.is_known else min(_FAILURE_TTL_S, self._ttl))
+            self._cache.put(key, found)
 
-    def _key(self, connection: HTTPConnection) -> tuple[bytes, str] | None:
-        """Return the entry that holds what was found for such a request."""
-        credential = self._hash(connection)
-        if credential is None:
-            return None
-        is_by_address = self._cache.get((credential, "")) == _BY_ADDRESS
-        return credential, _address_of(connection) if is_by_address else ""
-
-    def _hash(self, connection: HTTPConnection) -> bytes | None:
+    def _key(self, connection: HTTPConnection) -> bytes | None:
+        """Return the entry of a request's credential and address; `None` where it has no credential."""
         sent = self._credential(connection)
-        return blake2b(sent.encode("utf-8", "surrogatepass"), digest_size=16).digest() if sent else None
+        if not sent:
+            return None
+        text = f"{_address_of(connection)}\n\n{sent}"
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class _Found:
@@ -157,7 +186,7 @@ class _Found:
 
 
 def _address_of(connection: HTTPConnection) -> str:
-    """Return all that tells a client's address."""
+    """Return all that may tell a client's address."""
     client = connection.scope.get("client") or ("",)
-    forwarded = [value for name in ("x-forwarded-for", "forwarded") for value in connection.headers.getlist(name)]
-    return "\n".join([str(client[0]), *forwarded]) or "\n"
+    named = [f"{name}:{value}" for name in _ADDRESS_HEADERS for value in connection.headers.getlist(name)]
+    return "\n".join([str(client[0]), *named])

@@ -1,6 +1,9 @@
 """The middleware: charges each request and renders the decision. Pure ASGI."""
 
+import inspect
 import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, Self
 
 from starlette.middleware.cors import CORSMiddleware
@@ -11,23 +14,32 @@ from ratelimit.asgi.callers import IDENTIFY, IDENTITY, Callers
 from ratelimit.asgi.connection_warnings import ConnectionWarnings
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
+from ratelimit.asgi.identity_cache import NO_IDENTIFY, IdentityCache
 from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
 from ratelimit.asgi.openapi_document import LimitsDocumentation
 from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
 from ratelimit.asgi.request_dimensions import RequestDimensions
+from ratelimit.asgi.request_id import request_id_of
 from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.startup_checks import log_startup_warnings
+from ratelimit.clock import monotonic
+from ratelimit.config.dimension_sources import DimensionSource
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
-from ratelimit.errors import ConfigurationError
+from ratelimit.enforcement.listeners import Listener
+from ratelimit.errors import ConfigurationError, MissingMiddlewareError
 from ratelimit.limiter import Limiter
+from ratelimit.model.charge import Charge
+from ratelimit.model.identity import Identity
+from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.endpoint_policies import EndpointPolicies
 
 logger = logging.getLogger("ratelimit")
 
 _UNLIMITED: Final = Decision(allowed=True)
+_PREFLIGHT: Final = Endpoint("OPTIONS")
 _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
 LIMITER: Final = "ratelimit.limiter"
@@ -38,7 +50,7 @@ class RateLimitMiddleware:
     """Charge every HTTP request and WebSocket handshake, refuse those over a limit, and add headers to all others.
 
     Takes `settings` and makes a limiter of its own, which it closes when the app shuts down, or the `limiter` that is
-    handed in. `identify` tells who makes a request; by default the API key or bearer token, plus the client's address
+    handed in. `listeners` get to know what is decided. `identify` tells who makes a request; by default the API key or bearer token, plus the client's address
     behind the settings' trusted proxies. The decision of a request is `request.state.ratelimit`. A refused request does
     not reach the app, and its body is not read. `on_refused(request, decision)`, sync or async, returns the app's own
     `Response` to a refused HTTP request, which gets the headers of the refusal; `"exception_handler"` lets the app's
@@ -55,20 +67,22 @@ class RateLimitMiddleware:
         settings: RateLimitSettings | None = None,
         identify: Identify | None = None,
         limiter: Limiter | None = None,
+        listeners: Sequence[Listener] = (),
         on_refused: OnRefused | Literal["exception_handler"] | None = None,
         openapi: bool = True,
     ) -> None:
-        _check_arguments(settings, limiter)
+        _check_arguments(settings, limiter, listeners)
+        _check_identify(identify)
         self.app = app
         self._on_refused = check_on_refused(on_refused, app)
-        self.limiter = limiter or Limiter(settings or RateLimitSettings())
+        self.limiter = limiter or Limiter(settings or RateLimitSettings(), listeners=listeners)
         self._owns_limiter = limiter is None
         self._has_own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
         unverified = unverified_identity(proxies)
-        if identify is None:
-            identify = ConnectionWarnings(self.limiter).watching(unverified)
-        self._callers = Callers(identify, unverified)
+        watch = ConnectionWarnings(self.limiter, has_own_identify=identify is not None).watch
+        own = unverified if identify is None else identify
+        self._callers = Callers(own, unverified, self.limiter.observer.failed, watch)
         self._dimensions = RequestDimensions(self.limiter.settings.max_body)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self.documentation = LimitsDocumentation(app, self.endpoint_matcher, has_own_answers=on_refused is not None)
@@ -95,62 +109,103 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
         elif _is_preflight(scope):
             scope[LIMITER] = self.limiter
-            await self._serve_unlimited(scope, receive, send)
+            self.limiter.observer.passed("exempt", _PREFLIGHT)
+            await self._serve_exempt(scope, receive, send)
         else:
             await self._limit(scope, receive, send)
 
     async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Limit one request: endpoint, identity, charges, decision, and then the app's response or a problem."""
+        """Find the endpoint of a request, and limit it there."""
         scope[LIMITER] = self.limiter
         endpoint, path_params = self.endpoint_matcher.match(scope)
         if path_params:  # As routing will find them.
             scope["path_params"] = {**scope.get("path_params", {}), **path_params}
         policies = self.limiter.resolver.policies_at(endpoint)
-        if not policies.policies and (policies.is_exempt or not len(self.limiter.blocks)):
-            await self._serve_unlimited(scope, receive, send)
-            return
+        if policies.is_exempt:
+            self.limiter.observer.passed("exempt", endpoint)
+            await self._serve_exempt(scope, receive, send)
+        else:
+            await self._limit_at(endpoint, policies, (scope, receive, send))
+
+    async def _limit_at(self, endpoint: Endpoint, policies: EndpointPolicies, connection: Connection) -> None:
+        """Limit one request: identity, charges, decision, and then the app's response or a problem."""
+        scope, receive, send = connection
         ask_store = self.limiter.is_started or await self.limiter.start()
         outer: RequestContext | None = scope.get(_CONTEXT)
         identity = await self._callers.identify(scope)
-        dynamic_costs, decision = None, self.limiter.blocked(identity)
-        if decision is None and policies.reads_request:
-            reader = RequestReader(scope, receive)
-            identity = await self._dimensions.add_to(identity, policies.sources, reader)
-            dynamic_costs, receive = await evaluate_costs(policies.dynamic_cost_policies, reader), reader.receive
+        sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
+        reader = RequestReader(scope, receive) if sources or policies.dynamic_cost_policies else None
+        if reader is not None:
+            identity = await self._dimensions.add_to(identity, sources, reader)
+        decision, observer = self.limiter.blocked(identity), self.limiter.observer
+        charges: Sequence[Charge] = ()
+        began = monotonic() if observer.is_timing else 0.0
         if decision is None:
-            charges = policies.charges(
-                identity,
-                now=self.limiter.clock(),
-                already_charged=() if outer is None else outer.policies,
-                dynamic_costs=dynamic_costs,
-            )
+            charges = await self._charges(policies, identity, outer, reader)
             decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
+        request_id = None if decision.allowed else request_id_of(scope)
+        if observer.has_to_know(decision) and (charges or outer is None):
+            self.limiter.said(decision, charges, identity, endpoint, began, request_id)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if outer is None and context.decision.allowed:
             scope[_CONTEXT] = context
             send = context.adding_headers(send)
-        await self._answer(context, decision, policies, (scope, receive, send))
+        connection = scope, receive if reader is None else reader.receive, send
+        await self._answer(context, decision, policies, connection, request_id)
 
     async def _answer(
-        self, context: RequestContext, decision: Decision, policies: EndpointPolicies, connection: Connection
+        self,
+        context: RequestContext,
+        decision: Decision,
+        policies: EndpointPolicies,
+        connection: Connection,
+        request_id: str | None,
     ) -> None:
-        """Refuse the request, or run the app; `decision` is this limiter's own part of the context's."""
+        """Refuse the request, or run the app and settle this limiter's own `decision` when the response is known."""
         if not context.decision.allowed:
             context.refused = True
             self._callers.refused(connection[0], context.decision.retry_after)
-            await send_refusal(context.decision, policies.style, self._on_refused, connection)
+            await send_refusal(context.decision, policies.style, self._on_refused, connection, request_id or "")
         elif policies.needs_settlement and decision.settlements:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
             await serve_and_settle(self.app, decision, connection)
 
-    async def _serve_unlimited(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _charges(
+        self,
+        policies: EndpointPolicies,
+        identity: Identity,
+        outer: RequestContext | None,
+        reader: RequestReader | None,
+    ) -> Sequence[Charge]:
+        """Return what a request is charged, by this limiter and not by an outer one."""
+        return policies.charges(
+            identity,
+            now=self.limiter.clock(),
+            already_charged=() if outer is None else outer.policies,
+            dynamic_costs=None if reader is None else await evaluate_costs(policies.dynamic_cost_policies, reader),
+        )
+
+    def _with_blocked(self, sources: Mapping[str, DimensionSource]) -> Mapping[str, DimensionSource]:
+        """Return these sources with those of the dimensions by which callers are blocked."""
+        named = self.limiter.blocks.dimensions
+        return {**{name: source for name, source in self.limiter.resolver.sources.items() if name in named}, **sources}
+
+    async def _identity_of(self, scope: Scope) -> Identity:
+        """Return who makes a request that is not limited, with the dimensions that its headers and query have."""
+        identity = await self._callers.identify(scope)
+        sources = {
+            name: source for name, source in self.limiter.resolver.all_sources().items() if _is_outside_body(source)
+        }
+        return await self._dimensions.add_to(identity, sources, RequestReader(scope, _no_body))
+
+    async def _serve_exempt(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope.setdefault("state", {})
         state.setdefault(DECISION, _UNLIMITED)
-        scope[IDENTIFY] = self._callers.identify
+        scope[IDENTIFY] = self._identity_of
         if scope["type"] == "websocket":  # Its messages may be charged by name.
-            state[IDENTITY] = await self._callers.identify(scope)
+            state[IDENTITY] = await self._identity_of(scope)
         await self.app(scope, receive, send)
 
     def _lifespan_send(self, scope: Scope, send: Send) -> Send:
@@ -159,7 +214,7 @@ class RateLimitMiddleware:
                 await self.limiter.start()
                 # A mistake in a decorator keeps the app from starting here.
                 index = self.endpoint_matcher.read_routes(scope.get("app"))
-                log_startup_warnings(self.limiter.settings, index, has_own_identify=self._has_own_identify)
+                log_startup_warnings(self.limiter, index, has_own_identify=self._has_own_identify)
             elif message["type"].startswith("lifespan.shutdown") and self._owns_limiter:
                 await self.limiter.aclose()
             await send(message)
@@ -178,6 +233,14 @@ class RateLimitMiddleware:
             inner = getattr(inner, "app", None)
 
 
+async def _no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def _is_outside_body(source: DimensionSource) -> bool:
+    return isinstance(source, str) and not source.startswith("json:")
+
+
 def limiter_of(connection: HTTPConnection) -> Limiter:
     """Return the limiter of the middleware that a request or WebSocket has passed, the innermost of several.
 
@@ -185,16 +248,38 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     """
     found = connection.scope.get(LIMITER)
     if not isinstance(found, Limiter):
-        raise ConfigurationError("limiter_of: the request has not passed a RateLimitMiddleware")
+        raise MissingMiddlewareError("limiter_of: the request has not passed a RateLimitMiddleware")
     return found
 
 
-def _check_arguments(settings: object, limiter: object) -> None:
+def _check_arguments(settings: object, limiter: object, listeners: Sequence[Listener]) -> None:
+    if limiter is not None and listeners:
+        raise ConfigurationError(
+            "RateLimitMiddleware: hand the listeners to the limiter: Limiter(settings, listeners=…)"
+        )
     if settings is not None and limiter is not None:
         raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
     for name, value, kind in (("settings", settings, RateLimitSettings), ("limiter", limiter, Limiter)):
         if value is not None and not isinstance(value, kind):
             raise ConfigurationError(f"RateLimitMiddleware: {name} must be a {kind.__name__}, not {value!r:.100}")
+
+
+def _check_identify(identify: object) -> None:
+    if identify is None:
+        return
+    if not callable(identify):
+        raise ConfigurationError(f"identify: must be a function of the connection, not {identify!r:.100}")
+    if isinstance(identify, IdentityCache):
+        if not identify.has_identify:
+            raise ConfigurationError(NO_IDENTIFY)
+    else:
+        with suppress(ValueError):  # Some callables have no signature.
+            try:
+                inspect.signature(identify).bind(None)
+            except TypeError:
+                raise ConfigurationError(
+                    "identify: must be a function that takes the connection and nothing else"
+                ) from None
 
 
 def _is_preflight(scope: Scope) -> bool:

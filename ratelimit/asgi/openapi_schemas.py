@@ -161,12 +161,16 @@ _PROBLEM: Final[dict[str, Json]] = {
     "status": {"type": "integer"},
     "detail": _STRING,
 }
+_INSTANCE: Final[dict[str, Json]] = {
+    "instance": {"type": "string", "format": "uri-reference", "description": "The request's id, for a report."}
+}
 _CODE: Final = {"type": "string", "description": "What was exceeded, for programs."}
 _OF_POLICY: Final[dict[str, Json]] = {"scope": _STRING, "code": _CODE, "policy": _STRING}
 
 _BODIES: Final[dict[str, dict[str, Json]]] = {
     "rate": {
         **_PROBLEM,
+        **_INSTANCE,
         **_OF_POLICY,
         "limit": _INTEGER,
         "remaining": _INTEGER,
@@ -175,11 +179,12 @@ _BODIES: Final[dict[str, dict[str, Json]]] = {
     },
     "quota": {
         **_PROBLEM,
+        **_INSTANCE,
         **_OF_POLICY,
         "period": {"type": ["string", "null"]},
         "resets_at": {"type": ["string", "null"], "format": "date-time"},
     },
-    "capacity": {**_PROBLEM, "code": _CODE},
+    "capacity": {**_PROBLEM, **_INSTANCE, "code": _CODE},
     "documented": _PROBLEM,
     "scoped": {**_PROBLEM, "scope": _STRING},
     "legacy": {

@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ratelimit._utils.sampling import SampledLog
 from ratelimit.asgi.headers import Headers, rejection_headers
 from ratelimit.asgi.problem_details import render_problem
+from ratelimit.asgi.request_id import request_id_header, with_instance
 from ratelimit.config.response_style import ResponseStyle
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
@@ -26,6 +28,7 @@ OnRefused = Callable[[Request, Decision], Response | Awaitable[Response | None] 
 EXCEPTION_HANDLER: Final = "exception_handler"
 """Says that the app's own handler for the status of a refusal, or for `HTTPException`, answers it."""
 
+_failed: Final = SampledLog(logger, 10.0)
 _DENIAL_RESPONSE: Final = "websocket.http.response"
 _TRY_AGAIN_LATER: Final = 1013
 
@@ -43,24 +46,32 @@ def check_on_refused(value: Any, app: Any) -> "OnRefused | None":
 
 
 async def send_refusal(
-    decision: Decision, style: ResponseStyle, on_refused: OnRefused | None, connection: tuple[Scope, Receive, Send]
+    decision: Decision,
+    style: ResponseStyle,
+    on_refused: OnRefused | None,
+    connection: tuple[Scope, Receive, Send],
+    request_id: str,
 ) -> None:
-    """Answer a refused request or WebSocket handshake; `on_refused` answers HTTP requests, as long as it does not fail."""
+    """Answer a refused request or WebSocket handshake; `on_refused` answers HTTP requests, as long as it does not fail.
+
+    A problem has the request id as its `instance`; an answer without a place for it, in `X-Request-ID`.
+    """
     scope, receive, send = connection
     if on_refused is not None and scope["type"] == "http":
         response = await _own_answer(on_refused, Request(scope, receive), decision)
         if response is not None:
-            await response(scope, receive, _adding(rejection_headers(decision, style), send))
+            headers = [*rejection_headers(decision, style), request_id_header(request_id)]
+            await response(scope, receive, _adding(headers, send))
             return
-    await _send_problem(decision, style, scope, receive, send)
+    await _send_problem(decision, style, connection, request_id)
 
 
 async def _own_answer(on_refused: OnRefused, request: Request, decision: Decision) -> Response | None:
     try:
         found = on_refused(request, decision)
         response = await found if inspect.isawaitable(found) else found
-    except Exception:
-        logger.exception("on_refused failed; the refusal is answered with a problem")
+    except Exception:  # noqa: BLE001 - logged
+        _failed.error("on_refused failed; the refusal is answered with a problem", exc_info=True)
         return None
     if response is not None and not isinstance(response, Response):
         logger.error("on_refused must return a Response or None, not %s", type(response).__name__)
@@ -74,11 +85,17 @@ def _adding(headers: Headers, send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = list(message.get("headers", ()))
-            own = {name.lower() for name, _ in present}
-            message = {**message, "headers": [*present, *(each for each in headers if each[0] not in own)]}
+            own = {_family(name.lower()) for name, _ in present}
+            added = [each for each in headers if _family(each[0]) not in own]
+            message = {**message, "headers": [*present, *added]}
         await send(message)
 
     return wrapped
+
+
+def _family(name: bytes) -> bytes:
+    """Return what a header belongs to: of each family all are added or, where the answer has one itself, none."""
+    return next((family for family in (b"x-ratelimit-", b"ratelimit") if name.startswith(family)), name)
 
 
 async def _by_exception_handler(app: Any, request: Request, decision: Decision) -> Response | None:
@@ -108,12 +125,19 @@ def _is_http_exception(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, HTTPException) and kind.__module__ == "fastapi.exceptions"
 
 
-async def _send_problem(decision: Decision, style: ResponseStyle, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_problem(
+    decision: Decision, style: ResponseStyle, connection: tuple[Scope, Receive, Send], request_id: str
+) -> None:
+    scope, receive, send = connection
     status, media_type, body = render_problem(decision, style)
+    has_instance = style.problem == "rfc9457" and style.members == "all"
+    if has_instance:
+        body = with_instance(body, request_id)
     headers: Headers = [
         (b"content-type", media_type),
         (b"content-length", b"%d" % len(body)),
         *rejection_headers(decision, style),
+        *(() if has_instance else (request_id_header(request_id),)),
     ]
     prefix = ""
     if scope["type"] == "websocket":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from ratelimit.config.fields import UNLIMITED
 from ratelimit.model.block import Block
@@ -114,7 +114,7 @@ class OverrideRequest(_Request):
     policy: str
     key: Mapping[str, str] | None = None
     plan: str | None = None
-    rate: str | int = Field(description="a rate, '600/minute', a number, or 'unlimited'")
+    rate: StrictInt | StrictStr = Field(description="a rate, '600/minute', a number, or 'unlimited'")
     until: datetime | None = Field(default=None, description="with a time zone; without it, it does not end")
     why: str | None = None
 

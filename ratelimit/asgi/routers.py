@@ -23,9 +23,11 @@ from ratelimit.asgi.route_models import (
     ResetRequest,
     ResetResult,
 )
-from ratelimit.errors import ConfigurationError, StoreError
+from ratelimit.errors import ConfigurationError, MissingMiddlewareError, StoreError, StoreUnavailable
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
+from ratelimit.model.kinds import GLOBAL
+from ratelimit.resolver.endpoint import UNMATCHED
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -79,6 +81,8 @@ def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "AP
         allowed = await found if inspect.isawaitable(found) else found
         if not allowed:
             raise HTTPException(403)
+        if not isinstance(allowed, (str, bool)):
+            raise TypeError(f"authorize must return true, a name, or nothing, not {type(allowed).__name__}")
         return allowed if isinstance(allowed, str) else None
 
     router = APIRouter(tags=list(_TAGS), dependencies=[Depends(operator)], route_class=_route_class())
@@ -151,16 +155,25 @@ def _add_lookups(router: "APIRouter", limiter: Limiter | None) -> None:
 
 
 async def _limits(limiter: Limiter, identity: Identity, method: str, endpoint: str | None) -> list[RateLimitStatus]:
-    if endpoint is not None:
-        found = await limiter.limits(identity, method=method, endpoint=endpoint)
-    else:
-        names = limiter.resolver.named.of_a_caller(identity)
-        found = (await limiter.peek(identity, cost=0, policies=names)).limits
+    if endpoint is not None and not limiter.resolver.knows(method, endpoint):
+        raise _no_such_endpoint(endpoint)
+    names = limiter.resolver.named.of_a_caller(identity) if endpoint is None else None
+    seen = await limiter.look(identity, method=method, endpoint=endpoint or UNMATCHED, policies=names)
+    if seen.degraded:  # This worker alone does not know what is left.
+        raise StoreUnavailable("the store is unavailable")
+    found = seen.limits
     return [RateLimitStatus.of(each) for each in found if not (each.is_capacity or each.shadow or each.kind == "quota")]
 
 
 async def _quotas(limiter: Limiter, identity: Identity) -> list[QuotaStatus]:
-    return [QuotaStatus.of(each) for each in await limiter.usage(identity)]
+    hidden = {quota.name for quota in limiter.settings.quotas if quota.scope == GLOBAL or quota.shadow}
+    return [QuotaStatus.of(each) for each in await limiter.usage(identity) if each.policy not in hidden]
+
+
+def _no_such_endpoint(endpoint: str) -> Exception:
+    from fastapi import HTTPException  # noqa: PLC0415
+
+    return HTTPException(404, f"no route has the template {endpoint:.100}")
 
 
 def _parsed_key(text: str | None) -> dict[str, str] | None:
@@ -185,6 +198,8 @@ def _route_class() -> Any:
             async def handled(request: Request) -> Any:
                 try:
                     return await handle(request)
+                except MissingMiddlewareError:
+                    raise
                 except ConfigurationError as error:
                     raise HTTPException(422, str(error)) from None
                 except StoreError:

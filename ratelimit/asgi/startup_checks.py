@@ -1,6 +1,5 @@
 """Startup checks: warn once about settings that can never apply."""
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_network
@@ -8,20 +7,21 @@ from typing import Final
 
 from ratelimit._utils.sibling_processes import worker_count
 from ratelimit.asgi.identify import UNIX
-from ratelimit.asgi.routing.route_index import METHODS, RouteIndex
+from ratelimit.asgi.routing.route_index import RouteIndex
 from ratelimit.config.path_pattern import EXCEPT, PathPattern
 from ratelimit.config.policies import Policy
 from ratelimit.config.settings import RateLimitSettings, split_entry
+from ratelimit.limiter import Limiter
 from ratelimit.resolver.endpoint import Endpoint
-
-logger = logging.getLogger("ratelimit")
+from ratelimit.resolver.resolver import METHODS
 
 _SAME_IMPORT_NAME: Final = ("ratelimit", "asgi-ratelimit")
 """Distributions of others whose import package is called `ratelimit` too."""
 
 
-def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, *, has_own_identify: bool) -> None:
-    """Log a warning for each setting that is valid and has no effect."""
+def log_startup_warnings(limiter: Limiter, index: RouteIndex | None, *, has_own_identify: bool) -> None:
+    """Log a warning for each setting that is valid and has no effect, once for each limiter."""
+    settings = limiter.settings
     endpoints = [] if index is None else index.endpoints()
     declared = [limit for endpoint in endpoints for limit in endpoint.limits]
     warnings = [*_shared_quotas(settings), *_deployment(settings)]
@@ -34,7 +34,7 @@ def log_startup_warnings(settings: RateLimitSettings, index: RouteIndex | None, 
             warnings += _without_route(settings, endpoints)
         warnings += _without_parameter(settings, endpoints)
     for warning in dict.fromkeys(warnings):
-        logger.warning("%s", warning)
+        limiter.observer.warn_once(warning)
 
 
 def _deployment(settings: RateLimitSettings) -> Iterator[str]:
@@ -79,6 +79,8 @@ def _shared_quotas(settings: RateLimitSettings) -> Iterator[str]:
 
 def _without_identity(policies: Sequence[Policy], sources: Iterable[str]) -> Iterator[str]:
     for policy in policies:
+        if policy.manual:
+            continue
         if unknown := sorted({*policy.per} - {"token", "ip", "endpoint", "method", *sources}):
             names = ", ".join(unknown)
             yield f"{policy.kind} {policy.name!r} never applies: no identity has {names}; hand in an identify that does"
@@ -98,11 +100,14 @@ def _without_route(settings: RateLimitSettings, endpoints: list[Endpoint]) -> It
 
 
 def _without_parameter(settings: RateLimitSettings, endpoints: list[Endpoint]) -> Iterator[str]:
-    for dimension, source in settings.dimension_sources.items():
+    declared = [limit for endpoint in endpoints for limit in endpoint.limits]
+    sources = {f"dimension {name!r}": source for name, source in settings.dimension_sources.items()}
+    sources |= {f"key of {each.name!r}": each.key for each in (*settings.policies, *declared) if each.key is not None}
+    for name, source in sources.items():
         if isinstance(source, str) and source.startswith("path:"):
             parameter = f"{{{source.removeprefix('path:')}}}"
             if not any(parameter in endpoint.host + endpoint.template for endpoint in endpoints):
-                yield f"dimension {dimension!r} is never known: no route has a parameter {parameter}"
+                yield f"{name} is never known: no route has a parameter {parameter}"
 
 
 def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator[str]:
@@ -115,5 +120,5 @@ def _policy_without_route(policy: Policy, endpoints: list[Endpoint]) -> Iterator
 
 
 def _without_limits(settings: RateLimitSettings, declared: Sequence[Policy]) -> Iterator[str]:
-    if not settings.policies and not declared:
+    if not declared and all(policy.manual for policy in settings.policies):
         yield "no request is limited: the settings have no limits and the routes no decorators"

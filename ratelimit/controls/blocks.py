@@ -3,13 +3,22 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 from ratelimit.clock import Clock
-from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_instant, checked_text, instant_of, text_of
+from ratelimit.controls.shared_entries import (
+    CONTROL,
+    SharedEntries,
+    checked_instant,
+    checked_text,
+    instant_of,
+    readable,
+    text_of,
+)
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.block import Block
 from ratelimit.model.identity import Identity
@@ -23,6 +32,9 @@ _PREFIX: Final = f"{CONTROL}block:"
 """Begins the names of the entries that are blocks."""
 
 _MAX_CACHED_NETWORKS: Final = 4096
+_CLIENT_BITS: Final = 64
+_MAPPED_BITS: Final = 96
+"""Bits before the IPv4 address in an IPv6 address that stands for one."""
 
 _Network = IPv4Network | IPv6Network
 _Aspect = tuple[str, int, int]
@@ -50,7 +62,7 @@ class Blocks:
         """Block all callers whose identity has these values, until then or until the block is deleted.
 
         `key` names `token`, `org`, `ip` (an address, or a network as CIDR), `plan` or dimensions of the settings; several
-        must all fit. IPv6 clients are known by their network of 64 bits. A wrong value raises `ConfigurationError`, an
+        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. A wrong value raises `ConfigurationError`, an
         unavailable store `StoreError`.
         """
         shown = self._shown_key(key)
@@ -78,6 +90,11 @@ class Blocks:
         await self._entries.put(name, None)
         return existed
 
+    @property
+    def dimensions(self) -> AbstractSet[str]:
+        """The dimensions that the blocks name."""
+        return {dimension for aspects in self._tables for dimension, _, _ in aspects}
+
     def find(self, identity: Identity) -> Block | None:
         """Return a block that holds for an identity now, or `None`."""
         for aspects, table in self._tables.items():
@@ -88,7 +105,7 @@ class Blocks:
 
     def _value(self, identity: Identity, aspect: _Aspect) -> str:
         dimension, version, prefix = aspect
-        if dimension != "ip":
+        if dimension != "ip" or not version:
             return self._resolver.named.dimension_value(identity, dimension)
         network = None if identity.ip is None else _network(identity.ip)
         if network is None or network.version != version or network.prefixlen < prefix:
@@ -105,20 +122,20 @@ class Blocks:
 
     def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
         known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
-        if not key:
+        if not isinstance(key, Mapping) or not key:  # type: ignore[redundant-expr]
             raise ConfigurationError("key: say who: {'token': …}, {'org': …}, {'ip': …}")
         shown: dict[str, str] = {}
         for name, value in key.items():
             dimension = name.removesuffix(HASH_SUFFIX)
             if dimension not in known or (name != dimension and not self._resolver.named.is_hashed(dimension)):
                 raise ConfigurationError(f"key: {name!r} is not one of {', '.join(sorted(known))}")
-            if str(value) == "":
+            if not checked_text(f"key: {name}", str(value)):
                 raise ConfigurationError(f"key: {name}: must be text and not empty")
             shown.update([self._shown(name, dimension, str(value))])
         return shown
 
     def _shown(self, name: str, dimension: str, value: str) -> tuple[str, str]:
-        if dimension == "ip" and name == dimension:
+        if dimension == "ip" and name == dimension and not self._resolver.named.is_hashed("ip"):
             network = _network(value)
             if network is None:
                 raise ConfigurationError(f"key: ip: {value!r:.100} is neither an address nor a network")
@@ -133,21 +150,32 @@ def _entry_name(key: Mapping[str, str]) -> str:
 
 
 def _aspect(dimension: str, value: str) -> _Aspect:
-    if dimension == "ip" and (network := _network(value)) is not None:
+    if dimension == "ip" and (network := _known_network(value)) is not None:
         return dimension, network.version, network.prefixlen
     return dimension.removesuffix(HASH_SUFFIX), 0, 0
 
 
 def _stored_value(dimension: str, value: str) -> str:
-    return value if dimension == "ip" else escape(value)
+    network = _known_network(value) if dimension == "ip" else None
+    return escape(value) if network is None else str(network)
 
 
 @lru_cache(_MAX_CACHED_NETWORKS)
 def _network(text: str) -> _Network | None:
     try:
-        return ip_network(text, strict=False)
+        network = ip_network(text, strict=False)
     except ValueError:
         return None
+    if network.version == 6 and (mapped := network.network_address.ipv4_mapped) and network.prefixlen >= _MAPPED_BITS:
+        return ip_network(f"{mapped}/{network.prefixlen - _MAPPED_BITS}")
+    return network
+
+
+def _known_network(text: str) -> _Network | None:
+    """Return a network as callers in it are known: of IPv6 it has at most 64 bits, which one client controls."""
+    network = _network(text)
+    is_narrow = network is not None and network.version == 6 and network.prefixlen > _CLIENT_BITS
+    return network.supernet(new_prefix=_CLIENT_BITS) if is_narrow and network is not None else network
 
 
 def _readable(name: str, value: bytes) -> Block | None:
@@ -163,7 +191,7 @@ def _readable(name: str, value: bytes) -> Block | None:
 def _block(entry: Any) -> Block:
     key: Iterable[tuple[Any, Any]] = entry["key"].items()
     return Block(
-        key={str(dimension): str(given) for dimension, given in key},
+        key={readable(str(dimension)): readable(str(given)) for dimension, given in key},
         until=instant_of(entry["until"]),
         why=text_of(entry.get("why")),
         by=text_of(entry.get("by")),

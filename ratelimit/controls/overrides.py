@@ -10,7 +10,15 @@ from ratelimit._utils.validation import is_int
 from ratelimit.clock import Clock
 from ratelimit.config.fields import UNLIMITED
 from ratelimit.config.policies import Limit
-from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_instant, checked_text, instant_of, text_of
+from ratelimit.controls.shared_entries import (
+    CONTROL,
+    SharedEntries,
+    checked_instant,
+    checked_text,
+    instant_of,
+    readable,
+    text_of,
+)
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.override import Override
 from ratelimit.model.rate import Rate
@@ -62,6 +70,8 @@ class Overrides:
         once, and in other workers within 2 seconds. A wrong value raises `ConfigurationError`, an unavailable store
         `StoreError`.
         """
+        for dimension, value in (key or {}).items():
+            checked_text(f"key: {dimension}", str(value))
         entry = {
             "policy": policy,
             "key": self._shown_key(policy, key or {}),
@@ -148,7 +158,7 @@ def _override(entry: Any) -> Override:
     rate = entry["rate"]
     return Override(
         policy=str(entry["policy"]),
-        key={str(dimension): str(given) for dimension, given in entry["key"].items()},
+        key={readable(str(dimension)): readable(str(given)) for dimension, given in entry["key"].items()},
         plan=text_of(entry.get("plan")),
         rate=None if rate == UNLIMITED else Rate(*rate) if isinstance(rate, list) else Rate(int(rate), 1).limit,
         until=instant_of(entry["until"]),

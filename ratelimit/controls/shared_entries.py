@@ -78,7 +78,14 @@ def checked_text(name: str, text: Any) -> str | None:
     """Return a reason or a name, or raise `ConfigurationError` for what is no text or too long."""
     if text is not None and not (isinstance(text, str) and len(text) <= _MAX_TEXT):
         raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50}")
+    if text is not None and text != readable(text):
+        raise ConfigurationError(f"{name}: {text!r:.50} is not valid Unicode")
     return text
+
+
+def readable(text: str) -> str:
+    """Return a text without surrogates, which nothing could write out."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def instant_of(until: Any) -> datetime | None:
@@ -88,4 +95,4 @@ def instant_of(until: Any) -> datetime | None:
 
 def text_of(text: Any) -> str | None:
     """Return a reason or a name that was read from the store."""
-    return None if text is None else str(text)[:_MAX_TEXT]
+    return None if text is None else readable(str(text))[:_MAX_TEXT]

@@ -32,6 +32,7 @@ class CircuitBreaker:
     When it returns, the breaker closes, unless `reopen` was called meanwhile, and `on_closed` is awaited.
 
     The first failure and the recovery are one log line each: `unavailable` and `available` say in them what follows.
+    `on_change` is called then too, with the error or `None`.
     Without a `probe`, the breaker only counts and logs.
     """
 
@@ -46,9 +47,11 @@ class CircuitBreaker:
         on_closed: Callable[[], Awaitable[None]] | None = None,
         threshold: int = FAILURE_THRESHOLD,
         tasks: BackgroundTasks | None = None,
+        on_change: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self._name, self._unavailable, self._available = name, unavailable, available
         self._probe, self._recover, self._on_closed, self._threshold = probe, recover, on_closed, threshold
+        self._on_change = on_change
         self._failures = 0
         self._recovery_began: float | None = None
         self._last_cause: BaseException | None = None
@@ -101,6 +104,8 @@ class CircuitBreaker:
         self._last_cause = cause
         if not self._failures:
             logger.error("store unavailable: %s %r; %s", error, self._name, self._unavailable)
+            if self._on_change is not None:
+                self._on_change(error)
         self._failures += 1
         self.schedule_probe()
 
@@ -170,4 +175,6 @@ class CircuitBreaker:
     def _close(self) -> None:
         if self._failures:
             logger.warning("store available: %r; %s", self._name, self._available)
+            if self._on_change is not None:
+                self._on_change(None)
         self._failures = 0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from ratelimit._utils.validation import is_int_between
 from ratelimit.enforcement.settlement import Settlement
@@ -26,7 +26,8 @@ class Decision:
     `limits` are the service limits of all policies that apply, in the order in which they were declared, `violated`
     those that refused, and `binding` the one that the headers report (`None`: no limit applies). `degraded` says that
     the store did not answer and the policies' failure modes decided. `granted` is how many requests `check(at_most=True)`
-    was given, else `None`. `is_blocked` says that the caller is blocked, whatever its limits. `settlements` are what each
+    was given, else `None`. `is_blocked` says that the caller is blocked, whatever its limits. `source`
+    says what decided: the store, a cached rejection, prefetched units, or this worker alone. `settlements` are what each
     limiter has charged, to be settled and released. A value: treat it as immutable.
     """
 
@@ -41,6 +42,7 @@ class Decision:
         "is_blocked",
         "retry_after",
         "settlements",
+        "source",
         "status",
         "violated",
     )
@@ -61,6 +63,7 @@ class Decision:
         self.violated, self.degraded, self.settlements = violated, degraded, settlements
         self.granted: int | None = None
         self.is_blocked = False
+        self.source: Literal["store", "cache", "prefetch", "local"] = "local" if degraded else "store"
         self._unrendered, self._limits, self._binding = _unrendered, tuple(limits), binding
 
     @classmethod
@@ -107,6 +110,11 @@ class Decision:
         decision = cls(False, 403, seconds)
         decision.is_blocked = True
         return decision
+
+    @property
+    def unrendered(self) -> tuple[Sequence[Charge], Sequence[Reading]] | None:
+        """The charges and the store's readings of them, where the decision was made of readings and is admitted."""
+        return None if self._unrendered is None else self._unrendered[:2]
 
     @property
     def limits(self) -> tuple[ServiceLimit, ...]:

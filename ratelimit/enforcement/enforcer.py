@@ -14,7 +14,9 @@ from ratelimit.clock import Clock
 from ratelimit.enforcement.circuit_breaker import CircuitBreaker
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.failure_modes import FailureModes, decision_of
+from ratelimit.enforcement.listeners import Listeners
 from ratelimit.enforcement.local_fallback import LocalFallback
+from ratelimit.enforcement.observer import Observer
 from ratelimit.enforcement.outbox import CorrectionOutbox
 from ratelimit.enforcement.prefetch import PrefetchPool
 from ratelimit.enforcement.rejection_cache import RejectionCache
@@ -23,6 +25,7 @@ from ratelimit.enforcement.workers import WorkerRegistry
 from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
+from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.base import Store
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
@@ -39,7 +42,6 @@ _HANDOFF_STEPS: Final = 10
 
 _CLOSE_ATTEMPTS: Final = 3
 """How often closing tries to send what is in the outbox."""
-
 _PROBE_LIMIT: Final = EffectiveRate(policy="#probe", scope="global", limit=10**9, window=1)
 
 
@@ -65,8 +67,9 @@ class Enforcer:
         prefetch: bool = False,
         key_prefix: str = "rl",
         recovery_grace: float = RECOVERY_GRACE,
+        observer: Observer | None = None,
     ) -> None:
-        self._store = store
+        self._store, self._observer = store, observer or Observer(Listeners())
         self._clock = clock
         self._recovery_grace = recovery_grace
         self._probe_charge = Charge(_PROBE_LIMIT, f"{key_prefix}:{{any}}:#probe:1:*")
@@ -75,10 +78,11 @@ class Enforcer:
             store,
             unavailable="limits follow on_store_failure",
             available="limits are shared again",
-            probe=self._probe,
+            probe=self.probe,
             recover=self._recover,
             on_closed=lambda: self.outbox.flush(),  # noqa: PLW0108 - the outbox is made below
             tasks=self._tasks,
+            on_change=self._observer.store_changed,
         )
         self.workers = WorkerRegistry(store, key_prefix, is_unavailable=lambda: self.circuit_breaker.is_open)
         self.local_fallback = LocalFallback(clock, lambda: self.workers.count)
@@ -119,7 +123,7 @@ class Enforcer:
         if request.operation not in _CHARGING:
             return None
         rejected = self.rejections.lookup(request.charges, self._clock())
-        return None if rejected is None else Decision.from_limits(rejected)
+        return None if rejected is None else _cached(rejected)
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Pass a request on as it is, for callers that need to know whether it was done: raises `StoreError`."""
@@ -137,6 +141,8 @@ class Enforcer:
 
     def correct(self, request: StoreRequest) -> Awaitable[None]:
         """Start a correction, which goes on if the waiting caller is cancelled; a failure is logged."""
+        if request.operation == Operation.ADJUST:
+            self._observer.adjusted(request.charges)
         if self._store.submit_nowait(request) is not None:
             return COMPLETED
         self.rejections.invalidate(request.charges)
@@ -190,13 +196,14 @@ class Enforcer:
         made = request._replace(charges=attempt.made)
         settlement = Settlement(self._target, made, StoreReply((), now, attempt.store_ms))
         decision = Decision.from_limits(attempt.limits, settlements=(settlement,))
+        decision.source = "store" if attempt.asked else "prefetch"
         if decision.violated and not attempt.is_contested:
             self.rejections.store(charges, decision.limits, now)
         return decision
 
     async def _submit(self, request: StoreRequest) -> StoreReply:
         try:
-            reply = await self._store.submit(request)
+            reply = await self._observer.timed(self._store.submit, request)
         except StoreError as error:
             self._failed(error)
             self.outbox.enqueue_release(_credits(request), request.holder)
@@ -248,7 +255,7 @@ class Enforcer:
             if not breaker.is_open:
                 self.outbox.flush_soon()
 
-    async def _probe(self) -> None:
+    async def probe(self) -> None:
         """Write to a dedicated probe key to check that the store accepts writes; raises `StoreError`."""
         await self._store.submit(StoreRequest([self._probe_charge], Operation.CHARGE))
 
@@ -278,10 +285,16 @@ class Enforcer:
             logger.error("closed while the store is unavailable: charges and corrections since then are not written")
 
 
+def _cached(rejected: Sequence[ServiceLimit]) -> Decision:
+    decision = Decision.from_limits(rejected)
+    decision.source = "cache"
+    return decision
+
+
 def _was_not_sent(error: StoreError) -> bool:
     return isinstance(error, StorePartiallyUnavailable) and not error.is_kept
 
 
 def _credits(request: StoreRequest) -> list[Charge]:
-    """Return the charges of a request as releases of the permits that it may have taken."""
+    """Return what releases the permits that a request may have taken."""
     return [charge._replace(cost=-1) for charge in request.charges]

@@ -37,6 +37,8 @@ class CorrectionOutbox:
     ) -> None:
         self._store, self._fallback, self._tasks, self._on_failure = store, fallback, tasks, on_failure
         self._flushed_at = float("-inf")
+        self.lost = 0
+        """Units of the corrections that were lost."""
         self._queue: deque[StoreRequest] = deque(maxlen=OUTBOX_CAPACITY)
 
     def __len__(self) -> int:
@@ -52,6 +54,7 @@ class CorrectionOutbox:
         if request.operation == Operation.ADJUST:
             if len(self._queue) == OUTBOX_CAPACITY:
                 logger.error("store unavailable: more than %d corrections; the oldest is lost", OUTBOX_CAPACITY)
+                self.lost += sum(abs(charge.cost) for charge in self._queue[0].charges)
             self._queue.append(request)
 
     def enqueue_release(self, charges: Sequence[Charge], holder: int) -> None:

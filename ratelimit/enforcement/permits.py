@@ -12,6 +12,8 @@ from ratelimit.errors import LimitExceeded
 async def held_permit(decision: Decision, policy: str) -> AsyncIterator[None]:
     """Renew the permit of a decision until the block ends, and release it then; raises `LimitExceeded` for a refusal."""
     if not decision.allowed:
+        if decision.is_blocked:
+            raise LimitExceeded("the caller is blocked", decision)
         retry = f"; try again in {decision.retry_after:g} s" if math.isfinite(decision.retry_after) else ""
         raise LimitExceeded(f"no permit of {policy!r} is free{retry}", decision)
     try:

@@ -15,6 +15,7 @@ from ratelimit.resolver.keys import KeyBuilder, escape
 ChargeCache = BoundedCache[tuple[object, ...], Sequence[Charge]]
 """The charges of callers at endpoints. Any change to overrides must clear it."""
 
+_NONE: Final[Mapping[str, DimensionSource]] = {}
 _MAX_CACHED_KEY: Final = 256
 """Characters of an identity whose charges are cached: callers choose them, but not how much memory they take."""
 
@@ -23,7 +24,8 @@ class EndpointPolicies:
     """What holds at one endpoint: its policies, compiled, and the style of its responses.
 
     `dynamic_cost_policies` have a cost that a function of the request tells. `has_concurrency` says that requests hold
-    permits; `is_exempt`, that nothing is counted here; `sources` are those of the dimensions that count here; `reads_request`, that these or the costs need the request;
+    permits; `is_exempt`, that nothing is counted here; `sources` are those of the dimensions that count here, or by
+    name anywhere; `reads_request`, that these or the costs need the request;
     `needs_settlement`, that something of them may be given back when the response is known.
     """
 
@@ -38,6 +40,7 @@ class EndpointPolicies:
         method: str,
         is_exempt: bool,
         sources: Mapping[str, DimensionSource],
+        manual_sources: Mapping[str, DimensionSource] = _NONE,
     ) -> None:
         self.compiled = tuple(compiled)
         self.policies = tuple(each.policy for each in compiled)
@@ -51,7 +54,7 @@ class EndpointPolicies:
         self._dimensions = sorted(set[str]().union(*(each.dimensions for each in compiled)) - self._fixed.keys())
         keyed = {policy.name: policy.key for policy in self.policies}
         found = {name: sources.get(name) or keyed.get(name) for name in self._dimensions}
-        self.sources = {name: source for name, source in found.items() if source is not None}
+        self.sources = {**manual_sources, **{name: source for name, source in found.items() if source is not None}}
         self.reads_request = bool(self.sources or self.dynamic_cost_policies)
 
     def charges(

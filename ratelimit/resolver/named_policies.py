@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from ratelimit.config.policies import Concurrency
+from ratelimit._utils.sampling import SampledLog
+from ratelimit.config.policies import Concurrency, Policy
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
@@ -18,6 +19,7 @@ logger = logging.getLogger("ratelimit")
 HASH_SUFFIX: Final = "_hash"
 """Ends the name under which a key holds the hash of a dimension's value."""
 
+_LOG_INTERVAL_S: Final = 10.0
 _ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
 
 
@@ -29,6 +31,7 @@ class NamedPolicies:
 
     def __init__(self, keys: KeyBuilder, endpoint_of: Callable[[str, str], Endpoint]) -> None:
         self._keys, self._endpoint_of = keys, endpoint_of
+        self._unapplied = SampledLog(logger, _LOG_INTERVAL_S)
         self._by_name: dict[str, CompiledPolicy] = {}
         self._by_name_and_label: dict[tuple[str, str], CompiledPolicy] = {}
 
@@ -52,6 +55,10 @@ class NamedPolicies:
         """Say whether a policy that is known has this dimension."""
         return any(dimension in compiled.per for compiled in self._by_name.values())
 
+    def charged_by_requests(self) -> list[Policy]:
+        """Return all policies that are known, apart from those that are charged by name alone."""
+        return [compiled.policy for compiled in self._by_name.values() if not compiled.policy.manual]
+
     def of_a_caller(self, identity: Identity) -> list[str]:
         """Return the policies that count an identity wherever it goes, and not by endpoint."""
         found = [each for each in self._by_name.values() if not {"endpoint", "method"} & set(each.per)]
@@ -69,7 +76,7 @@ class NamedPolicies:
         values = self.values(identity, compiled, place)
         charge = compiled.charge(identity, 1, values, now, {})
         if not compiled.counter_name(values):
-            logger.warning(
+            self._unapplied.warning(
                 "policy %r does not apply and counts nothing: the identity lacks one of %s",
                 policy,
                 ", ".join(compiled.per),

@@ -7,6 +7,7 @@ from typing import Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.config.declarations import EndpointDeclaration
+from ratelimit.config.dimension_sources import DimensionSource
 from ratelimit.config.path_pattern import PathPattern, PathSelection
 from ratelimit.config.policies import Limit, Policy, Quota
 from ratelimit.config.settings import RateLimitSettings, policy_problems, split_entry
@@ -25,8 +26,14 @@ logger = logging.getLogger("ratelimit")
 MAX_ENDPOINTS: Final = 10_000
 """Endpoints that `PolicyResolver.endpoint` keeps: routes are few, but a caller may make up names."""
 
+MAX_ENDPOINT_LENGTH: Final = 1000
+"""Characters of a method and a template that are kept."""
+
 MAX_CACHED_CHARGES: Final = 4096
 """Callers at endpoints whose charges are cached."""
+
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
+"""Methods that name a counter even where the route did not declare them; all other methods share one counter."""
 
 _NO_DECLARATION: Final = EndpointDeclaration()
 
@@ -34,15 +41,15 @@ _NO_DECLARATION: Final = EndpointDeclaration()
 class PolicyResolver:
     """Compiles settings once and answers which policies hold at an endpoint; pure, and without a store.
 
-    `settleable` are the names and units of the policies whose charges may be corrected afterwards. `patterns` are all
-    path patterns of the settings, `named` the policies by their names. `endpoints`, `compiled` and `charge_cache` are caches with a bound.
+    `settleable` are the names and units of the policies whose charges may be corrected afterwards. `sources` are those of
+    dimensions, `patterns` all path patterns of the settings, `named` the policies by their names. `endpoints`, `compiled` and `charge_cache` are caches with a bound.
     """
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
         self.settleable: set[str] = set()
         self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret(), hashed=settings.hashed_dimensions)
-        self._sources = settings.dimension_sources
+        self.sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
         self.named = NamedPolicies(self._keys, self.endpoint)
         self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
@@ -59,8 +66,15 @@ class PolicyResolver:
         key = ("GET" if method == "HEAD" else method, template, matched_patterns)
         found = self.endpoints.get(key)
         if found is None:
-            found = self.endpoints[key] = Endpoint(key[0], template, matched_patterns=matched_patterns)
+            found = Endpoint(key[0], template, matched_patterns=matched_patterns)
+            if len(method) + len(template) <= MAX_ENDPOINT_LENGTH:
+                self.endpoints[key] = found
         return found
+
+    def knows(self, method: str, template: str) -> bool:
+        """Say whether an app's route has this template, or the settings name it."""
+        method = "GET" if method.upper() == "HEAD" else method.upper()
+        return (method, template) in self._routes or template in {UNMATCHED, *(each.text for each in self.patterns)}
 
     def matched_patterns(self, path: str) -> tuple[str, ...]:
         """Return the patterns of the settings that match a path as it was asked for."""
@@ -96,28 +110,38 @@ class PolicyResolver:
         """Return the policies that hold at `endpoint`."""
         found = self.compiled.get(endpoint)
         if found is None:
-            found = self.compiled[endpoint] = self._resolve(endpoint)
+            found = self._resolve(endpoint)
+            if len(endpoint.method) + len(endpoint.template) <= MAX_ENDPOINT_LENGTH:
+                self.compiled[endpoint] = found
         return found
 
-    def counter_keys(self, identity: Identity, policy: str | None = None) -> set[str]:
-        """Return the keys of the counters that an identity has at all endpoints that are known here.
+    def counters(self, identity: Identity, now: int, policy: str | None = None) -> tuple[set[str], list[Charge]]:
+        """Return the keys of the windows that an identity has at all endpoints that are known here, and its quotas.
 
-        Without a `policy` by its name, those of windows and calendar quotas that not all callers, or all of a plan, share; a
-        wrong name raises `ConfigurationError`.
+        Quotas as charges at `now` (epoch µs). Without a `policy` by its name, of those that time gives back and that not
+        all callers, or all of a plan, share; a wrong name raises `ConfigurationError`.
         """
         if policy is not None:
             self.named.get(policy)
-        everywhere = [each for each, _ in self._policies if not {"endpoint", "method"} & set(each.per)]
-        places = [(self.endpoint("GET"), each) for each in everywhere]
-        for endpoint in [*self._routes.values(), *self.compiled]:
-            places += [(endpoint, each) for each in self.policies_at(endpoint).compiled]
-        return set[str]().union(
-            *(
-                each.keys(identity, self.named.values(identity, each, place))
-                for place, each in places
-                if (each.is_of_a_caller and each.turns_over if policy is None else each.policy.name == policy)
-            )
-        )
+        keys, quotas = set[str](), dict[str, Charge]()
+        for place, each in self._places():
+            if each.is_of_a_caller and each.turns_over if policy is None else each.policy.name == policy:
+                values = self.named.values(identity, each, place)
+                charge = each.charge(identity, 1, values, now, {}) if each.policy.kind == "quota" else None
+                if charge is not None:
+                    quotas[charge.key] = charge
+                elif each.policy.kind != "quota":
+                    keys |= each.keys(identity, values)
+        return keys, list(quotas.values())
+
+    def _places(self) -> Iterable[tuple[Endpoint, CompiledPolicy]]:
+        """Yield all policies with the endpoints at which they are known to count."""
+        anywhere = self.endpoint("GET")
+        yield from ((anywhere, each) for each, _ in self._policies if not {"endpoint", "method"} & set(each.per))
+        named = (self.endpoint(method, matched_patterns=(each.text,)) for method in METHODS for each in self.patterns)
+        unmatched = (self.endpoint(method) for method in METHODS)
+        for endpoint in dict.fromkeys([*self._routes.values(), *named, *unmatched, *self.compiled]):
+            yield from ((endpoint, each) for each in self.policies_at(endpoint).compiled)
 
     def quota_charges(self, identity: Identity, now: int, *, method: str, endpoint: str) -> list[Charge]:
         """Return one unit of each quota of the settings that applies to an identity at an endpoint."""
@@ -158,8 +182,21 @@ class PolicyResolver:
             label=endpoint.label,
             method=endpoint.method,
             is_exempt=is_exempt,
-            sources=self._sources,
+            sources=self.sources,
+            manual_sources={} if is_exempt else self._manual_sources(),
         )
+
+    def _manual_sources(self) -> dict[str, DimensionSource]:
+        """Return the sources of the policies that are charged by name: anything may name them while a request runs."""
+        manual = [policy for policy in self.settings.policies if policy.manual]
+        keys = {policy.name: policy.key for policy in manual if policy.key is not None}
+        named = {dimension for policy in manual for dimension in policy.per}
+        return {**{name: source for name, source in self.sources.items() if name in named}, **keys}
+
+    def all_sources(self) -> dict[str, DimensionSource]:
+        """Return the sources of all dimensions, and those of `key`, by the names of their policies."""
+        keys = {policy.name: policy.key for policy in self.settings.policies if policy.key is not None}
+        return {**self.sources, **keys}
 
     def _is_exempt(self, endpoint: Endpoint) -> bool:
         return endpoint.exempt or any(

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ratelimit._utils.histogram import Histogram
 from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.service_limit import ServiceLimit
@@ -19,6 +20,9 @@ class Store(ABC):
     A correction (`ADJUST`, `RENEW`) that was sent is completed by the store, once, even where `submit` raised. A caller
     of any other operation goes on without the reply; `StoreRequest.on_orphaned` later gets what was done for it.
     """
+
+    batches: Histogram | None = None
+    """How many requests traveled in each call, where several do."""
 
     call_timeout: float = 0.0
     """Seconds for which a caller waits at most for a request that one call can do; 0: there is no such bound."""

@@ -1,6 +1,6 @@
 """Disables all limits, or freezes their time, wherever the app makes its limiters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -9,6 +9,7 @@ from ratelimit.clock import Clock
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
+from ratelimit.enforcement.listeners import Listener
 from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
 from ratelimit.stores.base import Store
@@ -52,9 +53,13 @@ def freeze_limits(*apps: Any, clock: ManualClock | None = None) -> Iterator[Manu
     make = Limiter.__init__
 
     def make_frozen(
-        self: Limiter, settings: RateLimitSettings, store: Store | None = None, clock: Clock | None = None
+        self: Limiter,
+        settings: RateLimitSettings,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        make(self, settings, MemoryStore(clock=frozen) if store is None else store, clock or frozen)
+        make(self, settings, MemoryStore(clock=frozen) if store is None else store, clock or frozen, listeners)
 
     with patch.object(Limiter, "__init__", make_frozen):
         _reset_middleware(apps)

@@ -77,12 +77,34 @@ async def test_a_blocked_request_is_answered_without_numbers(limiter: Limiter) -
                 "status": 403,
                 "detail": "This caller is blocked.",
                 "code": "blocked",
+                "instance": response.json()["instance"],
             }
             assert {name for name in response.headers if name.startswith(("x-rate", "rate", "retry"))} == set()
             assert response.headers["cache-control"] == "no-store"
         assert (await client.get("/health")).status_code == 200
         await limiter.blocks.delete({"token": "t"})
         assert (await client.get("/limited")).headers["x-ratelimit-remaining"] == "4"
+
+
+async def test_a_dimension_is_blocked_wherever_it_is_found(store: Store, clock: ManualClock) -> None:
+    """In the path too, also where no limit counts by it."""
+    settings = RateLimitSettings(dimensions={"tenant": "path:tenant"}, limits=[Limit(name="all", rate="99/minute")])
+    limiter = Limiter(settings, store, clock)
+    app = Starlette(
+        routes=[Route("/t/{tenant}", ok)],
+        middleware=[Middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)],
+    )
+    await limiter.block({"tenant": "evil"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        assert [(await client.get(f"/t/{tenant}")).status_code for tenant in ("evil", "good")] == [403, 200]
+
+
+async def test_a_blocked_caller_is_refused_by_name_too(limiter: Limiter) -> None:
+    """Units, permits and messages; units that are spent already are counted, and an operator still sees what is left."""
+    await limiter.block({"org": "o"})
+    assert (await limiter.consume("token", WHO)).is_blocked
+    assert (await limiter.consume("token", WHO, force=True)).allowed
+    assert [limit.remaining for limit in await limiter.limits(WHO, endpoint="/limited")] == [4]
 
 
 async def test_a_block_ends(limiter: Limiter, clock: ManualClock) -> None:

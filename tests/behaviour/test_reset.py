@@ -82,6 +82,27 @@ async def test_limits_of_decorators_are_reset(store: Store, clock: ManualClock) 
     assert (await limiter.check(WHO, endpoint="/x")).allowed
 
 
+async def test_what_was_used_in_the_period_before_stays_known(limiter: Limiter, clock: ManualClock) -> None:
+    """A quota of the calendar is emptied for this period alone."""
+    await limiter.check(WHO)
+    clock.advance(seconds=32 * 86_400)
+    await limiter.check(WHO)
+    await limiter.reset(WHO)
+    month, _ = await limiter.usage(WHO)
+    assert (month.used, month.last) == (0, 1)
+
+
+async def test_paths_below_a_route_for_any_path_are_reset(store: Store, clock: ManualClock) -> None:
+    """By the patterns of the settings, whichever worker has seen them."""
+    settings = RateLimitSettings(limits=[Limit(name="a", rate="1/minute", per=["endpoint", "token"], paths="/v1/*")])
+    seen, other = Limiter(settings, store, clock), Limiter(settings, store, clock)
+    place = seen.resolver.endpoint("POST", matched_patterns=("/v1/*",))
+    for expected in (True, False):
+        charges = seen.resolver.policies_at(place).charges(WHO)
+        assert (await seen.decide(charges)).allowed is expected
+    assert await other.reset(WHO) == 1
+
+
 async def test_a_caller_without_counters_has_nothing_to_reset(limiter: Limiter) -> None:
     """An unknown one, and one that has used nothing."""
     assert await limiter.reset(Identity()) == 0

@@ -24,7 +24,7 @@ from ratelimit.asgi import admin_routes, usage_routes
 from ratelimit.errors import StoreUnavailable
 from ratelimit.stores.base import Store
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.messages import SharedMap
+from ratelimit.stores.messages import SharedMap, StoreReply, StoreRequest
 from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers
 
@@ -214,6 +214,7 @@ async def test_others_are_forbidden(client: httpx.AsyncClient, method: str, path
             "until",
         ),
         ("DELETE", "/overrides", {"params": {"policy": "token", "key": "acme"}}, "key: 'acme' is no JSON object"),
+        ("PUT", "/overrides", {"json": {"policy": "token", "key": {}, "rate": True}}, "rate"),
         ("PUT", "/blocks", {"json": {"key": {"ip": "x"}}}, "key: ip: 'x' is neither an address nor a network"),
         ("POST", "/reset", {"json": {"caller": {}, "policy": "x"}}, "policy: 'x' is not one of"),
     ],
@@ -227,6 +228,56 @@ async def test_a_wrong_value_is_answered_with_its_name(
     assert message in response.text
 
 
+async def test_a_text_that_nothing_could_write_out_is_refused(client: httpx.AsyncClient) -> None:
+    """It would break every later listing."""
+    body = b'{"policy": "token", "key": {}, "rate": 1, "why": "\\ud800"}'
+    headers = {**OPERATOR, "content-type": "application/json"}
+    assert (await client.put("/internal/overrides", content=body, headers=headers)).status_code == 422
+    assert (await client.get("/internal/overrides", headers=OPERATOR)).json() == []
+
+
+async def test_an_unknown_endpoint_is_404(client: httpx.AsyncClient, limiter: Limiter) -> None:
+    """And leaves nothing behind, however long its name is."""
+    await client.get("/v1/rate-limits")
+    before = len(limiter.resolver.compiled), len(limiter.resolver.endpoints)
+    for endpoint in ("/nope", "/" + "x" * 60_000):
+        response = await client.get("/v1/rate-limits", params={"endpoint": endpoint})
+        assert response.status_code == 404
+    assert (len(limiter.resolver.compiled), len(limiter.resolver.endpoints)) == before
+
+
+async def test_the_services_capacity_and_shadows_are_not_shown(store: Store, clock: ManualClock) -> None:
+    """Neither as limits nor as quotas."""
+    quotas = [
+        Quota(name="service", limit=10**9, period="month"),
+        Quota(name="shadow", limit=5, period="month", per="org", shadow=True),
+        Quota(name="own", limit=5, period="month", per="org"),
+    ]
+    async with client_of(app_of(Limiter(RateLimitSettings(quotas=quotas), store, clock)), **CALLER) as client:
+        assert [quota["policy"] for quota in (await client.get("/v1/quotas")).json()] == ["own"]
+
+
+async def test_dimensions_of_the_request_count(store: Store, clock: ManualClock) -> None:
+    """Those in headers, query and cookies, and keys."""
+    limits = [
+        Limit(name="region", rate="5/minute", per="region"),
+        Limit(name="session", rate="5/minute", key="cookie:sid"),
+    ]
+    settings = RateLimitSettings(dimensions={"region": "header:x-region"}, limits=limits)
+    async with client_of(app_of(Limiter(settings, store, clock))) as client:
+        found = await client.get("/v1/rate-limits", headers={"x-region": "eu", "cookie": "sid=1"})
+    assert left(found.json()) == {"region": 5, "session": 5}
+
+
+@pytest.mark.parametrize("answer", [object(), 1, ["ada"]])
+async def test_an_authorization_answers_with_a_name_or_yes(answer: Any) -> None:
+    """Anything else is a mistake, such as a dependency that was not resolved, and lets no one in."""
+    app = app_of(Limiter(SETTINGS, MemoryStore()), lambda request: answer)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/internal/overrides")).status_code == 500
+
+
 async def test_an_unavailable_store_is_503() -> None:
     """And no 500."""
 
@@ -234,10 +285,14 @@ async def test_an_unavailable_store_is_503() -> None:
         async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
             raise StoreUnavailable("secret-host")
 
-    async with client_of(app_of(Limiter(SETTINGS, Away())), **OPERATOR) as client:
-        response = await client.get("/internal/overrides")
-    assert response.status_code == 503
-    assert "secret-host" not in response.text
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            raise StoreUnavailable("secret-host")
+
+    async with client_of(app_of(Limiter(SETTINGS, Away())), **OPERATOR, **CALLER) as client:
+        for path in ("/internal/overrides", "/v1/rate-limits", "/v1/quotas"):
+            response = await client.get(path)
+            assert response.status_code == 503
+            assert "secret-host" not in response.text
 
 
 def test_all_routes_are_described(limiter: Limiter) -> None:
@@ -254,8 +309,8 @@ async def test_without_the_middleware_they_say_what_is_missing() -> None:
     app = FastAPI()
     app.include_router(usage_routes())
     async with client_of(app) as client:
-        response = await client.get("/rate-limits")
-    assert (response.status_code, "has not passed a RateLimitMiddleware" in response.text) == (422, True)
+        with pytest.raises(ConfigurationError, match="has not passed a RateLimitMiddleware"):
+            await client.get("/rate-limits")
 
 
 def test_admin_routes_need_an_authorization() -> None:

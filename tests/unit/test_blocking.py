@@ -71,10 +71,24 @@ def test_a_slot_is_held_for_a_with_block(limiter: BlockingLimiter) -> None:
         pass
 
 
-def test_overrides_are_set_by_run(limiter: BlockingLimiter) -> None:
-    """They are coroutines of the limiter's loop."""
-    limiter.run(limiter.overrides.set(policy="token", key={"token": "t"}, rate="1/hour"))
+def test_overrides_and_blocks_need_no_await(limiter: BlockingLimiter) -> None:
+    """As all its methods; a coroutine of the limiter itself is for `run`."""
+    limiter.overrides.set(policy="token", key={"token": "t"}, rate="1/hour")
     assert [limiter.check(WHO).allowed for _ in range(2)] == [True, False]
+    assert len(limiter.overrides.list()) == 1
+    assert limiter.overrides.delete(policy="token", key={"token": "t"})
+    limiter.block({"token": "t"})
+    assert (limiter.check(WHO).status, len(limiter.blocks.list())) == (403, 1)
+    assert limiter.blocks.delete({"token": "t"})
+    limiter.blocks.set({"token": "t"})
+    assert limiter.run(limiter.limiter.blocks.delete({"token": "t"}))
+
+
+def test_a_decision_is_settled_without_await(limiter: BlockingLimiter) -> None:
+    """To what was really used."""
+    decision = limiter.check(WHO)
+    limiter.settle(decision, {"requests": 0})
+    assert limiter.limits(WHO)[0].remaining == limiter.limits(WHO)[0].limit
 
 
 async def test_in_an_event_loop_it_refuses_to_block() -> None:

@@ -9,6 +9,7 @@ from ratelimit.errors import (
     ConfigurationError,
     InvalidRate,
     LimitExceeded,
+    MissingMiddlewareError,
     OverRelease,
     RateLimitError,
     StoreError,
@@ -29,7 +30,7 @@ def test_every_error_is_a_ratelimit_error(error: type[Exception]) -> None:
 def test_mistakes_are_value_errors_and_failures_of_a_store_are_not() -> None:
     """Code that checks its input catches `ValueError`, and an outage does not look like a mistake."""
     mistakes: list[type[Exception]] = [each for each in ALL if issubclass(each, ValueError)]
-    assert set(mistakes) == {ConfigurationError, InvalidRate, OverRelease}
+    assert set(mistakes) == {ConfigurationError, InvalidRate, MissingMiddlewareError, OverRelease}
     failures = {each for each in ALL if issubclass(each, StoreError)}
     assert failures == {StoreError, StoreUnavailable, StorePartiallyUnavailable, StoreTimeout}
     assert issubclass(StorePartiallyUnavailable, StoreUnavailable)

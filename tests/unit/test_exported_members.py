@@ -19,7 +19,7 @@ def test_the_public_names() -> None:
             "QuotaUsage",
             "Throttle",
         ),
-        *("ConfigurationError", "Decision", "Identity", "IdentityCache", "Limit", "Limiter", "MemoryStore"),
+        *("ConfigurationError", "Decision", "Identity", "IdentityCache", "Limit", "Limiter", "Listener", "MemoryStore"),
         *("RATE_LIMIT_EXPOSE_HEADERS", "Rate", "RateLimitError", "RateLimitMiddleware", "RateLimitSettings"),
         *("RedisStore", "ResponseStyle", "ServiceLimit", "StoreError", "document_limits", "exempt", "limit"),
         *("limiter_of", "open_store"),

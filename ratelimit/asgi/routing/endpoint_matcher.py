@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.asgi.routing.framework import RoutePath, Scope, router_of
-from ratelimit.asgi.routing.route_index import DEAD_END, METHODS, NOT_ALLOWED, FoundRoute, RouteIndex
+from ratelimit.asgi.routing.route_index import DEAD_END, NOT_ALLOWED, FoundRoute, RouteIndex
 from ratelimit.asgi.routing.undeclared_methods import leads_directly
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
-from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.resolver.resolver import METHODS, PolicyResolver
 
 logger = logging.getLogger("ratelimit")
 

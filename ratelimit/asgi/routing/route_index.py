@@ -29,12 +29,9 @@ from ratelimit.config.path_pattern import strip_convertors
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.endpoint_policies import EndpointPolicies
-from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.resolver.resolver import METHODS, PolicyResolver
 
 logger = logging.getLogger("ratelimit")
-
-METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
-"""Methods that name a counter even where the route did not declare them; all other methods share one counter."""
 
 FoundRoute = tuple[Endpoint, Mapping[str, Any]]
 """An endpoint, and the parameters in the path of a request to it."""
@@ -188,6 +185,7 @@ class RouteIndex:
             entry = _MountEntry(matcher_of(route), index)
         else:
             entry = _RouteEntry(matcher_of(route), f"{prefix}/{{path}}", host, mount.app, frozenset())
+            entry.takes_any_path = True
             self._entries.append(entry)
         self._put(route, mount, None if isinstance(mount, Host) else mount.path + "/{path:path}", entry)
 
@@ -285,7 +283,10 @@ def _resolved(path: str) -> str:
 
 def _dependency_limits(route: Any) -> list[EndpointLimit]:
     """Return the limits that a route depends on, each once, as FastAPI calls a dependency once for a request."""
-    return list(dict.fromkeys(call for call in dependency_calls(route) if isinstance(call, EndpointLimit)))
+    found = list(dict.fromkeys(call for call in dependency_calls(route) if isinstance(call, EndpointLimit)))
+    for limit in found:
+        limit.is_seen = True
+    return found
 
 
 def _check_effect(entries: Sequence[_RouteEntry]) -> None:

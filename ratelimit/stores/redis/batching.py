@@ -33,6 +33,9 @@ MAX_IN_FLIGHT: Final = 2
 SECOND_CALL_MIN: Final = 4
 """Waiting requests from which a second call starts before the first has returned."""
 
+OnBatch = Callable[[int], None]
+"""Takes the number of requests that travel in one call."""
+
 
 class Batcher:
     """Collects the requests of one event loop and sends them together.
@@ -40,11 +43,11 @@ class Batcher:
     If no call is in flight, the requests that arrive in this turn of the event loop go at its end. Otherwise they wait
     until there are enough of them for a second call, or until the call in flight returns. First come, first served. A
     caller that is cancelled leaves the other requests of its batch alone; if its request was already sent, the reply
-    goes to `StoreRequest.on_orphaned`, which may undo it.
+    goes to `StoreRequest.on_orphaned`, which may undo it. `on_batch` gets to know how many requests travel together.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, on_batch: OnBatch | None = None) -> None:
+        self._send, self._on_batch = send, on_batch
         self._waiting: deque[Waiting] = deque()
         self._in_flight = 0
         self._scheduled = False
@@ -81,6 +84,8 @@ class Batcher:
         while self._waiting and self._may_send():
             if batch := self._next_batch():
                 self._in_flight += 1
+                if self._on_batch is not None:
+                    self._on_batch(len(batch))
                 finished = partial(self._finished, batch)
                 try:
                     self._send([request for request, _ in batch], finished)

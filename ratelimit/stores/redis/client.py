@@ -7,7 +7,7 @@ import redis.asyncio
 
 from ratelimit.clock import Clock
 from ratelimit.stores.messages import StoreReply, StoreRequest
-from ratelimit.stores.redis.batching import Batcher, BatchResult
+from ratelimit.stores.redis.batching import Batcher, BatchResult, OnBatch
 from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import ScriptExecutor
 from ratelimit.stores.redis.in_doubt import InDoubtCalls
@@ -51,13 +51,18 @@ class StandaloneClient(RedisClient):
     """The client for a single server, or for the master that Sentinels name."""
 
     def __init__(
-        self, client: "redis.asyncio.Redis", clock: Clock | None, timeout: float, connect_timeout: float
+        self,
+        client: "redis.asyncio.Redis",
+        clock: Clock | None,
+        timeout: float,
+        connect_timeout: float,
+        on_batch: OnBatch | None = None,
     ) -> None:
         super().__init__(client, timeout, connect_timeout)
         self._in_doubt = InDoubtCalls(self._look_up, self.submit, timeout)
         make_connection = client.connection_pool.make_connection
         self._executor = ScriptExecutor(make_connection, clock, timeout, self._in_doubt, connect_timeout)
-        self._batcher = Batcher(self._executor.send)
+        self._batcher = Batcher(self._executor.send, on_batch)
 
     @property
     def is_settled(self) -> bool:

@@ -14,7 +14,7 @@ from ratelimit.clock import Clock
 from ratelimit.errors import StoreError, StorePartiallyUnavailable, StoreTimeout, StoreUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.stores.messages import StoreReply, StoreRequest
-from ratelimit.stores.redis.batching import Batcher, BatchResult
+from ratelimit.stores.redis.batching import Batcher, BatchResult, OnBatch
 from ratelimit.stores.redis.client import RedisClient
 from ratelimit.stores.redis.codec import NO_KEYS_TAG
 from ratelimit.stores.redis.connect import no_retries
@@ -58,8 +58,16 @@ class ClusterClient(RedisClient):
     one call in 0.3 s; other calls that need it fail at once.
     """
 
-    def __init__(self, client: RedisCluster, clock: Clock | None, timeout: float, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        client: RedisCluster,
+        clock: Clock | None,
+        timeout: float,
+        connect_timeout: float,
+        on_batch: OnBatch | None = None,
+    ) -> None:
         super().__init__(client, timeout, connect_timeout)
+        self._on_batch = on_batch
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._in_doubt = InDoubtCalls(self._look_up, self.submit, timeout)
@@ -127,7 +135,7 @@ class ClusterClient(RedisClient):
     def _batcher(self, slot: int) -> Batcher:
         batcher = self._batchers.get(slot)
         if batcher is None:
-            batcher = self._batchers[slot] = Batcher(partial(self._send, slot))
+            batcher = self._batchers[slot] = Batcher(partial(self._send, slot), self._on_batch)
         return batcher
 
     def _send(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from ratelimit._utils.histogram import Histogram
 from ratelimit._utils.per_loop import PerLoop
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
@@ -16,6 +17,8 @@ _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
 
 _UNEXPECTED: Final = "the store sent a reply of an unexpected type"
+
+_BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
@@ -45,6 +48,7 @@ class RedisStore(Store):
         self._clock = clock
         self.call_timeout, self._connect_timeout = timeout, connect_timeout
         self._max_connections = max_connections
+        self._batches = self.batches = Histogram(_BATCH_SIZES)
         self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
         self._connect()  # A URL that redis-py cannot read fails here.
 
@@ -135,7 +139,7 @@ class RedisStore(Store):
 
         client = self._connect()
         kind = ClusterClient if isinstance(client, RedisCluster) else StandaloneClient
-        return kind(client, self._clock, self.call_timeout, self._connect_timeout)
+        return kind(client, self._clock, self.call_timeout, self._connect_timeout, self._batches.observe)
 
     def _connect(self) -> Any:
         # redis takes 91 ms to import, more than this whole package: an app that counts in memory does without it.

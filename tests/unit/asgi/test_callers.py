@@ -1,5 +1,6 @@
 """Callers are identified whatever the app's own `identify` does."""
 
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ SCOPE = {"type": "http", "headers": [(b"authorization", b"Bearer t")], "client":
 
 
 async def found(identify: Any) -> Identity:
-    return await Callers(identify, unverified_identity()).identify(SCOPE)
+    return await Callers(identify or unverified_identity(), unverified_identity()).identify(SCOPE)
 
 
 async def test_the_apps_own_identify_is_asked() -> None:
@@ -39,3 +40,20 @@ async def test_a_failure_is_logged_without_its_text(caplog: pytest.LogCaptureFix
     assert "identify failed (KeyError in test_callers.py, line" in caplog.messages[0]
     assert "identify failed (identify must return an Identity or None, not str)" in caplog.messages[1]
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("authorization", "Basic YTpi"), ("cookie", "sid=1")])
+async def test_any_credential_counts_where_identify_fails(name: str, value: str) -> None:
+    """Also one that is neither a bearer token nor an API key: two callers stay two."""
+
+    def fail(connection: HTTPConnection) -> Identity:
+        raise KeyError
+
+    scope = {"type": "http", "headers": [(name.encode(), value.encode())], "client": ("192.0.2.1", 1)}
+    assert await Callers(fail, unverified_identity()).identify(scope) == Identity(token=value, ip="192.0.2.1")
+
+
+async def test_the_line_names_the_apps_own_code(caplog: pytest.LogCaptureFixture) -> None:
+    """And not the library in which the error was raised."""
+    await found(lambda _: json.loads("{"))
+    assert "JSONDecodeError in test_callers.py, line" in caplog.text

@@ -1,5 +1,6 @@
 """Identity cache: one look-up for many requests with the same credential, and never another caller's identity."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ class Users:
     async def __call__(self, connection: HTTPConnection) -> Identity | None:
         token = connection.headers.get("authorization", "")
         self.asked.append(token)
+        await asyncio.sleep(0)
         if token == "!":
             raise LookupError("a secret")
         return None if token == "x" else Identity(token=token or None, org=f"org of {token}")
@@ -107,20 +109,64 @@ async def test_an_unknown_caller_and_a_failure_are_remembered_for_a_second(time:
     assert users.asked == ["x", "!", "x"]
 
 
-async def test_an_identity_with_an_address_is_cached_for_each_address(time: Time) -> None:
-    """Another client with the same token keeps its own; an address behind a proxy counts too."""
-    asked = []
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"])
+async def test_each_address_is_another_look_up(time: Time, header: str) -> None:
+    """The identity may hold the address, or depend on it: as a peer, and as proxies name it."""
 
     def identify(connection: HTTPConnection) -> Identity:
         assert connection.client is not None
-        asked.append(connection.client.host)
-        return Identity(token="a", ip=connection.headers.get("x-forwarded-for") or connection.client.host)
+        address = connection.headers.get(header) or connection.client.host
+        return Identity(token="a", plan="internal" if address.startswith("10.") else "public")
 
     cached = IdentityCache(identify, clock=time)
     for _ in range(2):
-        assert (await result(cached(request_by("a", client="192.0.2.1")))).ip == "192.0.2.1"
-        assert (await result(cached(request_by("a", client="192.0.2.2")))).ip == "192.0.2.2"
-        assert (await result(cached(request_by("a", x_forwarded_for="6.6.6.6")))).ip == "6.6.6.6"
+        assert (await result(cached(request_by("a", client="10.0.0.1")))).plan == "internal"
+        assert (await result(cached(request_by("a", client="192.0.2.2")))).plan == "public"
+        forwarded = {header.replace("-", "_"): "10.9.9.9"}
+        assert (await result(cached(request_by("a", **forwarded)))).plan == "internal"
+
+
+async def test_all_fields_of_a_credential_count(time: Time) -> None:
+    """HTTP/2 clients split cookies, and the session may be in any of the parts."""
+
+    def identify(connection: HTTPConnection) -> Identity:
+        return Identity(token=connection.headers.getlist("cookie")[-1])
+
+    def request(session: str) -> HTTPConnection:
+        raw = [(b"cookie", b"theme=dark"), (b"cookie", session.encode())]
+        return HTTPConnection({"type": "http", "headers": raw, "client": ("192.0.2.1", 1)})
+
+    cached = IdentityCache(identify, clock=time)
+    for session in ("sid=alice", "sid=bob", "sid=alice"):
+        assert (await result(cached(request(session)))).token == session
+
+
+async def test_simultaneous_requests_share_a_look_up(time: Time, users: Users) -> None:
+    """One that is cancelled does not end it for the others; a failure is that of all."""
+    cached = IdentityCache(clock=time)(users)
+    asking = [asyncio.ensure_future(result(cached(request_by("a")))) for _ in range(20)]
+    await asyncio.sleep(0)
+    asking.pop(0).cancel()
+    assert await asyncio.gather(*asking) == [Identity(token="a", org="org of a")] * 19
+    failing = await asyncio.gather(*(result(cached(request_by("!"))) for _ in range(5)), return_exceptions=True)
+    assert {type(error).__name__ for error in failing} == {"LookupError"}
+    assert users.asked.count("a") == users.asked.count("!") == 1
+
+
+def test_an_unknown_caller_is_looked_up_again_although_it_is_refused(time: Time) -> None:
+    """Only identities are kept longer."""
+    asked = []
+
+    async def identify(connection: HTTPConnection) -> None:
+        asked.append(1)
+
+    app = app_of()
+    settings = RateLimitSettings(limits=[Limit(name="all", rate="1/hour", per="method")])
+    app.add_middleware(RateLimitMiddleware, settings=settings, identify=IdentityCache(clock=time)(identify))
+    client = TestClient(app)
+    for _ in range(5):
+        client.get("/", headers={"authorization": "a"})
+        time.now += 0.6
     assert len(asked) == 3
 
 
@@ -203,3 +249,5 @@ def test_a_cache_without_an_identify_says_what_to_write() -> None:
     cache: Callable[[HTTPConnection], Any] = IdentityCache()
     with pytest.raises(ConfigurationError, match=r"IdentityCache\(ttl=30\)\(identify\)"):
         cache(request_by("a"))
+    with pytest.raises(ConfigurationError, match=r"IdentityCache\(ttl=30\)\(identify\)"):
+        RateLimitMiddleware(app_of(), identify=IdentityCache())

@@ -48,7 +48,8 @@ def test_the_apps_own_answer_gets_the_headers_of_the_refusal(on_refused: Any) ->
     refused = refused_by(app_of(), on_refused=on_refused)
     assert (refused.status_code, refused.text) == (420, "t: token")
     assert refused.headers["x-ratelimit-limit"] == "mine"
-    assert (refused.headers["x-ratelimit-remaining"], refused.headers["cache-control"]) == ("0", "no-store")
+    assert "x-ratelimit-remaining" not in refused.headers, "a mixture would mislead"
+    assert refused.headers["cache-control"] == "no-store"
     assert 1 <= int(refused.headers["retry-after"]) <= 61
 
 
@@ -66,7 +67,8 @@ def test_an_answer_that_fails_becomes_a_problem(answer: Any, line: str, caplog: 
 def test_no_answer_is_the_usual_problem(caplog: pytest.LogCaptureFixture) -> None:
     """So a function may answer some requests alone."""
     refused = refused_by(app_of(), on_refused=lambda *_: None)
-    assert (refused.status_code, caplog.text) == (429, "")
+    assert refused.status_code == 429
+    assert "on_refused" not in caplog.text
 
 
 def test_the_apps_exception_handler_answers_around_the_whole_app_too() -> None:

@@ -57,5 +57,28 @@ async def test_it_gives_up_where_others_are_always_faster() -> None:
         asked.append(requests)
         return Decision.from_limits([limit._replace(cost=requests)])
 
-    decision = await take_at_most(100, refuse)
+    async def fits(requests: int) -> bool:
+        return requests <= 9
+
+    decision = await take_at_most(100, refuse, fits)
     assert (decision.allowed, decision.granted, asked) == (False, 0, [100, 9, 8, 7, 6])
+
+
+@pytest.mark.parametrize("used", range(7))
+@pytest.mark.parametrize("wanted", [1, 2, 5, 10])
+async def test_the_burst_is_taken_too(store: Store, clock: ManualClock, used: int, wanted: int) -> None:
+    """It is not in what remains, but there is room for it."""
+    settings = RateLimitSettings(limits=[Limit(name="a", rate="4/minute", burst=0.5, per="token")])
+    limiter = Limiter(settings, store, clock)
+    if used:
+        assert (await limiter.check(WHO, cost=used)).allowed
+    decision = await limiter.check(WHO, cost=wanted, at_most=True)
+    assert decision.granted == min(wanted, 6 - used)
+    assert decision.allowed == (used < 6)
+
+
+async def test_a_look_and_a_blocked_caller_are_granted_nothing(limiter: Limiter) -> None:
+    """A number too."""
+    assert (await limiter.check(WHO, cost=0, at_most=True)).granted == 0
+    await limiter.block({"org": "acme"})
+    assert (await limiter.check(WHO, cost=3, at_most=True)).granted == 0

@@ -1,0 +1,178 @@
+"""The parts of a limiter, and how they work together: it starts, decides charges, says what it decided, and closes."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final, Self
+
+from ratelimit._utils.poller import Poller
+from ratelimit.clock import Clock, monotonic, system_clock
+from ratelimit.config.settings import RateLimitSettings
+from ratelimit.controls.blocks import Blocks
+from ratelimit.controls.overrides import Overrides
+from ratelimit.controls.shared_entries import SharedEntries
+from ratelimit.enforcement.background_polls import BackgroundPolls
+from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.enforcer import Enforcer
+from ratelimit.enforcement.events import CorrectionEvent, OverrideEvent, Result
+from ratelimit.enforcement.health import Health, check_health
+from ratelimit.enforcement.listeners import Listener, Listeners
+from ratelimit.enforcement.observer import Observer
+from ratelimit.errors import StoreError
+from ratelimit.model.charge import Charge
+from ratelimit.model.identity import Identity
+from ratelimit.resolver.endpoint import Endpoint
+from ratelimit.resolver.keys import escape
+from ratelimit.resolver.labels import label_of
+from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.stores.base import Store
+from ratelimit.stores.messages import Operation
+from ratelimit.stores.urls import open_store
+
+POLL_INTERVAL: Final = 1.0
+"""Seconds between two background polls of a worker: two small calls, for overrides and the worker registry."""
+
+
+class LimiterCore:
+    """Has the settings, the store and the parts; decides charges that are made already.
+
+    `overrides` change rates while the app runs, `blocks` refuse callers. `resolver`, `store`, `enforcer` and `observer`
+    are its parts.
+    """
+
+    def __init__(
+        self,
+        settings: RateLimitSettings,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.settings = settings
+        self.resolver = PolicyResolver(settings)
+        self.clock: Clock = clock or system_clock
+        if store is None:
+            store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
+        self.store = store
+        self.observer = Observer(Listeners(listeners))
+        self.enforcer = Enforcer(
+            store,
+            self.clock,
+            self.resolver.settleable,
+            prefetch=any(limit.prefetch for limit in settings.limits),
+            key_prefix=escape(settings.key_prefix),
+            observer=self.observer,
+        )
+        self._entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
+        self.overrides = Overrides(self.resolver, self._entries, self.clock)
+        self.blocks = Blocks(self.resolver, self._entries, self.clock)
+        self._entries.subscribe(self._say_what_holds)
+        breaker = self.enforcer.circuit_breaker
+        actions = self._entries.refresh, self.enforcer.workers.heartbeat, self.observer.flush
+        self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
+        for listener in listeners:
+            listener.attach(self)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the limiter polls in the running event loop."""
+        return self.poller.is_running
+
+    async def decide(
+        self,
+        charges: Sequence[Charge],
+        *,
+        acquire: bool = False,
+        ask_store: bool = True,
+        operation: Operation | None = None,
+    ) -> Decision:
+        """Decide pre-built charges, as `resolver` makes them; `acquire` where there may be permits among them.
+
+        `ask_store` is what `start` has returned: without it the policies' failure modes decide. Nothing is said of it:
+        that is for `said`, by which the caller also says where and for whom it was.
+        """
+        chosen = operation or (Operation.ACQUIRE if acquire else Operation.CHARGE)
+        return await self.enforcer.decide(charges, chosen, ask_store=ask_store) if charges else Decision(True)
+
+    async def decide_and_say(
+        self,
+        charges: Sequence[Charge],
+        operation: Operation,
+        *,
+        ask_store: bool,
+        identity: Identity,
+        method: str,
+        endpoint: str,
+    ) -> Decision:
+        """Decide charges, and let the log and the listeners know; units that were already spent are a correction."""
+        began = monotonic() if self.observer.is_timing else 0.0
+        decision = await self.enforcer.decide(charges, operation, ask_store=ask_store) if charges else Decision(True)
+        if operation == Operation.ADJUST:
+            for charge in charges:
+                self.observer.corrected(CorrectionEvent(policy=charge.limit.policy, action="forced", units=charge.cost))
+        elif self.observer.has_to_know(decision):
+            place = self.resolver.endpoint(method.upper(), endpoint)
+            self.said(decision, charges, identity, place, began)
+        return decision
+
+    def said(  # noqa: PLR0917 - on the path of each request
+        self,
+        decision: Decision,
+        charges: Sequence[Charge],
+        identity: Identity,
+        endpoint: Endpoint,
+        began: float,
+        request_id: str | None = None,
+    ) -> None:
+        """Let the log and the listeners know of a decision; `began` is by `clock.monotonic`."""
+        result: Result = "admitted" if charges else "unlimited"
+        if not decision.allowed:
+            result = "unavailable" if decision.status == 503 and decision.binding is None else "refused"
+        seconds = monotonic() - began if began else 0.0
+        label = lambda: label_of(identity, self.resolver.named)  # noqa: E731 - only few need it
+        self.observer.decided(decision, charges, result, seconds, endpoint, label, request_id)
+
+    def blocked(self, identity: Identity) -> Decision | None:
+        """Return the refusal of a caller that is blocked, else `None`."""
+        block = self.blocks.find(identity) if len(self.blocks) else None
+        return None if block is None else Decision.blocked(block.seconds_left(self.clock()))
+
+    async def block(
+        self, key: Mapping[str, str], *, until: datetime | None = None, why: str | None = None, by: str | None = None
+    ) -> None:
+        """Refuse all requests of callers with these values: 403, with the code `blocked`; as `blocks.set`."""
+        await self.blocks.set(key, until=until, why=why, by=by)
+
+    async def health(self) -> Health:
+        """Return how the limiter and its store are; asks the store once, and never fails."""
+        await self.start()
+        return await check_health(self.enforcer)
+
+    async def start(self) -> bool:
+        """Read the overrides and poll for changes; the first decision in an event loop does this by itself.
+
+        The first poll of a process is waited for, but no longer than a call to the store may take. Returns whether the
+        store may be asked: a request that has waited in vain is not kept waiting a second time.
+        """
+        if self.poller.is_running:
+            return True
+        self.enforcer.open()
+        wait = 0.0 if self._entries.is_loaded else self.store.call_timeout or self.settings.store_timeout
+        return not await self.poller.start(wait=wait)
+
+    async def aclose(self) -> None:
+        """Wait for what is being written and close the store; may be called twice."""
+        await self.poller.aclose()
+        with suppress(StoreError):
+            await self.enforcer.workers.sign_off()
+        await self.enforcer.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
+        del entries
+        self.observer.listeners.override(OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks)))

@@ -1,0 +1,49 @@
+"""The refusal log: the first of a policy at once, then one summary in ten seconds."""
+
+import pytest
+
+from ratelimit import Decision, ServiceLimit
+from ratelimit.enforcement.events import DecisionEvent
+from ratelimit.enforcement.refusal_log import INTERVAL_S, RefusalLog
+
+
+class Time:
+    """A clock in seconds that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refusal(label: str, *, shadow: bool = False) -> DecisionEvent:
+    limit = ServiceLimit("token", "limit", "token", 5, 0, 60, 0.0, 3.0, shadow=shadow)
+    decision = Decision.from_limits([limit])
+    return DecisionEvent(result="admitted" if shadow else "refused", decision=decision, label=label)
+
+
+def test_summaries_come_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """With the numbers since the last one, and of callers; a policy that has become quiet is forgotten."""
+    time = Time()
+    log = RefusalLog(time)
+    log.note(refusal("a"))
+    assert caplog.messages == ["policy token: 1 refused, 1 caller, a"]
+    for label in ("a", "b", "a"):
+        log.note(refusal(label))
+    log.note(refusal("c", shadow=True))
+    log.flush()
+    assert len(caplog.messages) == 1
+    time.now += INTERVAL_S
+    log.flush()
+    assert caplog.messages[1:] == ["policy token: 3 refused, 1 would have been refused (shadow), 3 callers"]
+    for _ in range(3):
+        time.now += INTERVAL_S
+        log.flush()
+    log.note(refusal("d"))
+    assert caplog.messages[2:] == ["policy token: 1 refused, 1 caller, d"]
+
+
+def test_an_unavailable_store_is_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
+    """No policy refused."""
+    RefusalLog(Time()).note(DecisionEvent(result="unavailable", decision=Decision.unavailable(), label="a"))
+    assert caplog.messages == ["policy on_store_failure: 1 refused, 1 caller, a"]

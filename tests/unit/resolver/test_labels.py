@@ -1,0 +1,40 @@
+"""Labels call callers by what is no credential, and the same caller always the same."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit import Identity
+from ratelimit.resolver.labels import label_of, masked
+from tests.unit.resolver.settings import resolver_of
+
+NAMED = resolver_of({"per": "token"}).named
+
+
+def test_a_caller_is_called_by_its_token_then_its_organization_then_its_address() -> None:
+    """Of the token by a few digits of its hash."""
+    token = label_of(Identity(token="secret", org="acme", ip="192.0.2.7"), NAMED)
+    assert token.startswith("token#")
+    assert len(token) == len("token#") + 8
+    assert token == label_of(Identity(token="secret"), NAMED)
+    assert label_of(Identity(org="acme", ip="192.0.2.7"), NAMED) == "org:acme"
+    assert label_of(Identity(ip="192.0.2.7"), NAMED) == "ip:192.0.2.*"
+    assert label_of(Identity(), NAMED) == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("192.0.2.7", "192.0.2.*"), ("2001:db8:1:2::/64", "2001:db8:*"), ("testclient", ".*"), ("", ".*")],
+)
+def test_an_address_is_shown_without_its_last_part(address: str, shown: str) -> None:
+    """Enough to see a pattern, and no person."""
+    assert masked(address) == shown
+
+
+@given(org=st.text(min_size=1))
+def test_no_organization_breaks_a_line(org: str) -> None:
+    """It is escaped, and bounded."""
+    label = label_of(Identity(org=org), NAMED)
+    assert label.isprintable()
+    assert " " not in label
+    assert len(label) <= 64
