@@ -18,7 +18,7 @@ LAYERS = [
     ["enforcement", "controls"],
     ["limiter_core"],
     ["limiter"],
-    ["asgi", "outbound", "blocking"],
+    ["asgi", "outbound", "blocking", "telemetry"],
     ["client", "testing"],
     ["__init__"],
 ]
@@ -51,6 +51,7 @@ THIRD_PARTY = {
     "asgi": {"starlette", "pydantic", "fastapi"},
     "outbound": set(),
     "blocking": set(),
+    "telemetry": {"prometheus_client", "opentelemetry"},
     "client": {"anyio", "http_sf", "httpx", "tenacity"},
     "testing": {"pytest"},
     "__init__": set(),

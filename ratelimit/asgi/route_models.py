@@ -168,6 +168,18 @@ class BlockStatus(BaseModel):
         return cls(key=dict(block.key), until=block.until, why=block.why, by=block.by)
 
 
+class HealthStatus(BaseModel):
+    """How the limiter and its store are: seconds of a round trip, corrections that wait, workers that share the limits."""
+
+    ok: bool
+    store: str
+    round_trip: float | None
+    breaker: str
+    pending: int
+    workers: int
+    error: str | None
+
+
 class Removed(BaseModel):
     """Whether there was something to remove."""
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from ratelimit.asgi.route_models import (
     BlockStatus,
     Caller,
     CallerStatus,
+    HealthStatus,
     OverrideRequest,
     OverrideStatus,
     QuotaStatus,
@@ -89,6 +91,26 @@ def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "AP
     _add_overrides(router, limiter, Annotated[str | None, Depends(operator)])
     _add_blocks(router, limiter, Annotated[str | None, Depends(operator)])
     _add_lookups(router, limiter)
+    return router
+
+
+def health_route(limiter: Limiter | None = None, *, path: str = "/health/rate-limits") -> "APIRouter":
+    """Return a router with one route for probes and people, which tells how the limiter and its store are.
+
+    200 where it counts in its store, 503 where it decides without it; the app is served either way. Never charged.
+    """
+    from fastapi import APIRouter, Response  # noqa: PLC0415
+
+    router = APIRouter(tags=list(_TAGS))
+
+    @router.get(path, responses={503: {"model": HealthStatus, "description": "The limiter decides without its store"}})
+    @exempt
+    async def health(request: Request, response: Response) -> HealthStatus:
+        """Return how the limiter and its store are."""
+        found = await (limiter or limiter_of(request)).health()
+        response.status_code = 200 if found.ok else 503
+        return HealthStatus(**asdict(found))
+
     return router
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -49,6 +50,10 @@ class Overrides:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many overrides hold in this worker, by policy."""
+        return dict(Counter(each.policy for each in self._known.values() if not each.is_over(self._clock())))
 
     async def set(
         self,

@@ -1,0 +1,113 @@
+"""Measures: all that a limiter has counted, by the names of metrics, whichever system they are for."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Literal
+
+from ratelimit._utils.histogram import Histogram
+from ratelimit.enforcement.tallies import STATES, Tallies
+from ratelimit.limiter_core import LimiterCore
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The name (of OpenTelemetry), the kind, the unit (UCUM), what it means, and its attributes."""
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Final = (
+    Metric(
+        "ratelimit.requests", "counter", "{request}", "Requests by what was decided.", ("result", "policy", "source")
+    ),
+    Metric("ratelimit.policy.checks", "counter", "{check}", "Checks of a policy by how it stood.", ("policy", "state")),
+    Metric("ratelimit.policy.units", "counter", "{unit}", "Units of a policy by what was done.", ("policy", "action")),
+    Metric("ratelimit.policy.utilization", "histogram", "1", "How full a policy was when it was checked.", ("policy",)),
+    Metric("ratelimit.retry_after", "histogram", "s", "The waits that refusals named.", ("policy",)),
+    Metric("ratelimit.decision.duration", "histogram", "s", "How long decisions took.", ("source",)),
+    Metric("ratelimit.store.duration", "histogram", "s", "How long calls to the store took.", ("op", "outcome")),
+    Metric("ratelimit.store.batch", "histogram", "{request}", "Requests that travel in one call to the store."),
+    Metric("ratelimit.store.available", "gauge", "1", "Whether the store is available (1) or not (0)."),
+    Metric("ratelimit.store.outages", "counter", "{outage}", "Outages of the store."),
+    Metric("ratelimit.outbox.pending", "gauge", "{correction}", "Corrections that wait for the store."),
+    Metric("ratelimit.outbox.lost", "counter", "{unit}", "Units of corrections that could not be kept."),
+    Metric("ratelimit.workers", "gauge", "{worker}", "Workers that share the limits."),
+    Metric("ratelimit.overrides.active", "gauge", "{override}", "Overrides that hold.", ("policy",)),
+    Metric("ratelimit.config.info", "gauge", "1", "The settings that hold, by their hash.", ("hash", "version")),
+    Metric("ratelimit.errors", "counter", "{error}", "Errors that changed no answer.", ("where",)),
+)
+"""All metrics, apart from those of reloads, which there are none of yet."""
+
+METRIC: Final = {metric.name: metric for metric in METRICS}
+
+Sample = tuple[Sequence[str], float | Histogram]
+"""The values of a metric's labels, and its number, or its histogram."""
+
+
+def samples(limiter: LimiterCore, name: str) -> Iterator[Sample]:
+    """Yield what a limiter has counted under the name of a metric."""
+    tallies = limiter.observer.count()
+    yield from {**_counted(tallies), **_standing(limiter, tallies)}[name]
+
+
+def _counted(tallies: Tallies) -> dict[str, Iterable[Sample]]:
+    policies = tallies.policies.items()
+    return {
+        "ratelimit.requests": [(key, count) for key, count in list(tallies.requests.items())],
+        "ratelimit.policy.checks": (
+            ((policy, state), getattr(tally, state)) for policy, tally in list(policies) for state in STATES
+        ),
+        "ratelimit.policy.units": (
+            ((policy, action), units) for policy, tally in list(policies) for action, units in tally.units.items()
+        ),
+        "ratelimit.policy.utilization": (((policy,), tally.utilization) for policy, tally in list(policies)),
+        "ratelimit.retry_after": (((policy,), tally.retry_after) for policy, tally in list(policies)),
+        "ratelimit.decision.duration": (((source,), each) for source, each in list(tallies.durations.items())),
+        "ratelimit.store.duration": [(key, each) for key, each in list(tallies.store_calls.items())],
+        "ratelimit.errors": (((where,), count) for where, count in list(tallies.errors.items())),
+    }
+
+
+def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Sample]]:
+    enforcer = limiter.enforcer
+    batches = limiter.store.batches
+    return {
+        "ratelimit.store.batch": [] if batches is None else [((), batches)],
+        "ratelimit.store.available": [((), float(tallies.is_store_available))],
+        "ratelimit.store.outages": [((), tallies.outages)],
+        "ratelimit.outbox.pending": [((), len(enforcer.outbox) + enforcer.local_fallback.has_unreported)],
+        "ratelimit.outbox.lost": [((), enforcer.outbox.lost)],
+        "ratelimit.workers": [((), enforcer.workers.count)],
+        "ratelimit.overrides.active": [((policy,), count) for policy, count in limiter.overrides.counts().items()],
+        "ratelimit.config.info": [((config_hash(limiter), _VERSION), 1.0)],
+    }
+
+
+def config_hash(limiter: LimiterCore) -> str:
+    """Return eight digits that stand for the settings of a limiter; of two hashes in a fleet, one is out of date."""
+    shown = limiter.settings.model_dump_json(exclude={"store", "hash_key"}, fallback=repr_of_function)
+    return sha256(shown.encode()).hexdigest()[:8]
+
+
+def repr_of_function(value: object) -> str:
+    """Return the name of a function in the settings: its address would differ in each process."""
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+
+
+def _version() -> str:
+    try:
+        return version("ratelimit-asgi")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+_VERSION: Final = _version()

@@ -1,0 +1,75 @@
+"""Metrics for OpenTelemetry: counters and gauges are observed, histograms recorded."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
+
+from ratelimit.enforcement.events import DecisionEvent
+from ratelimit.enforcement.listeners import Listener
+from ratelimit.enforcement.tallies import DURATION_BUCKETS, RETRY_AFTER_BUCKETS, UTILIZATION_BUCKETS
+from ratelimit.limiter_core import LimiterCore
+from ratelimit.telemetry.measures import METRIC, METRICS, Metric, samples
+
+_RECORDED: Final = {
+    "ratelimit.policy.utilization": UTILIZATION_BUCKETS,
+    "ratelimit.retry_after": RETRY_AFTER_BUCKETS,
+    "ratelimit.decision.duration": DURATION_BUCKETS,
+}
+"""The histograms that are recorded with each decision, and their bounds."""
+
+
+class OpenTelemetryListener(Listener):
+    """Let OpenTelemetry read what limiters decide, by the names, units and attributes of `ratelimit.telemetry.measures`.
+
+    Needs `opentelemetry-api` alone; `meter_provider` is the app's own (default: the global one). Counters and gauges are
+    observed when they are exported and cost a request nothing; the histograms of utilization, waits and durations are
+    recorded with each decision. The histograms of calls to the store are left to the store's own instrumentation.
+    """
+
+    def __init__(self, *, meter_provider: MeterProvider | None = None) -> None:
+        provider = meter_provider or metrics.get_meter_provider()
+        self._meter: Meter = provider.get_meter("ratelimit")
+        self._limiters: list[LimiterCore] = []
+        self._recorded: dict[str, Histogram] = {name: self._histogram(METRIC[name]) for name in _RECORDED}
+        for metric in METRICS:
+            if metric.kind != "histogram":
+                self._observe(metric)
+
+    def attach(self, limiter: Any) -> None:
+        """Count what this limiter decides from now on."""
+        limiter.observer.count()
+        self._limiters.append(limiter)
+
+    def on_decision(self, event: DecisionEvent) -> None:
+        """Record what has a distribution."""
+        self._recorded["ratelimit.decision.duration"].record(event.seconds, {"source": event.source})
+        for limit in event.decision.limits:
+            used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
+            self._recorded["ratelimit.policy.utilization"].record(used, {"policy": limit.policy})
+            if limit.retry_after:
+                self._recorded["ratelimit.retry_after"].record(limit.retry_after, {"policy": limit.policy})
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return self._meter.create_histogram(
+            metric.name,
+            unit=metric.unit,
+            description=metric.description,
+            explicit_bucket_boundaries_advisory=list(_RECORDED[metric.name]),
+        )
+
+    def _observe(self, metric: Metric) -> None:
+        counter, gauge = self._meter.create_observable_counter, self._meter.create_observable_gauge
+        create: Callable[..., Any] = counter if metric.kind == "counter" else gauge
+        create(metric.name, [self._observer(metric)], unit=metric.unit, description=metric.description)
+
+    def _observer(self, metric: Metric) -> Callable[[CallbackOptions], Iterator[Observation]]:
+        def observe(options: CallbackOptions) -> Iterator[Observation]:
+            del options
+            for limiter in self._limiters:
+                for labels, value in samples(limiter, metric.name):
+                    if isinstance(value, (int, float)):
+                        yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
+
+        return observe
