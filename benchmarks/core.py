@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgpack
 
 from benchmarks.asgi.middleware_memory import LIMITS, NOTHING_LEFT, SCOPE, app, receive, send
-from ratelimit import Decision, Identity, Limiter, RateLimitSettings, ResponseStyle
+from ratelimit import Decision, Identity, Limiter, Listener, RateLimitSettings, ResponseStyle
 from ratelimit.asgi.headers import response_headers
 from ratelimit.enforcement.rejection_cache import RejectionCache
 from ratelimit.model.charge import Charge
@@ -32,6 +32,14 @@ BATCH: Final = 32
 """Requests in a batch."""
 
 
+class Counting(Listener):
+    """Lets the limiter count, as `PrometheusListener` does: that reads the same counts at a scrape."""
+
+    def attach(self, limiter: Any) -> None:
+        """Count what this limiter decides."""
+        limiter.observer.count()
+
+
 def drive(coroutine: Coroutine[Any, Any, object]) -> object:
     """Run a coroutine that never waits to its end, and return its result."""
     try:
@@ -46,8 +54,8 @@ async def cases() -> dict[str, Case]:
     limiter = Limiter(RateLimitSettings(limits=LIMITS), clock=lambda: NOW)
     await limiter.start()
     caller, numbers = Identity(token="secret", org="acme"), count()
-    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app()]
-    limited, refusing, bare = apps
+    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app(), app(LIMITS, [Counting()])]
+    limited, refusing, bare, counted = apps
     for each in apps:
         await each(dict(SCOPE), receive, send)
     policies = limiter.resolver.policies_at(limiter.resolver.endpoint("GET", "/x"))
@@ -59,6 +67,7 @@ async def cases() -> dict[str, Case]:
     return {
         "the app alone": lambda: drive(bare(dict(SCOPE), receive, send)),
         "the app with three limits": lambda: drive(limited(dict(SCOPE), receive, send)),
+        "the app with three limits, counted": lambda: drive(counted(dict(SCOPE), receive, send)),
         "the app, refusing": lambda: drive(refusing(dict(SCOPE), receive, send)),
         "a check of three limits": lambda: drive(limiter.check(caller, endpoint="/x")),
         "charges of a caller who is known": lambda: policies.charges(caller),

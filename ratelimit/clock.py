@@ -12,6 +12,5 @@ def system_clock() -> int:
     return time.time_ns() // 1000
 
 
-def monotonic() -> float:
-    """Return the seconds of a clock that never steps back, to measure waits by."""
-    return time.monotonic()
+monotonic: Callable[[], float] = time.monotonic
+"""Returns the seconds of a clock that never steps back, to measure waits by."""

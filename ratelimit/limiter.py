@@ -20,7 +20,6 @@ from ratelimit.model.kinds import NEVER
 from ratelimit.model.quota_usage import QuotaUsage, quota_usage
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.resolver.endpoint import UNMATCHED
-from ratelimit.resolver.endpoint_policies import EndpointPolicies
 from ratelimit.stores.messages import Operation, StoreRequest
 
 __all__ = ["POLL_INTERVAL", "Limiter"]
@@ -67,15 +66,22 @@ class Limiter(LimiterCore):
             return seen
         check_amount("cost", cost)
         ask_store = self.poller.is_running or await self.start()
-        if (refused := self.blocked(identity)) is not None:
+        if len(self.blocks) and (refused := self.blocked(identity)) is not None:
+            self.observer.tally(refused, (), 0.0)
             self.said(refused, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
             refused.granted = 0 if at_most else None
             return refused
 
-        say = partial(self.decide_and_say, ask_store=ask_store, identity=identity, method=method, endpoint=endpoint)
         if policies is None and not at_most:  # The usual check.
-            usual = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
-            return await say(usual.charges(identity, cost, now=self.clock()), _operation(usual))
+            place = self.resolver.route(method.upper(), endpoint)
+            usual = self.resolver.policies_at(place)
+            began, charges = self.observer.began(), usual.charges(identity, cost, now=self.clock())
+            decision = await self.decide(charges, acquire=usual.has_concurrency, ask_store=ask_store)
+            self.observer.tally(decision, charges, began)
+            if self.observer.hears or decision.unrendered is None:
+                self.said(decision, charges, identity, place, began)
+            return decision
+        say = partial(self.decide_and_say, ask_store=ask_store, identity=identity, method=method, endpoint=endpoint)
 
         def decide(requests: int) -> Coroutine[Any, Any, Decision]:
             charges = self._charges(identity, method, endpoint, requests, policies)
@@ -247,7 +253,3 @@ class Limiter(LimiterCore):
             policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
             return policies.charges(identity, cost, now=self.clock())
         return self.resolver.named.charges(names, identity, cost, self.clock(), method=method, endpoint=endpoint)
-
-
-def _operation(policies: EndpointPolicies) -> Operation:
-    return Operation.ACQUIRE if policies.has_concurrency else Operation.CHARGE

@@ -1,9 +1,10 @@
 """The parts of a limiter, and how they work together: it starts, decides charges, says what it decided, and closes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, Self
+from functools import partial
+from typing import Any, Final, Self
 
 from ratelimit._utils.poller import Poller
 from ratelimit.clock import Clock, monotonic, system_clock
@@ -14,7 +15,7 @@ from ratelimit.controls.shared_entries import SharedEntries
 from ratelimit.enforcement.background_polls import BackgroundPolls
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
-from ratelimit.enforcement.events import CorrectionEvent, OverrideEvent, Result
+from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, OverrideEvent, result_of
 from ratelimit.enforcement.health import Health, check_health
 from ratelimit.enforcement.listeners import Listener, Listeners
 from ratelimit.enforcement.observer import Observer
@@ -77,21 +78,23 @@ class LimiterCore:
         """Whether the limiter polls in the running event loop."""
         return self.poller.is_running
 
-    async def decide(
+    def decide(
         self,
         charges: Sequence[Charge],
         *,
         acquire: bool = False,
         ask_store: bool = True,
         operation: Operation | None = None,
-    ) -> Decision:
+    ) -> Coroutine[Any, Any, Decision]:
         """Decide pre-built charges, as `resolver` makes them; `acquire` where there may be permits among them.
 
         `ask_store` is what `start` has returned: without it the policies' failure modes decide. Nothing is said of it:
         that is for `said`, by which the caller also says where and for whom it was.
         """
+        if not charges:
+            return _admit()
         chosen = operation or (Operation.ACQUIRE if acquire else Operation.CHARGE)
-        return await self.enforcer.decide(charges, chosen, ask_store=ask_store) if charges else Decision(True)
+        return self.enforcer.decide(charges, chosen, ask_store=ask_store)
 
     async def decide_and_say(
         self,
@@ -109,7 +112,9 @@ class LimiterCore:
         if operation == Operation.ADJUST:
             for charge in charges:
                 self.observer.corrected(CorrectionEvent(policy=charge.limit.policy, action="forced", units=charge.cost))
-        elif self.observer.has_to_know(decision):
+        else:
+            self.observer.tally(decision, charges, began)
+        if operation != Operation.ADJUST and (self.observer.hears or decision.unrendered is None):
             place = self.resolver.endpoint(method.upper(), endpoint)
             self.said(decision, charges, identity, place, began)
         return decision
@@ -124,12 +129,32 @@ class LimiterCore:
         request_id: str | None = None,
     ) -> None:
         """Let the log and the listeners know of a decision; `began` is by `clock.monotonic`."""
-        result: Result = "admitted" if charges else "unlimited"
-        if not decision.allowed:
-            result = "unavailable" if decision.status == 503 and decision.binding is None else "refused"
+        observer = self.observer
         seconds = monotonic() - began if began else 0.0
-        label = lambda: label_of(identity, self.resolver.named)  # noqa: E731 - only few need it
-        self.observer.decided(decision, charges, result, seconds, endpoint, label, request_id)
+        if not decision.allowed or observer.listeners.hears_decisions or decision.refused_in_shadow:
+            event = partial(self._event, decision, charges, identity, endpoint, seconds, request_id)
+            observer.decided(decision, hash((identity.token, identity.org, identity.ip)), event)
+
+    def _event(  # noqa: PLR0917
+        self,
+        decision: Decision,
+        charges: Sequence[Charge],
+        identity: Identity,
+        endpoint: Endpoint,
+        seconds: float,
+        request_id: str | None,
+    ) -> DecisionEvent:
+        return DecisionEvent(
+            result=result_of(decision, charges),
+            decision=decision,
+            charges=charges,
+            source=decision.source,
+            method=endpoint.method,
+            route=endpoint.template,
+            label=label_of(identity, self.resolver.named),
+            seconds=seconds,
+            request_id=request_id,
+        )
 
     def blocked(self, identity: Identity) -> Decision | None:
         """Return the refusal of a caller that is blocked, else `None`."""
@@ -176,3 +201,7 @@ class LimiterCore:
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries
         self.observer.listeners.override(OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks)))
+
+
+async def _admit() -> Decision:
+    return Decision(True)

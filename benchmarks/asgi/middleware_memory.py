@@ -6,7 +6,7 @@ medians of ratios.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from benchmarks.report import Result
-from ratelimit import Identity, Limit, RateLimitMiddleware, RateLimitSettings
+from ratelimit import Identity, Limit, Listener, RateLimitMiddleware, RateLimitSettings
 
 ROUNDS, REQUESTS = 25, 2_000
 PLENTY = 10**9
@@ -69,11 +69,12 @@ def run() -> Result:
     )
 
 
-def app(limits: list[Limit] | None = None) -> Starlette:
-    """Return the app, with the middleware if `limits` are given."""
+def app(limits: list[Limit] | None = None, listeners: Sequence[Listener] = ()) -> Starlette:
+    """Return the app, with the middleware if `limits` are given, and perhaps with listeners."""
     served = Starlette(routes=[Route("/items/{id}", item)])
     if limits is not None:
-        served.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(limits=limits), identify=identify)
+        settings = RateLimitSettings(limits=limits)
+        served.add_middleware(RateLimitMiddleware, settings=settings, identify=identify, listeners=listeners)
     return served
 
 

@@ -130,22 +130,28 @@ class RateLimitMiddleware:
     async def _limit_at(self, endpoint: Endpoint, policies: EndpointPolicies, connection: Connection) -> None:
         """Limit one request: identity, charges, decision, and then the app's response or a problem."""
         scope, receive, send = connection
-        ask_store = self.limiter.is_started or await self.limiter.start()
+        ask_store = self.limiter.poller.is_running or await self.limiter.start()
         outer: RequestContext | None = scope.get(_CONTEXT)
         identity = await self._callers.identify(scope)
         sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
         reader = RequestReader(scope, receive) if sources or policies.dynamic_cost_policies else None
         if reader is not None:
             identity = await self._dimensions.add_to(identity, sources, reader)
-        decision, observer = self.limiter.blocked(identity), self.limiter.observer
+        limiter = self.limiter
+        decision = limiter.blocked(identity) if len(limiter.blocks) else None
         charges: Sequence[Charge] = ()
-        began = monotonic() if observer.is_timing else 0.0
+        began = monotonic() if limiter.observer.is_timing else 0.0
         if decision is None:
-            charges = await self._charges(policies, identity, outer, reader)
-            decision = await self.limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
+            costs = None if reader is None else await evaluate_costs(policies.dynamic_cost_policies, reader)
+            already = () if outer is None else outer.policies
+            charges = policies.charges(identity, now=limiter.clock(), already_charged=already, dynamic_costs=costs)
+            decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         request_id = None if decision.allowed else request_id_of(scope)
-        if observer.has_to_know(decision) and (charges or outer is None):
-            self.limiter.said(decision, charges, identity, endpoint, began, request_id)
+        observer = limiter.observer
+        if observer.tallies is not None and (charges or outer is None):
+            observer.tallies.decided(decision, charges, monotonic() - began)
+        if (observer.hears or decision.unrendered is None) and (charges or outer is None):
+            limiter.said(decision, charges, identity, endpoint, began, request_id)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if outer is None and context.decision.allowed:
@@ -171,21 +177,6 @@ class RateLimitMiddleware:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
             await serve_and_settle(self.app, decision, connection)
-
-    async def _charges(
-        self,
-        policies: EndpointPolicies,
-        identity: Identity,
-        outer: RequestContext | None,
-        reader: RequestReader | None,
-    ) -> Sequence[Charge]:
-        """Return what a request is charged, by this limiter and not by an outer one."""
-        return policies.charges(
-            identity,
-            now=self.limiter.clock(),
-            already_charged=() if outer is None else outer.policies,
-            dynamic_costs=None if reader is None else await evaluate_costs(policies.dynamic_cost_policies, reader),
-        )
 
     def _with_blocked(self, sources: Mapping[str, DimensionSource]) -> Mapping[str, DimensionSource]:
         """Return these sources with those of the dimensions by which callers are blocked."""

@@ -1,8 +1,8 @@
 """Request ids: what a refused caller can report, and the log has too."""
 
 import re
+import secrets
 from typing import Final
-from uuid import uuid4
 
 from starlette.types import Scope
 
@@ -14,11 +14,11 @@ _SAFE: Final = re.compile(rb"[A-Za-z0-9._~-]{1,128}")
 
 
 def request_id_of(scope: Scope) -> str:
-    """Return the `X-Request-ID` of a request, or a new one (`urn:uuid:…`) where it has none that a URI could hold."""
+    """Return the `X-Request-ID` of a request, or a new one, of 16 digits, where it has none that a URI could hold."""
     for name, value in scope["headers"]:
         if name.lower() == REQUEST_ID and _SAFE.fullmatch(value):
             return str(value, "ascii")
-    return uuid4().urn
+    return secrets.token_hex(8)
 
 
 def with_instance(body: bytes, request_id: str) -> bytes:

@@ -27,7 +27,8 @@ class Decision:
     those that refused, and `binding` the one that the headers report (`None`: no limit applies). `degraded` says that
     the store did not answer and the policies' failure modes decided. `granted` is how many requests `check(at_most=True)`
     was given, else `None`. `is_blocked` says that the caller is blocked, whatever its limits. `source`
-    says what decided: the store, a cached rejection, prefetched units, or this worker alone. `settlements` are what each
+    says what decided: the store, a cached rejection, prefetched units, or this worker alone. `unrendered` holds the charges,
+    the store's readings and their instant, where all of them were admitted and nothing was rendered before. `settlements` are what each
     limiter has charged, to be settled and released. A value: treat it as immutable.
     """
 
@@ -35,7 +36,6 @@ class Decision:
     __slots__ = (
         "_binding",
         "_limits",
-        "_unrendered",
         "allowed",
         "degraded",
         "granted",
@@ -44,6 +44,7 @@ class Decision:
         "settlements",
         "source",
         "status",
+        "unrendered",
         "violated",
     )
 
@@ -64,7 +65,7 @@ class Decision:
         self.granted: int | None = None
         self.is_blocked = False
         self.source: Literal["store", "cache", "prefetch", "local"] = "local" if degraded else "store"
-        self._unrendered, self._limits, self._binding = _unrendered, tuple(limits), binding
+        self.unrendered, self._limits, self._binding = _unrendered, tuple(limits), binding
 
     @classmethod
     def from_limits(
@@ -112,30 +113,25 @@ class Decision:
         return decision
 
     @property
-    def unrendered(self) -> tuple[Sequence[Charge], Sequence[Reading]] | None:
-        """The charges and the store's readings of them, where the decision was made of readings and is admitted."""
-        return None if self._unrendered is None else self._unrendered[:2]
-
-    @property
     def limits(self) -> tuple[ServiceLimit, ...]:
         """The service limits of all policies that apply, in the order in which they were declared."""
-        if self._unrendered is not None and not self._limits:
-            charges, readings, now = self._unrendered
+        if self.unrendered is not None and not self._limits:
+            charges, readings, now = self.unrendered
             self._limits = tuple(service_limits(charges, readings, now))
         return self._limits
 
     @property
     def binding(self) -> ServiceLimit | None:
         """The limit that the headers report: of those that refused the one with the longest wait, else the tightest."""
-        if self._unrendered is not None and self._binding is None:
-            charges, readings, now = self._unrendered
+        if self.unrendered is not None and self._binding is None:
+            charges, readings, now = self.unrendered
             self._binding = _tightest_reading(charges, readings, now)
         return self._binding
 
     @property
     def refused_in_shadow(self) -> Sequence[ServiceLimit]:
         """The shadow limits that would have refused."""
-        return () if self._unrendered else [limit for limit in self.limits if limit.shadow and limit.retry_after]
+        return () if self.unrendered else [limit for limit in self.limits if limit.shadow and limit.retry_after]
 
     def spend(self, costs: Mapping[str, int]) -> None:
         """Record units that the request has really used, by unit or policy (`{"tokens": 12}`), adding up.

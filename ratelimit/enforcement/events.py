@@ -53,6 +53,13 @@ class DecisionEvent:
         return "near" if limit.limit - limit.remaining >= near * limit.limit else "within"
 
 
+def result_of(decision: Decision, charges: Sequence[Charge]) -> Result:
+    """Return what came of a request."""
+    if decision.allowed:
+        return "admitted" if charges else "unlimited"
+    return "unavailable" if decision.status == 503 and decision.binding is None else "refused"
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class CorrectionEvent:
     """Units of one policy were corrected after their decision, by so many units."""

@@ -40,6 +40,7 @@ class Observer:
         self.refusal_log = RefusalLog()
         self.tallies: Tallies | None = None
         self._said: set[str] = set()
+        self.hears = listeners.hears_decisions
         self.is_timing = listeners.hears_decisions
         """Whether decisions are of interest, and how long they take."""
 
@@ -49,40 +50,21 @@ class Observer:
             self.tallies, self.is_timing = Tallies(), True
         return self.tallies
 
-    def has_to_know(self, decision: Decision) -> bool:
-        """Say whether a decision is of interest to anything."""
-        return self.is_timing or not decision.allowed or bool(decision.refused_in_shadow)
+    def began(self) -> float:
+        """Return when a decision begins, where it is of interest how long it takes; else 0."""
+        return monotonic() if self.is_timing else 0.0
 
-    def decided(  # noqa: PLR0917 - on the path of each request
-        self,
-        decision: Decision,
-        charges: Sequence[Charge],
-        result: Result,
-        seconds: float,
-        place: Place,
-        label: Callable[[], str],
-        request_id: str | None,
-    ) -> None:
-        """Take note of a decision."""
+    def tally(self, decision: Decision, charges: Sequence[Charge], began: float) -> None:
+        """Count a decision, where decisions are counted; `began` is by `clock.monotonic`."""
         if self.tallies is not None:
-            self.tallies.decided(decision, charges, result, seconds)
-        is_noted = not decision.allowed or bool(decision.refused_in_shadow)
-        if not (is_noted or self.listeners.hears_decisions):
-            return
-        event = DecisionEvent(
-            result=result,
-            decision=decision,
-            charges=charges,
-            source=decision.source,
-            method=place.method,
-            route=place.template,
-            label=label(),
-            seconds=seconds,
-            request_id=request_id,
-        )
-        if is_noted:
-            self.refusal_log.note(event)
-        self.listeners.decision(event)
+            self.tallies.decided(decision, charges, monotonic() - began if began else 0.0)
+
+    def decided(self, decision: Decision, caller: int, event: Callable[[], DecisionEvent]) -> None:
+        """Take note of a refusal, or of any decision where listeners hear it; `event` makes the event when it is needed."""
+        if not decision.allowed or decision.refused_in_shadow:
+            self.refusal_log.note(decision, caller, event)
+        if self.listeners.hears_decisions:
+            self.listeners.decision(event())
 
     def passed(self, result: Result, place: Place) -> None:
         """Take note of a request that needed no decision."""

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ratelimit.clock import monotonic
-from ratelimit.enforcement.events import DecisionEvent
+from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.events import BLOCKED, DecisionEvent
+from ratelimit.model.service_limit import ServiceLimit
 
 logger = logging.getLogger("ratelimit")
 
@@ -16,6 +18,7 @@ _MAX_CALLERS: Final = 1000
 """Callers that a summary tells apart."""
 
 _MAX_POLICIES: Final = 1000
+_UNAVAILABLE: Final = "on_store_failure"
 
 
 class RefusalLog:
@@ -28,19 +31,21 @@ class RefusalLog:
         self._clock = clock
         self._summaries: dict[str, _Summary] = {}
 
-    def note(self, event: DecisionEvent) -> None:
-        """Log a refusal, or what a shadow limit would have refused."""
-        if event.result in ("refused", "unavailable"):
-            self._refused(event)
-        for limit in event.decision.refused_in_shadow:
-            logger.info(
-                "shadow policy %s would have refused for %.3f s: %s of %s",
-                limit.policy,
-                limit.retry_after,
-                event.route or "a call",
-                event.label,
-            )
-            self._count(limit.policy, event.label, in_shadow=True)
+    def note(self, decision: Decision, caller: int, make_event: Callable[[], DecisionEvent]) -> None:
+        """Log a refusal, or what a shadow limit would have refused.
+
+        `caller` tells callers apart; the event, which is dear, is made where a line needs it.
+        """
+        event = make_event() if logger.isEnabledFor(logging.INFO) else None
+        if not decision.allowed:
+            policy = BLOCKED if decision.is_blocked else decision.binding.policy if decision.binding else _UNAVAILABLE
+            if event is not None:
+                _log_refusal(policy, event)
+            self._count(policy, caller, event or make_event, in_shadow=False)
+        for limit in decision.refused_in_shadow:
+            if event is not None:
+                _log_shadow(limit, event)
+            self._count(limit.policy, caller, event or make_event, in_shadow=True)
 
     def flush(self) -> None:
         """Write the summaries that are due."""
@@ -52,28 +57,17 @@ class RefusalLog:
                 else:
                     self._write(policy, summary, now)
 
-    def _refused(self, event: DecisionEvent) -> None:
-        decision, policy = event.decision, event.policy or "on_store_failure"
-        scope = decision.binding.scope if decision.binding is not None else "-"
-        logger.info(
-            "refused by %s (%d): scope %s, %s, %s, retry after %.3f s, request %s",
-            policy,
-            decision.status,
-            scope,
-            f"{event.method} {event.route}".strip() or "a call",
-            event.label,
-            decision.retry_after,
-            event.request_id or "-",
-        )
-        self._count(policy, event.label, in_shadow=False)
-
-    def _count(self, policy: str, label: str, *, in_shadow: bool) -> None:
+    def _count(
+        self, policy: str, caller: int, event: DecisionEvent | Callable[[], DecisionEvent], *, in_shadow: bool
+    ) -> None:
         summary = self._summaries.get(policy)
         if summary is None:
             if len(self._summaries) >= _MAX_POLICIES:
                 return
             summary = self._summaries[policy] = _Summary()
-        summary.add(label, in_shadow=in_shadow)
+        if not summary.label:
+            summary.label = (event if isinstance(event, DecisionEvent) else event()).label
+        summary.add(caller, in_shadow=in_shadow)
         if (now := self._clock()) >= summary.due_at:
             self._write(policy, summary, now)
 
@@ -83,28 +77,53 @@ class RefusalLog:
 
 
 class _Summary:
-    """What one policy has refused since the last line."""
+    """What one policy has refused since the last line; `label` is that of its first caller."""
 
     def __init__(self, due_at: float = float("-inf")) -> None:
         self.due_at = due_at
+        self.label = ""
         self._refused = self._in_shadow = 0
-        self._callers: set[str] = set()
+        self._callers: set[int] = set()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
         return not (self._refused or self._in_shadow)
 
-    def add(self, label: str, *, in_shadow: bool) -> None:
+    def add(self, caller: int, *, in_shadow: bool) -> None:
         """Count one refusal of a caller."""
         self._refused += not in_shadow
         self._in_shadow += in_shadow
         if len(self._callers) < _MAX_CALLERS:
-            self._callers.add(label)
+            self._callers.add(caller)
 
     def __str__(self) -> str:
         number = len(self._callers)
         callers = f"{number}{'+' if number >= _MAX_CALLERS else ''} caller{'' if number == 1 else 's'}"
         shadow = f", {self._in_shadow} would have been refused (shadow)" if self._in_shadow else ""
-        who = f", {next(iter(self._callers))}" if number == 1 else ""
+        who = f", {self.label}" if number == 1 else ""
         return f"{self._refused} refused{shadow}, {callers}{who}"
+
+
+def _log_refusal(policy: str, event: DecisionEvent) -> None:
+    decision = event.decision
+    logger.info(
+        "refused by %s (%d): scope %s, %s, %s, retry after %.3f s, request %s",
+        policy,
+        decision.status,
+        decision.binding.scope if decision.binding is not None else "-",
+        f"{event.method} {event.route}".strip() or "a call",
+        event.label,
+        decision.retry_after,
+        event.request_id or "-",
+    )
+
+
+def _log_shadow(limit: ServiceLimit, event: DecisionEvent) -> None:
+    logger.info(
+        "shadow policy %s would have refused for %.3f s: %s of %s",
+        limit.policy,
+        limit.retry_after,
+        event.route or "a call",
+        event.label,
+    )

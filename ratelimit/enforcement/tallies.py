@@ -6,7 +6,7 @@ from typing import Final
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit.enforcement.decision import Decision
-from ratelimit.enforcement.events import BLOCKED, NEAR, CorrectionEvent, Result, Source
+from ratelimit.enforcement.events import BLOCKED, NEAR, CorrectionEvent, Result, Source, result_of
 from ratelimit.model.charge import Charge
 
 UTILIZATION_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 0.99, 1.0, 1.25)
@@ -25,13 +25,30 @@ STATES: Final = ("within", "near", "over", "shadow_over")
 class PolicyTally:
     """The counts of one policy: checks by state, units by action, and how full it was."""
 
-    __slots__ = ("near", "over", "retry_after", "shadow_over", "units", "utilization", "within")
+    __slots__ = ("charged", "corrected", "counts", "near", "over", "retry_after", "shadow_over", "used")
 
     def __init__(self) -> None:
-        self.within = self.near = self.over = self.shadow_over = 0
-        self.units = {"charged": 0, "settled": 0, "refunded": 0, "released": 0, "forced": 0}
-        self.utilization = Histogram(UTILIZATION_BUCKETS)
+        self.near = self.over = self.shadow_over = self.charged = 0
+        self.corrected = {"settled": 0, "refunded": 0, "released": 0, "forced": 0}
+        self.counts, self.used = [0] * (len(UTILIZATION_BUCKETS) + 1), 0.0
         self.retry_after = Histogram(RETRY_AFTER_BUCKETS)
+
+    @property
+    def utilization(self) -> Histogram:
+        """How full it was at each check."""
+        found = Histogram(UTILIZATION_BUCKETS)
+        found.counts, found.total = self.counts, self.used
+        return found
+
+    @property
+    def within(self) -> int:
+        """The checks that found it neither near its limit nor over it."""
+        return sum(self.counts) - self.near - self.over - self.shadow_over
+
+    @property
+    def units(self) -> dict[str, int]:
+        """The units by what was done with them."""
+        return {"charged": self.charged, **self.corrected}
 
 
 class Tallies:
@@ -43,7 +60,8 @@ class Tallies:
 
     def __init__(self, near: float = NEAR) -> None:
         self._near = near
-        self.requests: dict[tuple[Result, str, Source], int] = {}
+        self._admitted: dict[Source, int] = {"store": 0, "cache": 0, "prefetch": 0, "local": 0}
+        self._others: dict[tuple[Result, str, Source], int] = {}
         self.policies: dict[str, PolicyTally] = {}
         self.durations: dict[Source, Histogram] = {}
         self.store_calls: dict[tuple[str, str], Histogram] = {}
@@ -55,29 +73,44 @@ class Tallies:
         tally = self.policies.get(policy)
         return self.policies.setdefault(self._name(policy), PolicyTally()) if tally is None else tally
 
-    def decided(self, decision: Decision, charges: Sequence[Charge], result: Result, seconds: float) -> None:
+    def decided(self, decision: Decision, charges: Sequence[Charge], seconds: float) -> None:
         """Count one decision."""
-        source = decision.source
-        policy = "" if decision.allowed else BLOCKED if decision.is_blocked else self._name(_refusing(decision))
-        key = result, policy, source
-        self.requests[key] = self.requests.get(key, 0) + 1
-        duration = self.durations.get(source)
-        if duration is None:
-            duration = self.durations[source] = Histogram(DURATION_BUCKETS)
-        duration.observe(seconds)
-        if (unrendered := decision.unrendered) is not None:
-            self._count_readings(*unrendered)
-        else:
-            self._count_limits(decision, {charge.limit.policy: charge.cost for charge in charges})
+        source, unrendered = decision.source, decision.unrendered
+        duration = self.durations.get(source) or self.durations.setdefault(source, Histogram(DURATION_BUCKETS))
+        duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        duration.total += seconds
+        if unrendered is None:
+            self._count_limits(decision, charges)
+            return
+        # Most requests are admitted, and are counted by the store's own numbers.
+        self._admitted[source] += 1
+        policies, near = self.policies, self._near
+        for (limit, _, cost), (remaining, _, _) in zip(unrendered[0], unrendered[1]):  # noqa: B905
+            tally = policies.get(limit.policy) or self.of(limit.policy)
+            full = limit.advertised_limit
+            used = 1 - remaining / full if full else 1.0
+            if used >= near:
+                tally.near += 1
+            tally.charged += cost
+            tally.used += used
+            tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
+
+    @property
+    def requests(self) -> dict[tuple[Result, str, Source], int]:
+        """The requests by result, refusing policy and source."""
+        admitted: dict[tuple[Result, str, Source], int]
+        admitted = {("admitted", "", source): number for source, number in self._admitted.items() if number}
+        others = list(self._others.items())
+        return {**admitted, **{key: number + admitted.get(key, 0) for key, number in others}}
 
     def corrected(self, event: CorrectionEvent) -> None:
         """Count a correction."""
-        self.of(event.policy).units[event.action] += event.units
+        self.of(event.policy).corrected[event.action] += event.units
 
     def counted(self, result: Result) -> None:
         """Count a request that needed no decision."""
         key: tuple[Result, str, Source] = (result, "", "local")
-        self.requests[key] = self.requests.get(key, 0) + 1
+        self._others[key] = self._others.get(key, 0) + 1
 
     def called(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one call to the store: its operation, `ok`, `timeout` or `error`, and how long its caller waited."""
@@ -100,36 +133,25 @@ class Tallies:
         is_known = not policy or policy in self.policies or len(self.policies) < MAX_POLICIES
         return policy if is_known else OTHER
 
-    def _count_readings(self, charges: Sequence[Charge], readings: Sequence[tuple[int, int, int]]) -> None:
-        """Count an admitted request by the store's own numbers: most requests end here."""
-        policies, near = self.policies, self._near
-        for (limit, _, cost), (remaining, _, _) in zip(charges, readings, strict=True):
-            tally = policies.get(limit.policy) or self.of(limit.policy)
-            full = limit.advertised_limit
-            used = 1 - remaining / full if full else 1.0
-            if used < near:
-                tally.within += 1
-            else:
-                tally.near += 1
-            tally.units["charged"] += cost
-            utilization = tally.utilization
-            utilization.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
-            utilization.total += used
-
-    def _count_limits(self, decision: Decision, costs: dict[str, int]) -> None:
+    def _count_limits(self, decision: Decision, charges: Sequence[Charge]) -> None:
+        """Count a decision that was refused, that a shadow would have refused, or that was made of rendered limits."""
+        policy = "" if decision.allowed else BLOCKED if decision.is_blocked else self._name(_refusing(decision))
+        key = result_of(decision, charges), policy, decision.source
+        self._others[key] = self._others.get(key, 0) + 1
+        costs = {charge.limit.policy: charge.cost for charge in charges}
         for limit in decision.limits:
             tally = self.of(limit.policy)
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
-            tally.utilization.observe(used)
+            tally.used += used
+            tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
             if limit.retry_after:
                 tally.shadow_over += limit.shadow
                 tally.over += not limit.shadow
                 tally.retry_after.observe(limit.retry_after)
             else:
                 tally.near += used >= self._near
-                tally.within += used < self._near
                 if decision.allowed:
-                    tally.units["charged"] += costs.get(limit.policy, 0)
+                    tally.charged += costs.get(limit.policy, 0)
 
 
 def _refusing(decision: Decision) -> str:

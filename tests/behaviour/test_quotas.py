@@ -176,6 +176,7 @@ def test_the_refusal_of_a_quota(limited: Callable[..., TestClient], clock: Manua
         "policy": "requests",
         "period": "month",
         "resets_at": "2027-01-01T00:00:00Z",
+        "instance": refused.json()["instance"],
     }
 
 
@@ -274,7 +275,7 @@ def test_capacity_is_refused_without_numbers(limited: Callable[..., TestClient],
     client.get("/", headers={"x-plan": "none"})
     refused = client.get("/", headers={"x-plan": "none"})
     assert refused.status_code == 503
-    assert {*refused.json()} == {"type", "title", "status", "detail", "code"}
+    assert {*refused.json()} == {"type", "title", "status", "detail", "code", "instance"}
     assert refused.json()["code"] == "capacity_exceeded"
     assert not any(character.isdigit() for character in refused.json()["detail"].replace("1 second", ""))
     headers = {name: value for name, value in refused.headers.items() if "ratelimit" in name}

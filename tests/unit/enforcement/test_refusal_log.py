@@ -22,15 +22,19 @@ def refusal(label: str, *, shadow: bool = False) -> DecisionEvent:
     return DecisionEvent(result="admitted" if shadow else "refused", decision=decision, label=label)
 
 
+def note(log: RefusalLog, event: DecisionEvent) -> None:
+    log.note(event.decision, hash(event.label), lambda: event)
+
+
 def test_summaries_come_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     """With the numbers since the last one, and of callers; a policy that has become quiet is forgotten."""
     time = Time()
     log = RefusalLog(time)
-    log.note(refusal("a"))
+    note(log, refusal("a"))
     assert caplog.messages == ["policy token: 1 refused, 1 caller, a"]
     for label in ("a", "b", "a"):
-        log.note(refusal(label))
-    log.note(refusal("c", shadow=True))
+        note(log, refusal(label))
+    note(log, refusal("c", shadow=True))
     log.flush()
     assert len(caplog.messages) == 1
     time.now += INTERVAL_S
@@ -39,11 +43,12 @@ def test_summaries_come_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> N
     for _ in range(3):
         time.now += INTERVAL_S
         log.flush()
-    log.note(refusal("d"))
+    note(log, refusal("d"))
     assert caplog.messages[2:] == ["policy token: 1 refused, 1 caller, d"]
 
 
 def test_an_unavailable_store_is_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
     """No policy refused."""
-    RefusalLog(Time()).note(DecisionEvent(result="unavailable", decision=Decision.unavailable(), label="a"))
+    event = DecisionEvent(result="unavailable", decision=Decision.unavailable(), label="a")
+    note(RefusalLog(Time()), event)
     assert caplog.messages == ["policy on_store_failure: 1 refused, 1 caller, a"]

@@ -61,9 +61,9 @@ def test_more_policies_than_can_be_told_apart_are_one() -> None:
     """The series stay bounded."""
     tallies = Tallies()
     for number in range(MAX_POLICIES + 50):
-        tallies.of(f"p{number}").within += 1
+        tallies.of(f"p{number}").over += 1
     assert len(tallies.policies) == MAX_POLICIES + 1
-    assert tallies.policies[OTHER].within == 50
+    assert tallies.policies[OTHER].over == 50
     assert tallies.of("p0") is tallies.policies["p0"]
 
 
@@ -76,5 +76,5 @@ async def test_what_is_near_can_be_set(clock: ManualClock, near: float) -> None:
     tallies = Tallies(near)
     for _ in range(10):
         decision = await limiter.check(WHO)
-        tallies.decided(decision, (), "admitted", 0.0)
+        tallies.decided(decision, (), 0.0)
     assert tallies.policies["a"].near == round(10 * (1 - near)) + 1
