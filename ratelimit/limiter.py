@@ -65,6 +65,7 @@ class Limiter(LimiterCore):
             seen.granted = 0 if at_most else None
             return seen
         check_amount("cost", cost)
+        _check_identity(identity)
         ask_store = self.poller.is_running or await self.start()
         if len(self.blocks) and (refused := self.blocked(identity)) is not None:
             self.observer.tally(refused, (), 0.0)
@@ -131,6 +132,7 @@ class Limiter(LimiterCore):
         policies: Sequence[str] | None = None,
     ) -> Decision:
         """Do as `peek`, whether the caller is blocked or not."""
+        _check_identity(identity)
         ask_store = await self.start()
         charges = self._charges(identity, method, endpoint, cost, policies)
         return await self.decide(charges, ask_store=ask_store, operation=Operation.PEEK)
@@ -163,6 +165,7 @@ class Limiter(LimiterCore):
         `slot`), or a policy that is counted for each endpoint where none is given raise `ConfigurationError`.
         """
         check_amount("amount", amount)
+        _check_identity(identity)
         ask_store = await self.start()
         if not force and (blocked := self.blocked(identity)) is not None:
             return blocked
@@ -185,6 +188,7 @@ class Limiter(LimiterCore):
         `StoreError`: whether it was done is unknown then. Other errors are those of `consume`.
         """
         check_amount("amount", amount)
+        _check_identity(identity)
         await self.start()
         charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
         if charge is None:
@@ -217,6 +221,7 @@ class Limiter(LimiterCore):
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED
     ) -> tuple[QuotaUsage, ...]:
         """Return what `identity` has used of each quota of the settings that applies to it; raises `StoreError`."""
+        _check_identity(identity)
         await self.start()
         charges = self.resolver.quota_charges(identity, self.clock(), method=method, endpoint=endpoint)
         if not charges:
@@ -230,6 +235,7 @@ class Limiter(LimiterCore):
         Windows and calendar quotas; levels, permits, and what all callers share only by their policy's name. Other workers remember a refusal for a
         second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
         """
+        _check_identity(identity)
         await self.start()
         keys, quotas = self.resolver.counters(identity, self.clock(), policy)
         emptied = await self.enforcer.delete(keys)
@@ -253,3 +259,8 @@ class Limiter(LimiterCore):
             policies = self.resolver.policies_at(self.resolver.route(method.upper(), endpoint))
             return policies.charges(identity, cost, now=self.clock())
         return self.resolver.named.charges(names, identity, cost, self.clock(), method=method, endpoint=endpoint)
+
+
+def _check_identity(identity: object) -> None:
+    if not isinstance(identity, Identity):
+        raise ConfigurationError(f"identity: must be an Identity, got {type(identity).__name__}")

@@ -19,7 +19,7 @@ from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Overrid
 from ratelimit.enforcement.health import Health, check_health
 from ratelimit.enforcement.listeners import Listener, Listeners
 from ratelimit.enforcement.observer import Observer
-from ratelimit.errors import StoreError
+from ratelimit.errors import ConfigurationError, StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import Endpoint
@@ -48,6 +48,8 @@ class LimiterCore:
         clock: Clock | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
+        if not isinstance(settings, RateLimitSettings):
+            raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100}")
         self.settings = settings
         self.resolver = PolicyResolver(settings)
         self.clock: Clock = clock or system_clock

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO
 
 import httpx
 
@@ -23,17 +24,20 @@ class DemoError(Exception):
 async def serving(app: str, **environment: str) -> AsyncIterator[str]:
     """Serve an app on a free port, and yield its URL."""
     port = free_port()
-    process = subprocess.Popen(  # noqa: S603 - our own server, with our own arguments
-        [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning"],
-        env={**os.environ, **environment},
-        start_new_session=True,  # Ctrl-C reaches only the example, which then stops the server.
-    )
-    try:
-        await wait_until_ready(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    # The log has a line for each policy that refuses: an example shows the answers instead.
+    with TemporaryFile() as log:
+        process = subprocess.Popen(  # noqa: S603 - our own server, with our own arguments
+            [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning"],
+            env={**os.environ, **environment},
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches only the example, which then stops the server.
+        )
+        try:
+            await wait_until_ready(f"http://127.0.0.1:{port}", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
 
 
 @asynccontextmanager
@@ -90,7 +94,7 @@ def free_port() -> int:
         return port
 
 
-async def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+async def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     async with httpx.AsyncClient(timeout=10) as client:
         for _ in range(300):
             if process.poll() is not None:
@@ -101,5 +105,5 @@ async def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
                 await asyncio.sleep(0.05)
             else:
                 return
-    msg = "the server did not start; its output is above"
-    raise DemoError(msg)
+    log.seek(0)
+    raise DemoError(f"the server did not start:\n{log.read().decode()}")

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -25,10 +24,6 @@ from ratelimit import RateLimitSettings
 console = Console(highlight=False)
 
 _SHOWN = ("x-ratelimit-", "retry-after", "cache-control", "content-type")
-
-
-# Where no logging is configured, Python writes warnings to stderr, and each refusal has one: the demo shows the answers.
-logging.getLogger("ratelimit").addHandler(logging.NullHandler())
 
 
 def main() -> int:

@@ -204,6 +204,9 @@ async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clo
     assert capsys.readouterr().out.splitlines()[-1] == "2 403"
     await names["watch"](names["settings"])
     assert re.fullmatch(r"token \* token#[0-9a-f]{8} store\nTrue\n", capsys.readouterr().out)
+    with TestClient(names["measured"]) as client:
+        assert client.get("/metrics").text.count("ratelimit_requests_total")
+        assert client.get("/health/rate-limits").json()["ok"]
     with TestClient(names["app"]) as client:
         assert client.get("/v1/rate-limits", headers={"x-api-key": "k"}).json()[0]["remaining"] == 600
         assert client.get("/internal/limits/overrides").status_code == 403

@@ -235,3 +235,27 @@ async def test_usage_is_told_by_quota(store: Store, clock: ManualClock) -> None:
         QuotaUsage("hourly", "items", "hour", 5, 2, 3, end, 2),
         QuotaUsage("level", "requests", None, 9, 2, 7, None, 0),
     )
+
+
+@pytest.mark.parametrize("wrong", ["t", None, {"token": "t"}])
+async def test_what_is_no_identity_is_named(store: Store, clock: ManualClock, wrong: Any) -> None:
+    """By every method that takes one."""
+    limiter = limiter_of(store, clock, TOKEN)
+    for call in (
+        limiter.check(wrong),
+        limiter.peek(wrong),
+        limiter.limits(wrong),
+        limiter.consume("token", wrong),
+        limiter.release("token", wrong),
+        limiter.usage(wrong),
+        limiter.reset(wrong),
+    ):
+        with pytest.raises(ConfigurationError, match="identity: must be an Identity, got"):
+            await call
+
+
+def test_what_is_no_settings_is_named() -> None:
+    """At construction."""
+    wrong: Any = []
+    with pytest.raises(ConfigurationError, match="settings: must be RateLimitSettings, got"):
+        Limiter(wrong)
