@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from ratelimit._utils.poller import Poller
 from ratelimit.clock import Clock, monotonic, system_clock
-from ratelimit.config.settings import RateLimitSettings
+from ratelimit.config.settings import RateLimitSettings, StatisticsSettings
 from ratelimit.controls.blocks import Blocks
 from ratelimit.controls.overrides import Overrides
 from ratelimit.controls.shared_entries import SharedEntries
@@ -19,6 +19,7 @@ from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Overrid
 from ratelimit.enforcement.health import Health, check_health
 from ratelimit.enforcement.listeners import Listener, Listeners
 from ratelimit.enforcement.observer import Observer
+from ratelimit.enforcement.statistics import Statistics
 from ratelimit.errors import ConfigurationError, StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
@@ -37,7 +38,7 @@ POLL_INTERVAL: Final = 1.0
 class LimiterCore:
     """Has the settings, the store and the parts; decides charges that are made already.
 
-    `overrides` change rates while the app runs, `blocks` refuse callers. `resolver`, `store`, `enforcer` and `observer`
+    `overrides` change rates while the app runs, `blocks` refuse callers; `statistics` are there where the settings want them. `resolver`, `store`, `enforcer` and `observer`
     are its parts.
     """
 
@@ -65,12 +66,14 @@ class LimiterCore:
             key_prefix=escape(settings.key_prefix),
             observer=self.observer,
         )
+        self.statistics = self._statistics(settings.statistics)
         self._entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
         self.overrides = Overrides(self.resolver, self._entries, self.clock)
         self.blocks = Blocks(self.resolver, self._entries, self.clock)
         self._entries.subscribe(self._say_what_holds)
         breaker = self.enforcer.circuit_breaker
-        actions = self._entries.refresh, self.enforcer.workers.heartbeat, self.observer.flush
+        actions = [self._entries.refresh, self.enforcer.workers.heartbeat, self.observer.flush]
+        actions += [] if self.statistics is None else [self.statistics.flush]
         self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
         for listener in listeners:
             listener.attach(self)
@@ -191,6 +194,8 @@ class LimiterCore:
         await self.poller.aclose()
         with suppress(StoreError):
             await self.enforcer.workers.sign_off()
+            if self.statistics is not None:
+                await self.statistics.flush()
         await self.enforcer.aclose()
 
     async def __aenter__(self) -> Self:
@@ -199,6 +204,13 @@ class LimiterCore:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
+
+    def _statistics(self, wanted: object) -> Statistics | None:
+        if not isinstance(wanted, StatisticsSettings):
+            return None
+        kept = {"minutes_kept": wanted.minutes_kept, "hours_kept": wanted.hours_kept}
+        prefix = escape(self.settings.key_prefix)
+        return Statistics(self.store, self.observer.count(), self.clock, prefix, **kept)
 
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries

@@ -33,6 +33,7 @@ _EXEMPT_ENTRY: Final = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) )?(\S+)")
 _DIMENSION: Final = r"^[a-z][a-z0-9_]*$"
 _KEY_PREFIX: Final = r"^[!-~]+$"
 _MAX_BODY_BYTES: Final = 100_000_000
+_MAX_KEPT_S: Final = 10 * 366 * 86_400
 _SECTIONS: Final = ("limits", "quotas", "concurrency")
 
 
@@ -113,6 +114,23 @@ else:
     ]
 
 
+class StatisticsSettings(FrozenModel):
+    """How long statistics are kept, in seconds: those of each minute (25 hours) and of each hour (90 days)."""
+
+    minutes_kept: Annotated[int, Field(ge=60, le=_MAX_KEPT_S), BeforeValidator(not_bool)] = 90_000
+    hours_kept: Annotated[int, Field(ge=3600, le=_MAX_KEPT_S), BeforeValidator(not_bool)] = 7_776_000
+
+
+def _as_statistics(value: Any) -> Any:
+    return {True: StatisticsSettings(), False: None}.get(value, value) if isinstance(value, bool) else value
+
+
+if TYPE_CHECKING:
+    Statistics = StatisticsSettings | bool
+else:
+    Statistics = StatisticsSettings
+
+
 class RateLimitSettings(FrozenModel):
     """All that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
@@ -123,7 +141,8 @@ class RateLimitSettings(FrozenModel):
     the request. What `identify` tells wins. The values of `hashed_dimensions` are hashed as tokens are.
     `exempt` lists endpoints that are never counted (`"GET /healthz"`). `response` is the style of responses, `responses`
     the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
-    `identify` believes, and `"unix"` for Unix sockets. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
+    `identify` believes, and `"unix"` for Unix sockets. `statistics` (`True`, or how long they are kept) counts
+    for all workers, minute by minute, what each policy decides. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
     raises `pydantic.ValidationError` here, with the field's path.
     """
 
@@ -141,6 +160,7 @@ class RateLimitSettings(FrozenModel):
     response: ResponseStyle = ResponseStyle()
     responses: Annotated[Sequence[StyledPaths], AfterValidator(tuple)] = ()
     trusted_proxies: Annotated[Sequence[str], AsList, AfterValidator(_check_networks)] = ()
+    statistics: Annotated[Statistics | None, BeforeValidator(_as_statistics)] = None
     hash_key: Annotated[Secret, AfterValidator(_check_hash_key)] | None = None
     key_prefix: Annotated[
         str, Field(max_length=50, json_schema_extra={"pattern": _KEY_PREFIX}), AfterValidator(_check_key_prefix)

@@ -1,7 +1,7 @@
 """The interface of a store."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ratelimit._utils.histogram import Histogram
@@ -55,6 +55,17 @@ class Store(ABC):
         """Forget these counters, and return how many of them there were. A store that cannot raises `StoreError`."""
         del keys
         raise StoreError(f"{type(self).__name__} cannot empty counters")
+
+    async def add_counts(self, spans: Sequence[tuple[str, int]], counts: Mapping[str, int]) -> None:
+        """Add these numbers to the counts of each span of time, which is kept for so many seconds, in one call.
+
+        A store that keeps none does nothing.
+        """
+        del spans, counts
+
+    async def read_counts(self, spans: Sequence[str]) -> Sequence[Mapping[str, int]]:
+        """Return the counts of these spans of time; of one that is not kept, none."""
+        return [{} for _ in spans]
 
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
         """Register `worker` for `seconds` (0: remove it), and return the number of workers registered now.

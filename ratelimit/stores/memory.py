@@ -1,7 +1,7 @@
 """The embedded store: counters in this process's memory."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class MemoryStore(Store):
         self._max_keys = max_keys
         self._states: dict[str, Any] = {}
         self._maps: dict[str, SharedMap] = {}
+        self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
         self.expiry_index = ExpiryIndex(max_keys)
         self._overflowed = False
         self._lock = Lock()
@@ -80,6 +81,22 @@ class MemoryStore(Store):
             for key in found:
                 self.expiry_index.discard(key)
             return len(found)
+
+    async def add_counts(self, spans: Sequence[tuple[str, int]], counts: Mapping[str, int]) -> None:
+        """Add these numbers to the counts of each span of time."""
+        now = self._clock() // 1_000_000
+        with self._lock:
+            self._counts = {name: kept for name, kept in self._counts.items() if kept[0] > now}
+            for span, seconds in spans:
+                _, known = self._counts.get(span, (0, {}))
+                added = {name: known.get(name, 0) + number for name, number in counts.items()}
+                self._counts[span] = now + seconds, {**known, **added}
+
+    async def read_counts(self, spans: Sequence[str]) -> Sequence[Mapping[str, int]]:
+        """Return the counts of these spans of time."""
+        now = self._clock() // 1_000_000
+        found = [self._counts.get(span, (0, {})) for span in spans]
+        return [counts if until > now else {} for until, counts in found]
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""

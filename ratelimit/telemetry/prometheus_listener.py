@@ -1,7 +1,8 @@
 """Metrics for Prometheus: read by a custom collector at each scrape, from counts that a request pays little for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
+from operator import add
 from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -12,6 +13,13 @@ from ratelimit._utils.histogram import Histogram
 from ratelimit.enforcement.listeners import Listener
 from ratelimit.limiter_core import LimiterCore
 from ratelimit.telemetry.measures import METRICS, Metric, samples
+
+_COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
+    "ratelimit.store.available": min,
+    "ratelimit.workers": max,
+    "ratelimit.config.info": max,
+}
+"""What several limiters of a process come to, apart from their sum."""
 
 _SUFFIXES: Final = {"s": "_seconds"}
 
@@ -70,7 +78,7 @@ def _added_up(limiters: list[LimiterCore], name: str) -> dict[tuple[str, ...], f
                     _sum(known, value) if isinstance(known, Histogram) else _sum(Histogram(value.bounds), value)
                 )
             else:
-                found[key] = value + known if isinstance(known, (int, float)) else value
+                found[key] = _COMBINED.get(name, add)(value, known) if isinstance(known, (int, float)) else value
     return found
 
 

@@ -204,6 +204,8 @@ async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clo
     assert capsys.readouterr().out.splitlines()[-1] == "2 403"
     await names["watch"](names["settings"])
     assert re.fullmatch(r"token \* token#[0-9a-f]{8} store\nTrue\n", capsys.readouterr().out)
+    await names["how_it_was"](Limiter(names["counting"], MemoryStore(clock=clock), clock))
+    assert capsys.readouterr().out == "{'org': (1, 0), 'requests': (1, 0), 'token': (1, 0)}\n"
     with TestClient(names["measured"]) as client:
         assert client.get("/metrics").text.count("ratelimit_requests_total")
         assert client.get("/health/rate-limits").json()["ok"]

@@ -25,6 +25,9 @@ async def test_two_limiters_are_added_up(clock: ManualClock) -> None:
     assert registry.get_sample_value("ratelimit_policy_utilization_bucket", {"policy": "a", "le": "0.25"}) == 2
     assert registry.get_sample_value("ratelimit_policy_utilization_bucket", {"policy": "a", "le": "0.1"}) == 0
     assert "ratelimit_config_info" in generate_latest(registry).decode()
+    limiter.observer.store_changed(ValueError("down"))
+    assert registry.get_sample_value("ratelimit_store_available") == 0, "one of them is without its store"
+    assert registry.get_sample_value("ratelimit_workers") == 1
 
 
 async def test_overrides_and_outages_are_gauges_and_counters(clock: ManualClock) -> None:

@@ -1,0 +1,106 @@
+"""Statistics: how often each policy was within, near or over its limit, minute by minute, for all workers together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from ratelimit._utils.fork import call_after_fork
+from ratelimit.clock import Clock
+from ratelimit.enforcement.tallies import STATES, Tallies
+from ratelimit.stores.base import Store
+
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_COUNTED: Final = (*STATES, "charged")
+_MAX_SPANS: Final = 10_000
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class PolicyCounts:
+    """The checks of one policy in one span of time, by how it stood, and the units that were charged."""
+
+    within: int = 0
+    near: int = 0
+    over: int = 0
+    shadow_over: int = 0
+    charged: int = 0
+
+    @property
+    def checks(self) -> int:
+        """All checks."""
+        return self.within + self.near + self.over + self.shadow_over
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SpanCounts:
+    """The counts of one minute or hour, by policy; those without a check are left out."""
+
+    start: datetime
+    policies: Mapping[str, PolicyCounts]
+
+
+class Statistics:
+    """Adds what this worker has decided to counts that all workers share: once a second, in one call.
+
+    Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
+    could not be written is added with the next call, and may count twice where only the store's reply was lost; what a
+    worker that is killed has counted since its last call is lost.
+    """
+
+    def __init__(
+        self, store: Store, tallies: Tallies, clock: Clock, prefix: str, *, minutes_kept: int, hours_kept: int
+    ) -> None:
+        self._store, self._tallies, self._clock = store, tallies, clock
+        self._prefix = f"{prefix}:{{statistics}}"
+        self._kept = {_MINUTE_S: minutes_kept, _HOUR_S: hours_kept}
+        self._written: dict[str, int] = {}
+        call_after_fork(self.leave_to_parent)
+
+    def leave_to_parent(self) -> None:
+        """Leave to the parent of a fork what it has counted and not written yet."""
+        self._written = self._counted()
+
+    async def flush(self) -> None:
+        """Write what was counted since the last time; raises `StoreError`, and writes it the next time then."""
+        counted = self._counted()
+        changes = {name: number - self._written.get(name, 0) for name, number in counted.items()}
+        changes = {name: change for name, change in changes.items() if change}
+        if changes:
+            now = self._clock() // 1_000_000
+            await self._store.add_counts([(self._key(step, now), kept) for step, kept in self._kept.items()], changes)
+            self._written = counted
+
+    async def minutes(self, last: int = 60) -> Sequence[SpanCounts]:
+        """Return the counts of the last minutes, this one included, the oldest first; raises `StoreError`."""
+        return await self._spans(_MINUTE_S, last)
+
+    async def hours(self, last: int = 24) -> Sequence[SpanCounts]:
+        """Return the counts of the last hours, this one included, the oldest first; raises `StoreError`."""
+        return await self._spans(_HOUR_S, last)
+
+    async def _spans(self, step: int, last: int) -> Sequence[SpanCounts]:
+        await self.flush()
+        now = self._clock() // 1_000_000
+        starts = [now - now % step - step * number for number in reversed(range(min(last, _MAX_SPANS)))]
+        found = await self._store.read_counts([self._key(step, start) for start in starts])
+        return [
+            SpanCounts(start=datetime.fromtimestamp(0, UTC) + timedelta(seconds=start), policies=_by_policy(counts))
+            for start, counts in zip(starts, found, strict=True)
+        ]
+
+    def _key(self, step: int, now: int) -> str:
+        return f"{self._prefix}:{step}:{now - now % step}"
+
+    def _counted(self) -> dict[str, int]:
+        policies = list(self._tallies.policies.items())
+        return {f"{state}:{policy}": getattr(tally, state) for policy, tally in policies for state in _COUNTED}
+
+
+def _by_policy(counts: Mapping[str, int]) -> dict[str, PolicyCounts]:
+    found: dict[str, dict[str, int]] = {}
+    for name, number in counts.items():
+        state, _, policy = name.partition(":")
+        if state in _COUNTED:
+            found.setdefault(policy, {})[state] = number
+    return {policy: PolicyCounts(**states) for policy, states in sorted(found.items())}
