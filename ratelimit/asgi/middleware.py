@@ -83,7 +83,7 @@ class RateLimitMiddleware:
         watch = ConnectionWarnings(self.limiter, has_own_identify=identify is not None).watch
         own = unverified if identify is None else identify
         self._callers = Callers(own, unverified, self.limiter.observer.failed, watch)
-        self._dimensions = RequestDimensions(self.limiter.settings.max_body)
+        self._dimensions = RequestDimensions(self.limiter.settings.max_body, self.limiter.observer.failed)
         self.endpoint_matcher = EndpointMatcher(app, self.limiter.resolver)
         self.documentation = LimitsDocumentation(app, self.endpoint_matcher, has_own_answers=on_refused is not None)
         self._is_documented = not openapi
@@ -142,7 +142,7 @@ class RateLimitMiddleware:
         charges: Sequence[Charge] = ()
         began = monotonic() if limiter.observer.is_timing else 0.0
         if decision is None:
-            costs = None if reader is None else await evaluate_costs(policies.dynamic_cost_policies, reader)
+            costs = None if reader is None else await self._costs(policies, reader)
             already = () if outer is None else outer.policies
             charges = policies.charges(identity, now=limiter.clock(), already_charged=already, dynamic_costs=costs)
             decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
@@ -177,6 +177,9 @@ class RateLimitMiddleware:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
             await serve_and_settle(self.app, decision, connection)
+
+    async def _costs(self, policies: EndpointPolicies, reader: RequestReader) -> dict[str, int] | None:
+        return await evaluate_costs(policies.dynamic_cost_policies, reader, self.limiter.observer.failed)
 
     def _with_blocked(self, sources: Mapping[str, DimensionSource]) -> Mapping[str, DimensionSource]:
         """Return these sources with those of the dimensions by which callers are blocked."""

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -16,17 +16,25 @@ from ratelimit.model.rate import MAX_LIMIT
 logger = logging.getLogger("ratelimit")
 
 
-async def evaluate_costs(policies: Sequence[Policy], reader: RequestReader) -> dict[str, int] | None:
+def _ignore(where: str) -> None:
+    """Count no error."""
+
+
+async def evaluate_costs(
+    policies: Sequence[Policy], reader: RequestReader, on_error: Callable[[str], None] = _ignore
+) -> dict[str, int] | None:
     """Return the costs that the functions of these policies tell, by policy; `None` without policies.
 
     Each function reads the body from its start, however much of it another one has read. A float is rounded up. A
     function that fails, or returns no number ≥ 0, is logged, and the request costs 1 (at a level, which nothing would
     bring down again, 0): whether the request is valid is for the app to decide.
     """
-    return {policy.name: await _cost(policy, reader.connection()) for policy in policies} if policies else None
+    return (
+        {policy.name: await _cost(policy, reader.connection(), on_error) for policy in policies} if policies else None
+    )
 
 
-async def _cost(policy: Policy, connection: HTTPConnection) -> int:
+async def _cost(policy: Policy, connection: HTTPConnection, on_error: Callable[[str], None]) -> int:
     function: Any = policy.cost
     default = 0 if isinstance(policy, Quota) and policy.period is None else 1
     try:
@@ -35,6 +43,7 @@ async def _cost(policy: Policy, connection: HTTPConnection) -> int:
             returned = await returned
         cost = math.ceil(returned) if isinstance(returned, float) and 0 <= returned <= MAX_LIMIT else returned
         if not is_int_between(cost, 0, MAX_LIMIT):
+            on_error("cost")
             logger.error(
                 "cost of policy %r: must be a number between 0 and %d, got %r", policy.name, MAX_LIMIT, returned
             )
@@ -42,6 +51,7 @@ async def _cost(policy: Policy, connection: HTTPConnection) -> int:
     except ClientDisconnect:
         return default
     except Exception:
+        on_error("cost")
         logger.exception("cost of policy %r: the function failed; the request costs %d", policy.name, default)
         return default
     return cost

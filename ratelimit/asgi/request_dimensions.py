@@ -3,7 +3,7 @@
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -28,8 +28,8 @@ class RequestDimensions:
     fails, which is logged, and a body of more than `max_body` bytes, of which the log has one line for each dimension.
     """
 
-    def __init__(self, max_body: int) -> None:
-        self._max_body = max_body
+    def __init__(self, max_body: int, on_error: Callable[[str], None] | None = None) -> None:
+        self._max_body, self._on_error = max_body, on_error
         self._failed = SampledLog(logger, _LOG_INTERVAL_S)
         self._too_large: set[str] = set()
 
@@ -59,6 +59,8 @@ class RequestDimensions:
         except ClientDisconnect:
             pass
         except Exception as error:  # noqa: BLE001 - logged, without its text, which may hold a credential
+            if self._on_error is not None:
+                self._on_error("other")
             self._failed.error("dimension %r: its function failed with %s", name, type(error).__name__)
         return None
 

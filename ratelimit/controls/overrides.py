@@ -46,6 +46,8 @@ class Overrides:
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._entries, self._clock = resolver, entries, clock
         self._known: dict[str, Override] = {}
+        self.unreadable = 0
+        """The stored overrides that cannot be read, and have no effect."""
         entries.subscribe(self._apply)
 
     def __len__(self) -> int:
@@ -111,6 +113,7 @@ class Overrides:
     def _apply(self, entries: Mapping[str, bytes]) -> None:
         own = {name: value for name, value in entries.items() if not name.startswith(CONTROL)}
         self._known = dict(_readable(own))
+        self.unreadable = len(own) - len(self._known)
         by_policy: dict[str, dict[str, Override]] = {}
         for name, override in self._known.items():
             by_policy.setdefault(override.policy, {})[name.partition(":")[2]] = override

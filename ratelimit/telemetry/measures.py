@@ -73,7 +73,6 @@ def _counted(tallies: Tallies) -> dict[str, Iterable[Sample]]:
         "ratelimit.retry_after": (((policy,), tally.retry_after) for policy, tally in list(policies)),
         "ratelimit.decision.duration": (((source,), each) for source, each in list(tallies.durations.items())),
         "ratelimit.store.duration": [(key, each) for key, each in list(tallies.store_calls.items())],
-        "ratelimit.errors": (((where,), count) for where, count in list(tallies.errors.items())),
     }
 
 
@@ -88,8 +87,14 @@ def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Samp
         "ratelimit.outbox.lost": [((), enforcer.outbox.lost)],
         "ratelimit.workers": [((), enforcer.workers.count)],
         "ratelimit.overrides.active": [((policy,), count) for policy, count in limiter.overrides.counts().items()],
+        "ratelimit.errors": (((where,), count) for where, count in _errors(limiter, tallies).items()),
         "ratelimit.config.info": [((config_hash(limiter), _VERSION), 1.0)],
     }
+
+
+def _errors(limiter: LimiterCore, tallies: Tallies) -> dict[str, int]:
+    other = tallies.errors.get("other", 0) + limiter.observer.listeners.failed
+    return {**tallies.errors, "override": limiter.overrides.unreadable, "other": other}
 
 
 def config_hash(limiter: LimiterCore) -> str:

@@ -78,7 +78,8 @@ def _added_up(limiters: list[LimiterCore], name: str) -> dict[tuple[str, ...], f
                     _sum(known, value) if isinstance(known, Histogram) else _sum(Histogram(value.bounds), value)
                 )
             else:
-                found[key] = _COMBINED.get(name, add)(value, known) if isinstance(known, (int, float)) else value
+                combine: Callable[[float, float], float] = _COMBINED.get(name, add)
+                found[key] = combine(value, known) if isinstance(known, (int, float)) else value
     return found
 
 
