@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,6 +60,12 @@ async def store(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIter
         return
     remote = RedisStore(request.getfixturevalue("redis_url"), clock=clock, timeout=10)
     yield remote
+    await remote.aclose()
+    # On a slow machine a limiter that the test has not closed may poll just now, and connect again.
+    polling = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in polling:
+        task.cancel()
+    await asyncio.gather(*polling, return_exceptions=True)
     await remote.aclose()
 
 

@@ -1,5 +1,6 @@
 """The promise: a blocked caller is refused everywhere, before anything is charged, in every worker."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,8 +25,9 @@ WHO = Identity(token="t", org="o", ip="192.0.2.7", plan="free", dimensions={"tea
 
 
 @pytest.fixture
-def limiter(store: Store, clock: ManualClock) -> Limiter:
-    return Limiter(SETTINGS, store, clock)
+async def limiter(store: Store, clock: ManualClock) -> AsyncIterator[Limiter]:
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        yield limiter
 
 
 def in_seconds(clock: ManualClock, seconds: float) -> datetime:

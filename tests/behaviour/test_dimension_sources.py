@@ -1,6 +1,7 @@
 """The promise: limits by anything in a request, also by its body, which the app still receives."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -48,8 +49,9 @@ def app_of(limiter: Limiter) -> FastAPI:
 
 
 @pytest.fixture
-def limiter(store: Store, clock: ManualClock) -> Limiter:
-    return Limiter(RateLimitSettings(**SETTINGS), store, clock)
+async def limiter(store: Store, clock: ManualClock) -> AsyncIterator[Limiter]:
+    async with Limiter(RateLimitSettings(**SETTINGS), store, clock) as limiter:
+        yield limiter
 
 
 def client_of(limiter: Limiter) -> httpx.AsyncClient:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -77,8 +78,9 @@ def heard() -> Recording:
 
 
 @pytest.fixture
-def limiter(store: Store, clock: ManualClock, heard: Recording) -> Limiter:
-    return Limiter(SETTINGS, store, clock, listeners=[heard])
+async def limiter(store: Store, clock: ManualClock, heard: Recording) -> AsyncIterator[Limiter]:
+    async with Limiter(SETTINGS, store, clock, listeners=[heard]) as limiter:
+        yield limiter
 
 
 async def test_each_request_is_one_event(limiter: Limiter, heard: Recording) -> None:

@@ -1,5 +1,7 @@
 """The promise: `reset` empties what a caller has used, and nothing else."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from ratelimit import Concurrency, ConfigurationError, Identity, Limit, Limiter, Quota, RateLimitSettings, limit
@@ -27,8 +29,9 @@ async def left(limiter: Limiter, identity: Identity = WHO, endpoint: str = "/a")
 
 
 @pytest.fixture
-def limiter(store: Store, clock: ManualClock) -> Limiter:
-    return Limiter(SETTINGS, store, clock)
+async def limiter(store: Store, clock: ManualClock) -> AsyncIterator[Limiter]:
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        yield limiter
 
 
 async def test_windows_and_calendar_quotas_are_emptied(limiter: Limiter) -> None:

@@ -68,8 +68,9 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-def limiter(store: Store, clock: ManualClock) -> Limiter:
-    return Limiter(SETTINGS, store, clock)
+async def limiter(store: Store, clock: ManualClock) -> AsyncIterator[Limiter]:
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        yield limiter
 
 
 @pytest.fixture
