@@ -1,5 +1,6 @@
 """The parts of a limiter, and how they work together: it starts, decides charges, says what it decided, and closes."""
 
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,8 @@ from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.base import Store
 from ratelimit.stores.messages import Operation
 from ratelimit.stores.urls import open_store
+
+logger = logging.getLogger("ratelimit")
 
 POLL_INTERVAL: Final = 1.0
 """Seconds between two background polls of a worker: two small calls, for overrides and the worker registry."""
@@ -70,6 +73,7 @@ class LimiterCore:
         self._entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
         self.overrides = Overrides(self.resolver, self._entries, self.clock)
         self.blocks = Blocks(self.resolver, self._entries, self.clock)
+        self._holding = OverrideEvent(overrides=0, blocks=0)
         self._entries.subscribe(self._say_what_holds)
         breaker = self.enforcer.circuit_breaker
         actions = [self._entries.refresh, self.enforcer.workers.heartbeat, self.observer.flush]
@@ -214,7 +218,11 @@ class LimiterCore:
 
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries
-        self.observer.listeners.override(OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks)))
+        event = OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks))
+        if event != self._holding:
+            logger.info("%d overrides and %d blocks hold", event.overrides, event.blocks)
+        self._holding = event
+        self.observer.listeners.override(event)
 
 
 async def _admit() -> Decision:

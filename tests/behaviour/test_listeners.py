@@ -123,11 +123,18 @@ async def test_calls_without_http_are_events_too(limiter: Limiter, heard: Record
     assert decision.source == "store"
 
 
-async def test_overrides_and_blocks_are_events(limiter: Limiter, heard: Recording) -> None:
-    """With the numbers that hold."""
+async def test_overrides_and_blocks_are_events(
+    limiter: Limiter, heard: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the numbers that hold, which the log has too."""
+    caplog.set_level(logging.INFO, "ratelimit")
     await limiter.overrides.set(policy="token", key={"token": "t"}, rate="9/minute")
     await limiter.block({"org": "o"})
     assert heard.overrides[-1] == OverrideEvent(overrides=1, blocks=1)
+    assert [line for line in caplog.messages if "hold" in line] == [
+        "1 overrides and 0 blocks hold",
+        "1 overrides and 1 blocks hold",
+    ]
     assert not (await limiter.check(Identity(org="o"))).allowed
     assert (heard.decisions[-1].result, heard.decisions[-1].policy) == ("refused", "blocked")
 

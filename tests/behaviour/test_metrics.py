@@ -17,6 +17,7 @@ from ratelimit.telemetry.measures import METRICS
 from ratelimit.telemetry.prometheus_listener import prometheus_name
 from ratelimit.testing import ManualClock
 from tests.support.metrics_app import SETTINGS
+from tests.support.redis_server import RedisServer
 from tests.support.servers import serving
 
 REQUESTS = int(os.environ.get("METRICS_REQUESTS", "3000"))
@@ -93,6 +94,35 @@ def test_metrics_of_three_workers_are_what_the_client_counted(redis_url: str, tm
     assert total(samples, "ratelimit_store_batch_count") > 0
     hashes = {dict(labels)["hash"] for (each, labels) in samples if each == "ratelimit_config_info"}
     assert len(hashes) == 1
+
+
+async def test_an_outage_is_in_the_metrics(tmp_path: Path) -> None:
+    """That it is, that corrections wait, and afterwards that all of them were written and none was lost."""
+    server = RedisServer(tmp_path)
+    server.start()
+    registry = CollectorRegistry()
+    settings = RateLimitSettings(store=server.url, limits=[Limit(name="words", rate="1000/minute", per="org")])
+    async with Limiter(settings, listeners=[PrometheusListener(registry=registry)]) as limiter:
+
+        def metric(name: str, **labels: str) -> float:
+            return registry.get_sample_value(f"ratelimit_{name}", labels) or 0.0
+
+        decision = await limiter.check(Identity(org="o"), cost=10)
+        assert (metric("store_available"), metric("store_outages_total"), metric("outbox_pending")) == (1, 0, 0)
+        server.stop()
+        for _ in range(8):
+            await limiter.check(Identity(org="o"))
+        await decision.settle({"words": 4})
+        assert (metric("store_available"), metric("store_outages_total")) == (0, 1)
+        assert metric("outbox_pending") > 0
+        assert metric("requests_total", result="admitted", policy="", source="local") == 8
+        server.start()
+        async with asyncio.timeout(30):
+            while metric("outbox_pending") or not metric("store_available"):
+                await limiter.check(Identity(org="o"))
+                await asyncio.sleep(0.05)  # The server is real, and is found again in real time.
+        assert (metric("store_outages_total"), metric("outbox_lost_total")) == (1, 0)
+    server.stop()
 
 
 async def test_ten_thousand_callers_add_no_series(clock: ManualClock) -> None:
