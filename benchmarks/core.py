@@ -33,11 +33,14 @@ BATCH: Final = 32
 
 
 class Counting(Listener):
-    """Lets the limiter count, as `PrometheusListener` does: that reads the same counts at a scrape."""
+    """Lets the limiter count as statistics do, or, with `measures`, as `PrometheusListener`: both read only later."""
+
+    def __init__(self, *, measures: bool) -> None:
+        self._measures = measures
 
     def attach(self, limiter: Any) -> None:
         """Count what this limiter decides."""
-        limiter.observer.count()
+        limiter.observer.count(measures=self._measures)
 
 
 def drive(coroutine: Coroutine[Any, Any, object]) -> object:
@@ -54,8 +57,9 @@ async def cases() -> dict[str, Case]:
     limiter = Limiter(RateLimitSettings(limits=LIMITS), clock=lambda: NOW)
     await limiter.start()
     caller, numbers = Identity(token="secret", org="acme"), count()
-    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app(), app(LIMITS, [Counting()])]
-    limited, refusing, bare, counted = apps
+    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app()]
+    apps += [app(LIMITS, [Counting(measures=measures)]) for measures in (False, True)]
+    limited, refusing, bare, counted, measured = apps
     for each in apps:
         await each(dict(SCOPE), receive, send)
     policies = limiter.resolver.policies_at(limiter.resolver.endpoint("GET", "/x"))
@@ -68,6 +72,7 @@ async def cases() -> dict[str, Case]:
         "the app alone": lambda: drive(bare(dict(SCOPE), receive, send)),
         "the app with three limits": lambda: drive(limited(dict(SCOPE), receive, send)),
         "the app with three limits, counted": lambda: drive(counted(dict(SCOPE), receive, send)),
+        "the app with three limits, measured": lambda: drive(measured(dict(SCOPE), receive, send)),
         "the app, refusing": lambda: drive(refusing(dict(SCOPE), receive, send)),
         "a check of three limits": lambda: drive(limiter.check(caller, endpoint="/x")),
         "charges of a caller who is known": lambda: policies.charges(caller),

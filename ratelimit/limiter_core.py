@@ -214,7 +214,7 @@ class LimiterCore:
             return None
         kept = {"minutes_kept": wanted.minutes_kept, "hours_kept": wanted.hours_kept}
         prefix = escape(self.settings.key_prefix)
-        return Statistics(self.store, self.observer.count(), self.clock, prefix, **kept)
+        return Statistics(self.store, self.observer.count(measures=False), self.clock, prefix, **kept)
 
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries

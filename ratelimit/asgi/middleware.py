@@ -149,7 +149,7 @@ class RateLimitMiddleware:
         request_id = None if decision.allowed else request_id_of(scope)
         observer = limiter.observer
         if observer.tallies is not None and (charges or outer is None):
-            observer.tallies.decided(decision, charges, monotonic() - began)
+            observer.tallies.decided(decision, charges, monotonic() - began if began else 0.0)
         if (observer.hears or decision.unrendered is None) and (charges or outer is None):
             limiter.said(decision, charges, identity, endpoint, began, request_id)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)

@@ -44,10 +44,12 @@ class Observer:
         self.is_timing = listeners.hears_decisions
         """Whether decisions are of interest, and how long they take."""
 
-    def count(self) -> Tallies:
-        """Count decisions from now on, and return the tallies."""
+    def count(self, *, measures: bool = True) -> Tallies:
+        """Count decisions from now on, with `measures` also how long they take and how full the limits are."""
         if self.tallies is None:
-            self.tallies, self.is_timing = Tallies(), True
+            self.tallies = Tallies(measures=measures)
+        self.tallies.measures = self.tallies.measures or measures
+        self.is_timing = self.is_timing or measures
         return self.tallies
 
     def began(self) -> float:

@@ -25,10 +25,10 @@ STATES: Final = ("within", "near", "over", "shadow_over")
 class PolicyTally:
     """The counts of one policy: checks by state, units by action, and how full it was."""
 
-    __slots__ = ("charged", "corrected", "counts", "near", "over", "retry_after", "shadow_over", "used")
+    __slots__ = ("charged", "checks", "corrected", "counts", "near", "over", "retry_after", "shadow_over", "used")
 
     def __init__(self) -> None:
-        self.near = self.over = self.shadow_over = self.charged = 0
+        self.checks = self.near = self.over = self.shadow_over = self.charged = 0
         self.corrected = {"settled": 0, "refunded": 0, "released": 0, "forced": 0}
         self.counts, self.used = [0] * (len(UTILIZATION_BUCKETS) + 1), 0.0
         self.retry_after = Histogram(RETRY_AFTER_BUCKETS)
@@ -43,7 +43,7 @@ class PolicyTally:
     @property
     def within(self) -> int:
         """The checks that found it neither near its limit nor over it."""
-        return sum(self.counts) - self.near - self.over - self.shadow_over
+        return self.checks - self.near - self.over - self.shadow_over
 
     @property
     def units(self) -> dict[str, int]:
@@ -55,11 +55,11 @@ class Tallies:
     """The counts of one limiter, by policy; `near` is the share of a limit from which on its use is near.
 
     `requests` counts by result, refusing policy and source, `durations` the decisions by source, `store_calls` by operation
-    and outcome, `errors` by where they were.
+    and outcome, `errors` by where they were. Where it `measures`, it has the histograms too: they cost a request more.
     """
 
-    def __init__(self, near: float = NEAR) -> None:
-        self._near = near
+    def __init__(self, near: float = NEAR, *, measures: bool = True) -> None:
+        self._near, self.measures = near, measures
         self._admitted: dict[Source, int] = {"store": 0, "cache": 0, "prefetch": 0, "local": 0}
         self._others: dict[tuple[Result, str, Source], int] = {}
         self.policies: dict[str, PolicyTally] = {}
@@ -74,26 +74,29 @@ class Tallies:
         return self.policies.setdefault(self._name(policy), PolicyTally()) if tally is None else tally
 
     def decided(self, decision: Decision, charges: Sequence[Charge], seconds: float) -> None:
-        """Count one decision."""
+        """Count one decision; `seconds` are how long it took, where that is measured."""
         source, unrendered = decision.source, decision.unrendered
-        duration = self.durations.get(source) or self.durations.setdefault(source, Histogram(DURATION_BUCKETS))
-        duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
-        duration.total += seconds
+        if self.measures:
+            duration = self.durations.get(source) or self.durations.setdefault(source, Histogram(DURATION_BUCKETS))
+            duration.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+            duration.total += seconds
         if unrendered is None:
             self._count_limits(decision, charges)
             return
         # Most requests are admitted, and are counted by the store's own numbers.
         self._admitted[source] += 1
-        policies, near = self.policies, self._near
+        policies, near, measures = self.policies, self._near, self.measures
         for (limit, _, cost), (remaining, _, _) in zip(unrendered[0], unrendered[1]):  # noqa: B905
             tally = policies.get(limit.policy) or self.of(limit.policy)
             full = limit.advertised_limit
-            used = 1 - remaining / full if full else 1.0
-            if used >= near:
-                tally.near += 1
+            tally.checks += 1
             tally.charged += cost
-            tally.used += used
-            tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
+            if full - remaining >= near * full:
+                tally.near += 1
+            if measures:
+                used = 1 - remaining / full if full else 1.0
+                tally.used += used
+                tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
 
     @property
     def requests(self) -> dict[tuple[Result, str, Source], int]:
@@ -142,6 +145,7 @@ class Tallies:
         for limit in decision.limits:
             tally = self.of(limit.policy)
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
+            tally.checks += 1
             tally.used += used
             tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
             if limit.retry_after:
@@ -149,7 +153,7 @@ class Tallies:
                 tally.over += not limit.shadow
                 tally.retry_after.observe(limit.retry_after)
             else:
-                tally.near += used >= self._near
+                tally.near += limit.limit - limit.remaining >= self._near * limit.limit
                 if decision.allowed:
                     tally.charged += costs.get(limit.policy, 0)
 

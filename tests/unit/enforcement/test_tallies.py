@@ -57,6 +57,21 @@ async def test_blocks_quotas_and_corrections_count(clock: ManualClock) -> None:
     assert tallies.requests == {("admitted", "", "store"): 1, ("refused", "blocked", "store"): 1}
 
 
+async def test_without_measures_there_are_counts_alone(clock: ManualClock) -> None:
+    """As statistics need them; a listener that measures turns the histograms on."""
+    limiter = Limiter(
+        RateLimitSettings(limits=[Limit(name="a", rate="5/minute", per="token")]), MemoryStore(clock=clock), clock
+    )
+    tallies = limiter.observer.count(measures=False)
+    await limiter.check(WHO)
+    assert (tallies.policies["a"].within, tallies.policies["a"].utilization.number, tallies.durations) == (1, 0, {})
+    assert not limiter.observer.is_timing
+    assert limiter.observer.count() is tallies
+    await limiter.check(WHO)
+    assert (tallies.policies["a"].within, tallies.policies["a"].utilization.number) == (2, 1)
+    assert tallies.durations["store"].number == 1
+
+
 def test_more_policies_than_can_be_told_apart_are_one() -> None:
     """The series stay bounded."""
     tallies = Tallies()
