@@ -1,9 +1,10 @@
 """Metrics for OpenTelemetry: counters and gauges are observed, histograms recorded."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from opentelemetry import metrics
+from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
 from ratelimit.enforcement.events import DecisionEvent
@@ -25,7 +26,8 @@ class OpenTelemetryListener(Listener):
 
     Needs `opentelemetry-api` alone; `meter_provider` is the app's own (default: the global one). Counters and gauges are
     observed when they are exported and cost a request nothing; the histograms of utilization, waits and durations are
-    recorded with each decision. The histograms of calls to the store are left to the store's own instrumentation.
+    recorded with each decision. The histograms of calls to the store are left to the store's own instrumentation. A span that
+    is current gets `ratelimit.result`, `ratelimit.policy` and `ratelimit.remaining`, and an event for a refusal.
     """
 
     def __init__(self, *, meter_provider: MeterProvider | None = None) -> None:
@@ -43,7 +45,8 @@ class OpenTelemetryListener(Listener):
         self._limiters.append(limiter)
 
     def on_decision(self, event: DecisionEvent) -> None:
-        """Record what has a distribution."""
+        """Record what has a distribution, and describe the decision on the span that is current."""
+        _describe(event, trace.get_current_span())
         self._recorded["ratelimit.decision.duration"].record(event.seconds, {"source": event.source})
         for limit in event.decision.limits:
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
@@ -73,3 +76,15 @@ class OpenTelemetryListener(Listener):
                         yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
 
         return observe
+
+
+def _describe(event: DecisionEvent, span: trace.Span) -> None:
+    if not span.is_recording():
+        return
+    binding = event.decision.binding
+    named = {} if binding is None else {"ratelimit.policy": binding.policy, "ratelimit.remaining": binding.remaining}
+    span.set_attributes({"ratelimit.result": event.result, **named})
+    if not event.decision.allowed:
+        wait = event.decision.retry_after
+        finite = {"ratelimit.retry_after": wait} if math.isfinite(wait) else {}
+        span.add_event("ratelimit.refused", {"ratelimit.policy": event.policy or "", **finite})

@@ -4,6 +4,9 @@ from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
 from ratelimit.telemetry import OpenTelemetryListener
@@ -44,3 +47,25 @@ async def test_what_is_decided_is_exported(clock: ManualClock) -> None:
     assert wait.explicit_bounds[:5] == (1, 2, 5, 10, 30)
     assert found["ratelimit.store.available"][0].value == 1
     assert found["ratelimit.decision.duration"][0].count == 3
+
+
+async def test_the_current_span_is_described(clock: ManualClock) -> None:
+    """With the result and the policy that speaks, and an event for a refusal; never with the caller."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="1/minute", per="token")])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock, listeners=[OpenTelemetryListener()])
+    for _ in range(2):
+        with provider.get_tracer("test").start_as_current_span("request"):
+            await limiter.check(Identity(token="secret"))
+    admitted, refused = exporter.get_finished_spans()
+    assert dict(admitted.attributes or {}) == {
+        "ratelimit.result": "admitted",
+        "ratelimit.policy": "token",
+        "ratelimit.remaining": 0,
+    }
+    assert not admitted.events
+    (event,) = refused.events
+    assert (event.name, dict(event.attributes or {})["ratelimit.policy"]) == ("ratelimit.refused", "token")
+    assert "secret" not in admitted.to_json() + refused.to_json()
