@@ -82,8 +82,9 @@ def _describe(event: DecisionEvent, span: trace.Span) -> None:
     if not span.is_recording():
         return
     binding = event.decision.binding
-    named = {} if binding is None else {"ratelimit.policy": binding.policy, "ratelimit.remaining": binding.remaining}
-    span.set_attributes({"ratelimit.result": event.result, **named})
+    span.set_attribute("ratelimit.result", event.result)
+    if binding is not None:
+        span.set_attributes({"ratelimit.policy": binding.policy, "ratelimit.remaining": binding.remaining})
     if not event.decision.allowed:
         wait = event.decision.retry_after
         finite = {"ratelimit.retry_after": wait} if math.isfinite(wait) else {}
