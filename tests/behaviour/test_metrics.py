@@ -5,17 +5,23 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
-from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
+from ratelimit import Identity, Limit, Limiter, Listener, MemoryStore, RateLimitMiddleware, RateLimitSettings
+from ratelimit.enforcement.events import DecisionEvent
 from ratelimit.telemetry import PrometheusListener
 from ratelimit.telemetry.measures import METRICS
 from ratelimit.telemetry.prometheus_listener import prometheus_name
 from ratelimit.testing import ManualClock
+from tests.support.asgi import ok
 from tests.support.metrics_app import SETTINGS
 from tests.support.redis_server import RedisServer
 from tests.support.servers import serving
@@ -123,6 +129,36 @@ async def test_an_outage_is_in_the_metrics(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)  # The server is real, and is found again in real time.
         assert (metric("store_outages_total"), metric("outbox_lost_total")) == (1, 0)
     server.stop()
+
+
+async def test_errors_that_changed_no_answer_are_counted(clock: ManualClock) -> None:
+    """By where they were: the app's own functions, listeners, and overrides that cannot be read."""
+
+    def fail(request: object) -> Any:
+        raise ValueError
+
+    class Failing(Listener):
+        def on_decision(self, event: DecisionEvent) -> None:
+            raise ValueError
+
+    registry, store = CollectorRegistry(), MemoryStore(clock=clock)
+    settings = RateLimitSettings(
+        dimensions={"tenant": fail},
+        limits=[Limit(name="a", rate="9/minute", cost=fail), Limit(name="b", rate="9/minute", per="tenant")],
+    )
+    limiter = Limiter(settings, store, clock, listeners=[PrometheusListener(registry=registry), Failing()])
+    await store.put_entry("rl:{overrides}", "a:*", b"{")
+    app = Starlette(
+        routes=[Route("/", ok)],
+        middleware=[Middleware(RateLimitMiddleware, limiter=limiter, identify=fail)],
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        assert (await client.get("/")).status_code == 200
+    found = {
+        where: registry.get_sample_value("ratelimit_errors_total", {"where": where})
+        for where in ("identify", "cost", "override", "other")
+    }
+    assert found == {"identify": 1, "cost": 1, "override": 1, "other": 2}
 
 
 async def test_ten_thousand_callers_add_no_series(clock: ManualClock) -> None:
