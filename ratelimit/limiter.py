@@ -1,8 +1,7 @@
 """The limiter: the public API of the core, without HTTP."""
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -82,18 +81,9 @@ class Limiter(LimiterCore):
             if self.observer.hears or decision.unrendered is None:
                 self.said(decision, charges, identity, place, began)
             return decision
-        say = partial(self.decide_and_say, ask_store=ask_store, identity=identity, method=method, endpoint=endpoint)
-
-        def decide(requests: int) -> Coroutine[Any, Any, Decision]:
-            charges = self._charges(identity, method, endpoint, requests, policies)
-            has_permits = any(charge.limit.kind == "concurrency" for charge in charges)
-            return say(charges, Operation.ACQUIRE if has_permits else Operation.CHARGE)
-
-        async def fits(requests: int) -> bool:
-            look = self.look(identity, method=method, endpoint=endpoint, cost=requests, policies=policies)
-            return (await look).allowed
-
-        return await take_at_most(cost, decide, fits) if at_most else await decide(cost)
+        return await self._check_chosen(
+            identity, method, endpoint, cost, policies, at_most=at_most, ask_store=ask_store
+        )
 
     async def peek(
         self,
@@ -168,6 +158,8 @@ class Limiter(LimiterCore):
         _check_identity(identity)
         ask_store = await self.start()
         if not force and (blocked := self.blocked(identity)) is not None:
+            self.observer.tally(blocked, (), 0.0)
+            self.said(blocked, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
             return blocked
         charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
         return await self.decide_and_say(
@@ -232,8 +224,8 @@ class Limiter(LimiterCore):
     async def reset(self, identity: Identity, policy: str | None = None) -> int:
         """Empty what `identity` has used, at all endpoints that this process knows; return how many counters there were.
 
-        Windows and calendar quotas; levels, permits, and what all callers share only by their policy's name. Other workers remember a refusal for a
-        second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
+        Windows and calendar quotas; levels, permits, and what all callers share only by their policy's name. Other
+        workers remember a refusal for a second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
         """
         _check_identity(identity)
         await self.start()
@@ -245,6 +237,36 @@ class Limiter(LimiterCore):
             back = [quota._replace(cost=-NEVER) for quota in quotas]
             await self.enforcer.submit(StoreRequest(back, Operation.ADJUST))
         return emptied
+
+    async def _check_chosen(
+        self,
+        identity: Identity,
+        method: str,
+        endpoint: str,
+        cost: int,
+        policies: Sequence[str] | None,
+        *,
+        at_most: bool,
+        ask_store: bool,
+    ) -> Decision:
+        charged: Sequence[Charge] = ()
+
+        async def decide(requests: int) -> Decision:
+            nonlocal charged
+            charged = self._charges(identity, method, endpoint, requests, policies)
+            has_permits = any(charge.limit.kind == "concurrency" for charge in charged)
+            return await self.decide(charged, acquire=has_permits, ask_store=ask_store)
+
+        async def fits(requests: int) -> bool:
+            look = self.look(identity, method=method, endpoint=endpoint, cost=requests, policies=policies)
+            return (await look).allowed
+
+        began = self.observer.began()
+        decision = await (take_at_most(cost, decide, fits) if at_most else decide(cost))
+        self.observer.tally(decision, charged, began)
+        if self.observer.hears or decision.unrendered is None:
+            self.said(decision, charged, identity, self.resolver.endpoint(method.upper(), endpoint), began)
+        return decision
 
     @asynccontextmanager
     async def _slot(self, policy: str, identity: Identity, method: str, endpoint: str) -> AsyncIterator[Decision]:

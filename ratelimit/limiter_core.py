@@ -34,6 +34,7 @@ from ratelimit.stores.urls import open_store
 
 logger = logging.getLogger("ratelimit")
 
+_HEALTH_AGE_S: Final = 1.0
 POLL_INTERVAL: Final = 1.0
 """Seconds between two background polls of a worker: two small calls, for overrides and the worker registry."""
 
@@ -73,6 +74,7 @@ class LimiterCore:
         self._entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
         self.overrides = Overrides(self.resolver, self._entries, self.clock)
         self.blocks = Blocks(self.resolver, self._entries, self.clock)
+        self._health: tuple[float, Health | None] = 0.0, None
         self._holding = OverrideEvent(overrides=0, blocks=0)
         self._entries.subscribe(self._say_what_holds)
         breaker = self.enforcer.circuit_breaker
@@ -177,9 +179,13 @@ class LimiterCore:
         await self.blocks.set(key, until=until, why=why, by=by)
 
     async def health(self) -> Health:
-        """Return how the limiter and its store are; asks the store once, and never fails."""
+        """Return how the limiter and its store are; asks the store at most once a second, and never fails."""
         await self.start()
-        return await check_health(self.enforcer)
+        checked_at, health = self._health
+        if health is None or monotonic() - checked_at >= _HEALTH_AGE_S:
+            health = await check_health(self.enforcer)
+            self._health = monotonic(), health
+        return health
 
     async def start(self) -> bool:
         """Read the overrides and poll for changes; the first decision in an event loop does this by itself.
@@ -196,6 +202,7 @@ class LimiterCore:
     async def aclose(self) -> None:
         """Wait for what is being written and close the store; may be called twice."""
         await self.poller.aclose()
+        self.observer.refusal_log.flush(all_of_them=True)
         with suppress(StoreError):
             await self.enforcer.workers.sign_off()
             if self.statistics is not None:

@@ -23,6 +23,7 @@ from ratelimit.asgi.request_dimensions import RequestDimensions
 from ratelimit.asgi.request_id import request_id_of
 from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
+from ratelimit.asgi.routing.route_index import NOT_ALLOWED
 from ratelimit.asgi.startup_checks import log_startup_warnings
 from ratelimit.clock import monotonic
 from ratelimit.config.dimension_sources import DimensionSource
@@ -109,7 +110,8 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
         elif _is_preflight(scope):
             scope[LIMITER] = self.limiter
-            self.limiter.observer.passed("exempt", _PREFLIGHT)
+            if IDENTIFY not in scope:
+                self.limiter.observer.passed("exempt", _PREFLIGHT)
             await self._serve_exempt(scope, receive, send)
         else:
             await self._limit(scope, receive, send)
@@ -122,7 +124,8 @@ class RateLimitMiddleware:
             scope["path_params"] = {**scope.get("path_params", {}), **path_params}
         policies = self.limiter.resolver.policies_at(endpoint)
         if policies.is_exempt:
-            self.limiter.observer.passed("exempt", endpoint)
+            if endpoint is not NOT_ALLOWED[0] and IDENTIFY not in scope:  # Nothing, or an outer limiter has said so.
+                self.limiter.observer.passed("exempt", endpoint)
             await self._serve_exempt(scope, receive, send)
         else:
             await self._limit_at(endpoint, policies, (scope, receive, send))
@@ -148,9 +151,10 @@ class RateLimitMiddleware:
             decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         request_id = None if decision.allowed else request_id_of(scope)
         observer = limiter.observer
-        if observer.tallies is not None and (charges or outer is None):
+        is_own = bool(charges) or outer is None or not decision.allowed  # An outer limiter has said all else.
+        if observer.tallies is not None and is_own:
             observer.tallies.decided(decision, charges, monotonic() - began if began else 0.0)
-        if (observer.hears or decision.unrendered is None) and (charges or outer is None):
+        if (observer.hears or decision.unrendered is None) and is_own:
             limiter.said(decision, charges, identity, endpoint, began, request_id)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})

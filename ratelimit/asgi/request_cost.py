@@ -4,16 +4,19 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from ratelimit._utils.validation import is_int_between
+from ratelimit.asgi.callers import place_of
 from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.config.policies import Policy, Quota
 from ratelimit.model.rate import MAX_LIMIT
 
 logger = logging.getLogger("ratelimit")
+
+_MAX_SHOWN: Final = 50
 
 
 def _ignore(where: str) -> None:
@@ -45,13 +48,18 @@ async def _cost(policy: Policy, connection: HTTPConnection, on_error: Callable[[
         if not is_int_between(cost, 0, MAX_LIMIT):
             on_error("cost")
             logger.error(
-                "cost of policy %r: must be a number between 0 and %d, got %r", policy.name, MAX_LIMIT, returned
+                "cost of policy %r: must be a number between 0 and %d, got %s",
+                policy.name,
+                MAX_LIMIT,
+                repr(returned)[:_MAX_SHOWN] if isinstance(returned, (int, float)) else type(returned).__name__,
             )
             return default
     except ClientDisconnect:
         return default
-    except Exception:
+    except Exception as error:  # noqa: BLE001 - logged, without its text, which may hold a credential
         on_error("cost")
-        logger.exception("cost of policy %r: the function failed; the request costs %d", policy.name, default)
+        logger.error(  # noqa: TRY400
+            "cost of policy %r: the function failed (%s); the request costs %d", policy.name, place_of(error), default
+        )
         return default
     return cost

@@ -13,6 +13,7 @@ from ratelimit.clock import Clock
 from ratelimit.controls.shared_entries import (
     CONTROL,
     SharedEntries,
+    check_unicode,
     checked_instant,
     checked_text,
     instant_of,
@@ -62,8 +63,8 @@ class Blocks:
         """Block all callers whose identity has these values, until then or until the block is deleted.
 
         `key` names `token`, `org`, `ip` (an address, or a network as CIDR), `plan` or dimensions of the settings; several
-        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. A wrong value raises `ConfigurationError`, an
-        unavailable store `StoreError`.
+        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. A wrong value raises
+        `ConfigurationError`, an unavailable store `StoreError`.
         """
         shown = self._shown_key(key)
         entry = {
@@ -118,7 +119,8 @@ class Blocks:
         for block in self._known.values():
             aspects = tuple(_aspect(dimension, value) for dimension, value in sorted(block.key.items()))
             values = tuple(_stored_value(dimension, value) for dimension, value in sorted(block.key.items()))
-            self._tables.setdefault(aspects, {})[values] = block
+            table = self._tables.setdefault(aspects, {})
+            table[values] = _longer(table.get(values), block)
 
     def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
         known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
@@ -129,7 +131,8 @@ class Blocks:
             dimension = name.removesuffix(HASH_SUFFIX)
             if dimension not in known or (name != dimension and not self._resolver.named.is_hashed(dimension)):
                 raise ConfigurationError(f"key: {name!r} is not one of {', '.join(sorted(known))}")
-            if not checked_text(f"key: {name}", str(value)):
+            check_unicode(f"key: {name}", str(value))
+            if str(value) == "":
                 raise ConfigurationError(f"key: {name}: must be text and not empty")
             shown.update([self._shown(name, dimension, str(value))])
         return shown
@@ -140,6 +143,8 @@ class Blocks:
             if network is None:
                 raise ConfigurationError(f"key: ip: {value!r:.100} is neither an address nor a network")
             return name, str(network)
+        if dimension == "ip" and name == dimension:
+            value = _single_address(value)
         if name == dimension and self._resolver.named.is_hashed(dimension):
             return f"{name}{HASH_SUFFIX}", self._resolver.named.hashed(value)
         return name, value
@@ -176,6 +181,21 @@ def _known_network(text: str) -> _Network | None:
     network = _network(text)
     is_narrow = network is not None and network.version == 6 and network.prefixlen > _CLIENT_BITS
     return network.supernet(new_prefix=_CLIENT_BITS) if is_narrow and network is not None else network
+
+
+def _longer(first: Block | None, second: Block) -> Block:
+    """Return the block that ends later: several addresses may mean one network."""
+    if first is None or second.until is None or (first.until is not None and first.until < second.until):
+        return second
+    return first
+
+
+def _single_address(text: str) -> str:
+    """Return an address as callers are known by it: where addresses are hashed, a network has no hash of its own."""
+    network = _known_network(text)
+    if network is None or (network.version == 4 and network.prefixlen < network.max_prefixlen):
+        raise ConfigurationError("key: ip: addresses are hashed here, so it must be a single address")
+    return str(network) if network.version == 6 else str(network.network_address)
 
 
 def _readable(name: str, value: bytes) -> Block | None:

@@ -14,6 +14,7 @@ from ratelimit.config.policies import Limit
 from ratelimit.controls.shared_entries import (
     CONTROL,
     SharedEntries,
+    check_unicode,
     checked_instant,
     checked_text,
     instant_of,
@@ -78,7 +79,7 @@ class Overrides:
         `StoreError`.
         """
         for dimension, value in (key or {}).items():
-            checked_text(f"key: {dimension}", str(value))
+            check_unicode(f"key: {dimension}", str(value))
         entry = {
             "policy": policy,
             "key": self._shown_key(policy, key or {}),

@@ -78,9 +78,15 @@ def checked_text(name: str, text: Any) -> str | None:
     """Return a reason or a name, or raise `ConfigurationError` for what is no text or too long."""
     if text is not None and not (isinstance(text, str) and len(text) <= _MAX_TEXT):
         raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50}")
-    if text is not None and text != readable(text):
-        raise ConfigurationError(f"{name}: {text!r:.50} is not valid Unicode")
+    if text is not None:
+        check_unicode(name, text)
     return text
+
+
+def check_unicode(name: str, text: str) -> None:
+    """Raise `ConfigurationError` for a text that nothing could write out; the message does not show it."""
+    if text != readable(text):
+        raise ConfigurationError(f"{name}: is not valid Unicode")
 
 
 def readable(text: str) -> str:

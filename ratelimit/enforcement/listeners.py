@@ -1,5 +1,6 @@
 """Listeners: objects of the app that get to know what is decided, and cannot change it."""
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -89,7 +90,7 @@ class Listeners:
                     self._tasks.spawn(self._wait_for(name, heard))
                 elif inspect.iscoroutine(heard):
                     heard.close()
-            except Exception as error:  # noqa: BLE001 - logged
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
                 self._note(name, error)
 
     async def _wait_for(self, name: str, heard: Awaitable[None]) -> None:
@@ -98,7 +99,7 @@ class Listeners:
         except Exception as error:  # noqa: BLE001 - logged
             self._note(name, error)
 
-    def _note(self, name: str, error: Exception) -> None:
+    def _note(self, name: str, error: BaseException) -> None:
         self.failed += 1
         self._log.error("a listener's %s failed with %s", name, type(error).__name__)
 

@@ -10,7 +10,7 @@ from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Result,
 from ratelimit.enforcement.listeners import Listeners
 from ratelimit.enforcement.refusal_log import RefusalLog
 from ratelimit.enforcement.tallies import Tallies
-from ratelimit.errors import StoreTimeout
+from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.model.charge import Charge
 from ratelimit.stores.messages import StoreReply, StoreRequest
 
@@ -102,15 +102,14 @@ class Observer:
         tallies = self.tallies
         if tallies is None:
             return await submit(request)
-        began, outcome = monotonic(), "error"
+        began, operation = monotonic(), request.operation.name.lower()
         try:
             reply = await submit(request)
-            outcome = "ok"
-        except StoreTimeout:
-            outcome = "timeout"
+        except StoreError as error:  # A caller that went away is none.
+            outcome = "timeout" if isinstance(error, StoreTimeout) else "error"
+            tallies.called(operation, outcome, monotonic() - began)
             raise
-        finally:
-            tallies.called(request.operation.name.lower(), outcome, monotonic() - began)
+        tallies.called(operation, "ok", monotonic() - began)
         return reply
 
     def failed(self, where: str) -> None:

@@ -47,11 +47,11 @@ class RefusalLog:
                 _log_shadow(limit, event)
             self._count(limit.policy, caller, event or make_event, in_shadow=True)
 
-    def flush(self) -> None:
-        """Write the summaries that are due."""
+    def flush(self, *, all_of_them: bool = False) -> None:
+        """Write the summaries that are due, or all of them: at the end."""
         now = self._clock()
         for policy, summary in list(self._summaries.items()):
-            if now >= summary.due_at:
+            if all_of_them or now >= summary.due_at:
                 if summary.is_empty:
                     del self._summaries[policy]
                 else:
@@ -112,11 +112,16 @@ def _log_refusal(policy: str, event: DecisionEvent) -> None:
         policy,
         decision.status,
         decision.binding.scope if decision.binding is not None else "-",
-        f"{event.method} {event.route}".strip() or "a call",
+        _printable(f"{event.method} {event.route}".strip()) or "a call",
         event.label,
         decision.retry_after,
         event.request_id or "-",
     )
+
+
+def _printable(text: str) -> str:
+    """Return a text that cannot break a line: code may hand in any endpoint."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _log_shadow(limit: ServiceLimit, event: DecisionEvent) -> None:
@@ -124,6 +129,6 @@ def _log_shadow(limit: ServiceLimit, event: DecisionEvent) -> None:
         "shadow policy %s would have refused for %.3f s: %s of %s",
         limit.policy,
         limit.retry_after,
-        event.route or "a call",
+        _printable(event.route) or "a call",
         event.label,
     )

@@ -8,6 +8,7 @@ from typing import Final
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.clock import Clock
 from ratelimit.enforcement.tallies import STATES, Tallies
+from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.stores.base import Store
 
 _MINUTE_S: Final = 60
@@ -44,8 +45,8 @@ class Statistics:
     """Adds what this worker has decided to counts that all workers share: once a second, in one call.
 
     Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
-    could not be written is added with the next call, and may count twice where only the store's reply was lost; what a
-    worker that is killed has counted since its last call is lost.
+    could not be written is added with the next call, and then counts in the minute of that call. What was sent without a
+    reply in time is not sent again; that, and what a killed worker has counted since its last call, may be missing.
     """
 
     def __init__(
@@ -66,10 +67,17 @@ class Statistics:
         counted = self._counted()
         changes = {name: number - self._written.get(name, 0) for name, number in counted.items()}
         changes = {name: change for name, change in changes.items() if change}
-        if changes:
-            now = self._clock() // 1_000_000
+        if not changes:
+            return
+        now = self._clock() // 1_000_000
+        self._written = counted  # Another flush that begins meanwhile leaves these alone.
+        try:
             await self._store.add_counts([(self._key(step, now), kept) for step, kept in self._kept.items()], changes)
-            self._written = counted
+        except StoreTimeout:  # They may have been written: better missing than doubled.
+            raise
+        except StoreError:
+            self._written = {name: number - changes.get(name, 0) for name, number in self._written.items()}
+            raise
 
     async def minutes(self, last: int = 60) -> Sequence[SpanCounts]:
         """Return the counts of the last minutes, this one included, the oldest first; raises `StoreError`."""

@@ -1,5 +1,6 @@
 """Tallies: what one limiter has decided, in plain integers that cost a request little and are exact when they are read."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
@@ -25,10 +26,10 @@ STATES: Final = ("within", "near", "over", "shadow_over")
 class PolicyTally:
     """The counts of one policy: checks by state, units by action, and how full it was."""
 
-    __slots__ = ("charged", "checks", "corrected", "counts", "near", "over", "retry_after", "shadow_over", "used")
+    __slots__ = ("charged", "corrected", "counts", "near", "over", "retry_after", "shadow_over", "used", "within")
 
     def __init__(self) -> None:
-        self.checks = self.near = self.over = self.shadow_over = self.charged = 0
+        self.within = self.near = self.over = self.shadow_over = self.charged = 0
         self.corrected = {"settled": 0, "refunded": 0, "released": 0, "forced": 0}
         self.counts, self.used = [0] * (len(UTILIZATION_BUCKETS) + 1), 0.0
         self.retry_after = Histogram(RETRY_AFTER_BUCKETS)
@@ -39,11 +40,6 @@ class PolicyTally:
         found = Histogram(UTILIZATION_BUCKETS)
         found.counts, found.total = self.counts, self.used
         return found
-
-    @property
-    def within(self) -> int:
-        """The checks that found it neither near its limit nor over it."""
-        return self.checks - self.near - self.over - self.shadow_over
 
     @property
     def units(self) -> dict[str, int]:
@@ -89,10 +85,11 @@ class Tallies:
         for (limit, _, cost), (remaining, _, _) in zip(unrendered[0], unrendered[1]):  # noqa: B905
             tally = policies.get(limit.policy) or self.of(limit.policy)
             full = limit.advertised_limit
-            tally.checks += 1
             tally.charged += cost
             if full - remaining >= near * full:
                 tally.near += 1
+            else:
+                tally.within += 1
             if measures:
                 used = 1 - remaining / full if full else 1.0
                 tally.used += used
@@ -145,15 +142,17 @@ class Tallies:
         for limit in decision.limits:
             tally = self.of(limit.policy)
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
-            tally.checks += 1
             tally.used += used
             tally.counts[bisect_left(UTILIZATION_BUCKETS, used)] += 1
             if limit.retry_after:
                 tally.shadow_over += limit.shadow
                 tally.over += not limit.shadow
-                tally.retry_after.observe(limit.retry_after)
+                if math.isfinite(limit.retry_after):
+                    tally.retry_after.observe(limit.retry_after)
             else:
-                tally.near += limit.limit - limit.remaining >= self._near * limit.limit
+                is_near = limit.limit - limit.remaining >= self._near * limit.limit
+                tally.near += is_near
+                tally.within += not is_near
                 if decision.allowed:
                     tally.charged += costs.get(limit.policy, 0)
 

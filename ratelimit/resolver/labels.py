@@ -1,5 +1,6 @@
 """Labels: how callers are called where people read, without a credential and without a whole address."""
 
+from ipaddress import IPv4Address, ip_network
 from typing import Final
 
 from ratelimit.model.identity import Identity
@@ -20,11 +21,19 @@ def label_of(identity: Identity, named: NamedPolicies) -> str:
         return f"token#{named.hashed(identity.token)[:_HASH_DIGITS]}"
     if identity.org:
         return f"org:{named.dimension_value(identity, 'org')}"[:_MAX_LENGTH]
-    return f"ip:{masked(identity.ip)}" if identity.ip else ANONYMOUS
+    if not identity.ip:
+        return ANONYMOUS
+    if named.is_hashed("ip"):
+        return f"ip#{named.hashed(identity.ip)[:_HASH_DIGITS]}"
+    return f"ip:{masked(identity.ip)}"
 
 
 def masked(address: str) -> str:
-    """Return an address without its last part: `192.0.2.*`, and of IPv6 the first two groups."""
-    if ":" in address:
-        return ":".join(address.split(":")[:2])[:_MAX_LENGTH] + ":*"
-    return address.rpartition(".")[0][:_MAX_LENGTH] + ".*"
+    """Return an address without its last part: `192.0.2.*`, and of IPv6 the first two groups; `?` for no address."""
+    try:
+        found = ip_network(address, strict=False).network_address
+    except ValueError:
+        return "?"
+    if isinstance(found, IPv4Address):
+        return str(found).rpartition(".")[0] + ".*"
+    return f"{int(found) >> 112:x}:{int(found) >> 96 & 0xFFFF:x}:*"

@@ -1,10 +1,12 @@
 """Measures: all that a limiter has counted, by the names of metrics, whichever system they are for."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from operator import add
 from typing import Final, Literal
+from weakref import WeakKeyDictionary
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit.enforcement.tallies import STATES, Tallies
@@ -53,10 +55,38 @@ Sample = tuple[Sequence[str], float | Histogram]
 """The values of a metric's labels, and its number, or its histogram."""
 
 
-def samples(limiter: LimiterCore, name: str) -> Iterator[Sample]:
-    """Yield what a limiter has counted under the name of a metric."""
-    tallies = limiter.observer.count()
-    yield from {**_counted(tallies), **_standing(limiter, tallies)}[name]
+Snapshot = dict[str, dict[tuple[str, ...], float | Histogram]]
+"""What was counted, by the name of the metric and the values of its labels."""
+
+_COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
+    "ratelimit.store.available": min,
+    "ratelimit.workers": max,
+    "ratelimit.config.info": max,
+}
+"""What several limiters of a process come to, apart from their sum."""
+
+
+def snapshot(limiters: Iterable[LimiterCore]) -> Snapshot:
+    """Return all that these limiters have counted together, read once."""
+    found: Snapshot = {metric.name: {} for metric in METRICS}
+    for limiter in limiters:
+        tallies = limiter.observer.count()
+        for name, own in {**_counted(tallies), **_standing(limiter, tallies)}.items():
+            for labels, value in own:
+                key = tuple(labels)
+                found[name][key] = _added(name, found[name].get(key), value)
+    return found
+
+
+def _added(name: str, known: float | Histogram | None, value: float | Histogram) -> float | Histogram:
+    if isinstance(value, Histogram):
+        both = Histogram(value.bounds)
+        before = known.counts if isinstance(known, Histogram) else [0] * len(value.counts)
+        both.counts = [a + b for a, b in zip(before, value.counts, strict=True)]
+        both.total = value.total + (known.total if isinstance(known, Histogram) else 0.0)
+        return both
+    combine: Callable[[float, float], float] = _COMBINED.get(name, add)
+    return combine(value, known) if isinstance(known, (int, float)) else value
 
 
 def _counted(tallies: Tallies) -> dict[str, Iterable[Sample]]:
@@ -92,6 +122,9 @@ def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Samp
     }
 
 
+_HASHES: Final[WeakKeyDictionary[LimiterCore, tuple[object, str]]] = WeakKeyDictionary()
+
+
 def _errors(limiter: LimiterCore, tallies: Tallies) -> dict[str, int]:
     other = tallies.errors.get("other", 0) + limiter.observer.listeners.failed
     return {**tallies.errors, "override": limiter.overrides.unreadable, "other": other}
@@ -99,8 +132,11 @@ def _errors(limiter: LimiterCore, tallies: Tallies) -> dict[str, int]:
 
 def config_hash(limiter: LimiterCore) -> str:
     """Return eight digits that stand for the settings of a limiter; of two hashes in a fleet, one is out of date."""
-    shown = limiter.settings.model_dump_json(exclude={"store", "hash_key"}, fallback=repr_of_function)
-    return sha256(shown.encode()).hexdigest()[:8]
+    known = _HASHES.get(limiter)
+    if known is None or known[0] is not limiter.settings:
+        shown = limiter.settings.model_dump_json(exclude={"store", "hash_key"}, fallback=repr_of_function)
+        known = _HASHES[limiter] = limiter.settings, sha256(shown.encode()).hexdigest()[:8]
+    return known[1]
 
 
 def repr_of_function(value: object) -> str:

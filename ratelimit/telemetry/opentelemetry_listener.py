@@ -9,9 +9,15 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 
 from ratelimit.enforcement.events import DecisionEvent
 from ratelimit.enforcement.listeners import Listener
-from ratelimit.enforcement.tallies import DURATION_BUCKETS, RETRY_AFTER_BUCKETS, UTILIZATION_BUCKETS
+from ratelimit.enforcement.tallies import (
+    DURATION_BUCKETS,
+    MAX_POLICIES,
+    OTHER,
+    RETRY_AFTER_BUCKETS,
+    UTILIZATION_BUCKETS,
+)
 from ratelimit.limiter_core import LimiterCore
-from ratelimit.telemetry.measures import METRIC, METRICS, Metric, samples
+from ratelimit.telemetry.measures import METRIC, METRICS, Metric, snapshot
 
 _RECORDED: Final = {
     "ratelimit.policy.utilization": UTILIZATION_BUCKETS,
@@ -34,6 +40,7 @@ class OpenTelemetryListener(Listener):
         provider = meter_provider or metrics.get_meter_provider()
         self._meter: Meter = provider.get_meter("ratelimit")
         self._limiters: list[LimiterCore] = []
+        self._policies: set[str] = set()
         self._recorded: dict[str, Histogram] = {name: self._histogram(METRIC[name]) for name in _RECORDED}
         for metric in METRICS:
             if metric.kind != "histogram":
@@ -47,12 +54,20 @@ class OpenTelemetryListener(Listener):
     def on_decision(self, event: DecisionEvent) -> None:
         """Record what has a distribution, and describe the decision on the span that is current."""
         _describe(event, trace.get_current_span())
+        if event.result == "exempt" or not (event.charges or event.decision.status == 403):
+            return  # Nothing was decided.
         self._recorded["ratelimit.decision.duration"].record(event.seconds, {"source": event.source})
         for limit in event.decision.limits:
+            policy = {"policy": self._name(limit.policy)}
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0
-            self._recorded["ratelimit.policy.utilization"].record(used, {"policy": limit.policy})
-            if limit.retry_after:
-                self._recorded["ratelimit.retry_after"].record(limit.retry_after, {"policy": limit.policy})
+            self._recorded["ratelimit.policy.utilization"].record(used, policy)
+            if limit.retry_after and math.isfinite(limit.retry_after):
+                self._recorded["ratelimit.retry_after"].record(limit.retry_after, policy)
+
+    def _name(self, policy: str) -> str:
+        if policy not in self._policies and len(self._policies) < MAX_POLICIES:
+            self._policies.add(policy)
+        return policy if policy in self._policies else OTHER
 
     def _histogram(self, metric: Metric) -> Histogram:
         return self._meter.create_histogram(
@@ -70,10 +85,9 @@ class OpenTelemetryListener(Listener):
     def _observer(self, metric: Metric) -> Callable[[CallbackOptions], Iterator[Observation]]:
         def observe(options: CallbackOptions) -> Iterator[Observation]:
             del options
-            for limiter in self._limiters:
-                for labels, value in samples(limiter, metric.name):
-                    if isinstance(value, (int, float)):
-                        yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
+            for labels, value in snapshot(self._limiters)[metric.name].items():
+                if isinstance(value, (int, float)):
+                    yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
 
         return observe
 

@@ -1,8 +1,7 @@
 """Metrics for Prometheus: read by a custom collector at each scrape, from counts that a request pays little for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
-from operator import add
 from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -12,14 +11,7 @@ from prometheus_client.registry import Collector
 from ratelimit._utils.histogram import Histogram
 from ratelimit.enforcement.listeners import Listener
 from ratelimit.limiter_core import LimiterCore
-from ratelimit.telemetry.measures import METRICS, Metric, samples
-
-_COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
-    "ratelimit.store.available": min,
-    "ratelimit.workers": max,
-    "ratelimit.config.info": max,
-}
-"""What several limiters of a process come to, apart from their sum."""
+from ratelimit.telemetry.measures import METRICS, Metric, snapshot
 
 _SUFFIXES: Final = {"s": "_seconds"}
 
@@ -48,9 +40,10 @@ class PrometheusListener(Listener, Collector):
 
     def collect(self) -> Iterator[Any]:
         """Return all families as they stand."""
+        found = snapshot(self._limiters)
         for metric in METRICS:
             family = _family(metric)
-            for labels, value in _added_up(self._limiters, metric.name).items():
+            for labels, value in found[metric.name].items():
                 if isinstance(value, Histogram):
                     family.add_metric(labels, buckets=_buckets(value), sum_value=value.total)
                 else:
@@ -66,28 +59,6 @@ def prometheus_name(metric: Metric) -> str:
 def _family(metric: Metric) -> Any:
     kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
     return kinds[metric.kind](prometheus_name(metric), metric.description, labels=metric.labels)
-
-
-def _added_up(limiters: list[LimiterCore], name: str) -> dict[tuple[str, ...], float | Histogram]:
-    found: dict[tuple[str, ...], float | Histogram] = {}
-    for limiter in limiters:
-        for labels, value in samples(limiter, name):
-            key, known = tuple(labels), found.get(tuple(labels))
-            if isinstance(value, Histogram):
-                found[key] = (
-                    _sum(known, value) if isinstance(known, Histogram) else _sum(Histogram(value.bounds), value)
-                )
-            else:
-                combine: Callable[[float, float], float] = _COMBINED.get(name, add)
-                found[key] = combine(value, known) if isinstance(known, (int, float)) else value
-    return found
-
-
-def _sum(first: Histogram, second: Histogram) -> Histogram:
-    both = Histogram(second.bounds)
-    both.counts = [a + b for a, b in zip(first.counts, second.counts, strict=True)]
-    both.total = first.total + second.total
-    return both
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -48,7 +48,7 @@ def test_each_expression_is_about_a_series_that_there_is(expression: str) -> Non
     known = series()
     names = re.findall(r"ratelimit_\w+", expression)
     assert names
-    allowed = {"instance"}.union(*(known[name] for name in names))
+    allowed = {"instance", "job"}.union(*(known[name] for name in names))
     for group in re.findall(r"by \(([^)]*)\)", expression):
         assert {label.strip() for label in group.split(",")} <= allowed
     for selector in re.findall(r"\{([^{}]*)\}", expression):

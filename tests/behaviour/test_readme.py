@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitMiddleware, RateLimitSettings
@@ -207,7 +208,9 @@ async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clo
     await names["how_it_was"](Limiter(names["counting"], MemoryStore(clock=clock), clock))
     assert capsys.readouterr().out == "{'org': (1, 0), 'requests': (1, 0), 'token': (1, 0)}\n"
     with TestClient(names["measured"]) as client:
-        assert client.get("/metrics").text.count("ratelimit_requests_total")
+        scraped = client.get("/metrics")
+        assert scraped.headers["content-type"].startswith("text/plain")
+        assert any(family.name == "ratelimit_requests" for family in text_string_to_metric_families(scraped.text))
         assert client.get("/health/rate-limits").json()["ok"]
     with TestClient(names["app"]) as client:
         assert client.get("/v1/rate-limits", headers={"x-api-key": "k"}).json()[0]["remaining"] == 600

@@ -24,7 +24,15 @@ def test_a_caller_is_called_by_its_token_then_its_organization_then_its_address(
 
 @pytest.mark.parametrize(
     ("address", "shown"),
-    [("192.0.2.7", "192.0.2.*"), ("2001:db8:1:2::/64", "2001:db8:*"), ("testclient", ".*"), ("", ".*")],
+    [
+        ("192.0.2.7", "192.0.2.*"),
+        ("2001:db8:1:2::/64", "2001:db8:*"),
+        ("::1", "0:0:*"),
+        ("testclient", "?"),
+        ("", "?"),
+        ("192.0.2.7\n2026-11-28 WARNING refused", "?"),
+        ("\x1b[2J", "?"),
+    ],
 )
 def test_an_address_is_shown_without_its_last_part(address: str, shown: str) -> None:
     """Enough to see a pattern, and no person."""
