@@ -164,3 +164,47 @@ async def test_an_entry_that_cannot_be_read_blocks_nobody(
     assert (await limiter.check(WHO)).allowed
     assert {record.message for record in caplog.records} == {"block '!block:org=o' cannot be read and has no effect"}
     assert len(await limiter.overrides.list()) == 1
+
+
+async def test_a_long_token_is_blocked_and_never_printed(limiter: Limiter) -> None:
+    """A signed token has thousands of characters; the store and the list have its hash."""
+    token = "eyJ" + "x" * 4000
+    await limiter.block({"token": token})
+    assert not (await limiter.check(Identity(token=token))).allowed
+    (block,) = await limiter.blocks.list()
+    assert len(block.key["token_hash"]) <= 64
+    assert token not in repr(block)
+    await limiter.overrides.set(policy="token", key={"token": token}, rate="9/minute")
+    with pytest.raises(ConfigurationError) as wrong:
+        await limiter.block({"token": token + "\ud800"})
+    assert "eyJ" not in str(wrong.value)
+
+
+async def test_the_longer_block_of_a_network_holds(limiter: Limiter, clock: ManualClock) -> None:
+    """Two IPv6 addresses of one client may be blocked for different times, in either order."""
+    for first, second in (("::1", "::2"), ("::2", "::1")):
+        await limiter.block({"ip": f"2001:db8{first}"}, until=in_seconds(clock, 60 if first == "::1" else 600))
+        await limiter.block({"ip": f"2001:db8{second}"}, until=in_seconds(clock, 60 if second == "::1" else 600))
+        clock.advance(seconds=61)
+        assert not (await limiter.check(Identity(ip="2001:db8::/64"))).allowed
+        clock.advance(seconds=600)
+        assert (await limiter.check(Identity(ip="2001:db8::/64"))).allowed
+
+
+@pytest.mark.parametrize(
+    ("blocked", "known_as"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:db8::/64"), ("::ffff:192.0.2.7", "192.0.2.7")],
+)
+async def test_hashed_addresses_are_blocked_one_by_one(
+    store: Store, clock: ManualClock, blocked: str, known_as: str
+) -> None:
+    """As callers are known by them; the address itself is kept nowhere."""
+    limiter = Limiter(SETTINGS.model_copy(update={"hashed_dimensions": ["ip"]}), store, clock)
+    await limiter.block({"ip": blocked})
+    assert not (await limiter.check(Identity(ip=known_as))).allowed
+    assert (await limiter.check(Identity(ip="198.51.100.1"))).allowed
+    (block,) = await limiter.blocks.list()
+    assert list(block.key) == ["ip_hash"]
+    for wrong in ("192.0.2.0/24", "nonsense"):
+        with pytest.raises(ConfigurationError, match="key: ip: addresses are hashed here"):
+            await limiter.block({"ip": wrong})

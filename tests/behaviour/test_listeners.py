@@ -251,3 +251,48 @@ async def test_the_month_and_a_level_have_their_events(store: Store, clock: Manu
         ("admitted", None, "org:acme"),
         ("refused", "month", "org:acme"),
     ]
+
+
+@pytest.mark.parametrize("hostile", ["192.0.2.7\nWARNING forged", "\x1b[2J", "x" * 500])
+async def test_an_address_that_is_none_is_not_shown(limiter: Limiter, heard: Recording, hostile: str) -> None:
+    """A header may hold anything."""
+    await limiter.check(Identity(ip=hostile))
+    assert heard.decisions[-1].label == "ip:?"
+
+
+async def test_a_trial_of_many_is_one_event(limiter: Limiter, heard: Recording) -> None:
+    """`at_most` asks the store several times, and decides once."""
+    decision = await limiter.check(Identity(token="t"), endpoint="/limited", cost=5, at_most=True)
+    assert decision.granted == 2
+    assert len(heard.decisions) == 1
+
+
+async def test_what_two_limiters_pass_is_one_event(clock: ManualClock) -> None:
+    """The outer one says it; what the inner one refuses, it says itself."""
+    outer, inner = Recording(), Recording()
+    limiters = [Limiter(SETTINGS, MemoryStore(clock=clock), clock, listeners=[heard]) for heard in (outer, inner)]
+    app = Starlette(
+        routes=[Route("/free", ok), Route("/health", ok)],
+        middleware=[Middleware(RateLimitMiddleware, limiter=each, identify=by_headers) for each in limiters],
+    )
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://x", headers={"x-token": "t"}
+    ) as client:
+        assert [(await client.get(path)).status_code for path in ("/health", "/free")] == [200, 200]
+        await limiters[1].block({"token": "t"})
+        assert (await client.get("/free")).status_code == 403
+        assert (await client.post("/health")).status_code == 405
+    assert [event.result for event in outer.decisions] == ["exempt", "unlimited", "unlimited"]
+    assert [(event.result, event.policy) for event in inner.decisions] == [("refused", "blocked")]
+
+
+async def test_a_listener_that_is_cancelled_changes_no_answer(clock: ManualClock, heard: Recording) -> None:
+    """Its own cancelled work is not the request's."""
+
+    class Cancelled(Listener):
+        def on_decision(self, event: DecisionEvent) -> None:
+            raise asyncio.CancelledError
+
+    limiter = Limiter(SETTINGS, MemoryStore(clock=clock), clock, listeners=[Cancelled(), heard])
+    assert (await limiter.check(Identity(token="t"))).allowed
+    assert len(heard.decisions) == 1

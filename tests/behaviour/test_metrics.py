@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from ratelimit import Identity, Limit, Limiter, Listener, MemoryStore, RateLimitMiddleware, RateLimitSettings
 from ratelimit.enforcement.events import DecisionEvent
+from ratelimit.stores.messages import StoreReply, StoreRequest
 from ratelimit.telemetry import PrometheusListener
 from ratelimit.telemetry.measures import METRICS
 from ratelimit.telemetry.prometheus_listener import prometheus_name
@@ -208,3 +209,36 @@ def test_two_settings_have_two_hashes(extra: dict[str, object]) -> None:
     first = Limiter(SETTINGS, MemoryStore())
     second = Limiter(SETTINGS.model_copy(update=extra), MemoryStore())
     assert (config_hash(first) == config_hash(second)) is not bool(extra)
+
+
+async def test_a_wait_without_end_is_no_measure(clock: ManualClock) -> None:
+    """A request that costs more than its limit is refused for ever; the sum of all waits stays a number."""
+    registry = CollectorRegistry()
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="2/minute", per="token")])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock, listeners=[PrometheusListener(registry=registry)])
+    decision = await limiter.check(Identity(token="t"), cost=3)
+    assert decision.retry_after == float("inf")
+    name = "ratelimit_policy_checks_total"
+    assert registry.get_sample_value(name, {"policy": "token", "state": "over"}) == 1
+    assert not registry.get_sample_value("ratelimit_retry_after_seconds_sum", {"policy": "token"})
+
+
+async def test_a_caller_that_went_away_is_no_error_of_the_store(clock: ManualClock) -> None:
+    """Only what the store itself did not do counts as its error."""
+
+    class Hanging(MemoryStore):
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            return await asyncio.Future()
+
+    registry = CollectorRegistry()
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="2/minute", per="token")])
+    limiter = Limiter(settings, Hanging(clock=clock), clock, listeners=[PrometheusListener(registry=registry)])
+    waiting = asyncio.create_task(limiter.check(Identity(token="t")))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    text = generate_latest(registry).decode()
+    assert 'outcome="error"' not in text
+    assert 'outcome="timeout"' not in text

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from ratelimit import Limit, Limiter, RateLimitMiddleware, RateLimitSettings, ResponseStyle
+from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings, ResponseStyle
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers, ok
@@ -75,3 +75,23 @@ def test_a_refusal_is_seen_under_the_default_logging_of_a_server(redis_url: str)
         statuses = [httpx.get(server.url, headers={"x-token": "t"}).status_code for _ in range(4)]
         assert statuses == [200, 429, 429, 429]
         assert "policy token: 1 refused, 1 caller, token#" in server.log
+
+
+async def test_the_last_summary_is_written_at_the_end(
+    store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that stops within ten seconds loses none."""
+    async with Limiter(settings_of(ResponseStyle()), store, clock) as limiter:
+        for _ in range(4):
+            await limiter.check(Identity(token="t"))
+        assert len(caplog.messages) == 1
+    assert caplog.messages[1].startswith("policy token: 2 refused, 1 caller, token#")
+
+
+async def test_a_path_cannot_break_a_line(store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """What callers choose is escaped in the log."""
+    with caplog.at_level(logging.INFO, "ratelimit"):
+        async with Limiter(settings_of(ResponseStyle()), store, clock) as limiter:
+            for _ in range(2):
+                await limiter.check(Identity(token="t"), endpoint="/a\nWARNING forged\x1b[2J")
+    assert all(line.isprintable() for line in caplog.messages)

@@ -1,5 +1,6 @@
 """The promise: statistics of all workers, minute by minute, that cost a request no call to the store."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -136,3 +137,18 @@ def test_they_are_off_by_default_and_their_settings_are_checked() -> None:
     assert RateLimitSettings(statistics=False).statistics is None
     with pytest.raises(ValidationError, match="statistics.minutes_kept"):
         RateLimitSettings.model_validate({"statistics": {"minutes_kept": 5}})
+
+
+async def test_calls_that_overlap_count_once(clock: ManualClock) -> None:
+    """A page may read minutes and hours at the same time, while the limiter writes too."""
+
+    class Slow(MemoryStore):
+        async def add_counts(self, spans: Any, counts: Any) -> None:
+            await asyncio.sleep(0)
+            await super().add_counts(spans, counts)
+
+    limiter = Limiter(SETTINGS, Slow(clock=clock), clock)
+    await limiter.check(WHO)
+    assert limiter.statistics is not None
+    await asyncio.gather(limiter.statistics.minutes(), limiter.statistics.hours(), limiter.statistics.flush())
+    assert (await counts_of(limiter, 1))[0]["token"].checks == 1

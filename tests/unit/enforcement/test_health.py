@@ -44,3 +44,20 @@ async def test_it_never_fails(clock: ManualClock, *, fails: bool) -> None:
             return await super().submit(request)
 
     assert (await Limiter(SETTINGS, Odd(clock=clock), clock).health()).ok is not fails
+
+
+async def test_the_store_is_asked_once_a_second_at_most(clock: ManualClock) -> None:
+    """However many probes there are."""
+
+    class Counting(MemoryStore):
+        calls = 0
+
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            self.calls += 1
+            return await super().submit(request)
+
+    store = Counting(clock=clock)
+    limiter = Limiter(SETTINGS, store, clock)
+    first = [await limiter.health() for _ in range(20)]
+    assert store.calls == 1
+    assert first[0] is first[-1]

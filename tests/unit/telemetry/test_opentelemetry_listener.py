@@ -69,3 +69,31 @@ async def test_the_current_span_is_described(clock: ManualClock) -> None:
     (event,) = refused.events
     assert (event.name, dict(event.attributes or {})["ratelimit.policy"]) == ("ratelimit.refused", "token")
     assert "secret" not in admitted.to_json() + refused.to_json()
+
+
+async def test_what_was_not_decided_has_no_distribution(clock: ManualClock) -> None:
+    """A request without a limit took no decision; a wait without end has no length."""
+    reader = InMemoryMetricReader()
+    listener = OpenTelemetryListener(meter_provider=MeterProvider([reader]))
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="2/minute", per="token", paths="/limited")])
+    limiter = Limiter(settings, MemoryStore(clock=clock), clock, listeners=[listener])
+    await limiter.check(Identity(token="t"), endpoint="/free")
+    found = points(reader)
+    assert "ratelimit.decision.duration" not in found
+    await limiter.check(Identity(token="t"), endpoint="/limited", cost=3)
+    found = points(reader)
+    assert found["ratelimit.decision.duration"][0].count == 1
+    assert "ratelimit.retry_after" not in found
+
+
+async def test_two_limiters_are_one_process(clock: ManualClock) -> None:
+    """Counts add up; the store is as available as the worse of the two."""
+    reader = InMemoryMetricReader()
+    listener = OpenTelemetryListener(meter_provider=MeterProvider([reader]))
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="2/minute", per="token")])
+    for _ in range(2):
+        limiter = Limiter(settings, MemoryStore(clock=clock), clock, listeners=[listener])
+        await limiter.check(Identity(token="t"))
+    found = points(reader)
+    assert [point.value for point in found["ratelimit.requests"]] == [2]
+    assert [point.value for point in found["ratelimit.store.available"]] == [1]
