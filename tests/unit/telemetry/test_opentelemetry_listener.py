@@ -9,6 +9,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
+from ratelimit.errors import StoreUnavailable
+from ratelimit.stores.messages import StoreReply, StoreRequest
 from ratelimit.telemetry import OpenTelemetryListener
 from ratelimit.telemetry.measures import METRIC
 from ratelimit.testing import ManualClock
@@ -91,9 +93,13 @@ async def test_two_limiters_are_one_process(clock: ManualClock) -> None:
     reader = InMemoryMetricReader()
     listener = OpenTelemetryListener(meter_provider=MeterProvider([reader]))
     settings = RateLimitSettings(limits=[Limit(name="token", rate="2/minute", per="token")])
-    for _ in range(2):
-        limiter = Limiter(settings, MemoryStore(clock=clock), clock, listeners=[listener])
-        await limiter.check(Identity(token="t"))
+
+    class Away(MemoryStore):
+        async def submit(self, request: StoreRequest) -> StoreReply:
+            raise StoreUnavailable("down")
+
+    for store in (Away(clock=clock), MemoryStore(clock=clock)):
+        await Limiter(settings, store, clock, listeners=[listener]).check(Identity(token="t"))
     found = points(reader)
-    assert [point.value for point in found["ratelimit.requests"]] == [2]
-    assert [point.value for point in found["ratelimit.store.available"]] == [1]
+    assert sum(point.value for point in found["ratelimit.requests"]) == 2
+    assert [point.value for point in found["ratelimit.store.available"]] == [0]
