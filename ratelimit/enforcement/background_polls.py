@@ -19,8 +19,8 @@ class BackgroundPolls:
         self._actions, self._is_reported = actions, is_reported
         self._breaker = CircuitBreaker(
             store,
-            unavailable="overrides, blocks or the number of workers may be out of date",
-            available="overrides, blocks and the number of workers are up to date",
+            unavailable="overrides, blocks, statistics or the number of workers may be out of date",
+            available="overrides, blocks, statistics and the number of workers are up to date",
             threshold=1,
         )
 

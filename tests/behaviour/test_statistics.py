@@ -152,3 +152,15 @@ async def test_calls_that_overlap_count_once(clock: ManualClock) -> None:
     assert limiter.statistics is not None
     await asyncio.gather(limiter.statistics.minutes(), limiter.statistics.hours(), limiter.statistics.flush())
     assert (await counts_of(limiter, 1))[0]["token"].checks == 1
+
+
+async def test_hours_of_minutes_are_read_in_order(store: Store, clock: ManualClock) -> None:
+    """Each minute stays in its place, and those without a check are empty."""
+    limiter = Limiter(SETTINGS, store, clock)
+    for _ in range(3):
+        await limiter.check(Identity(token="u"))
+        await counts_of(limiter, 1)
+        clock.advance(seconds=60 * 150)
+    minutes = await counts_of(limiter, 451)
+    assert [place for place, counts in enumerate(minutes) if counts] == [0, 150, 300]
+    await limiter.aclose()

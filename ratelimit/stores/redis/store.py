@@ -31,8 +31,8 @@ class RedisStore(Store):
     servers: `redis+cluster://host,host` or `redis+sentinel://host,host/name-of-the-master`. `clock` returns integer
     microseconds since the epoch; without one, the server's own time counts. A call that takes longer than `timeout`
     seconds raises `StoreTimeout`. Connecting, with reading a Cluster's topology, goes on in the background for
-    `connect_timeout` seconds, which also bound the calls for overrides and heartbeats. Nothing is connected before the first call. The store may be used from several event loops; each has its own
-    connections, at most `max_connections`. A URL that redis-py cannot read raises `ConfigurationError`.
+    `connect_timeout` seconds, which also bound the calls for overrides and heartbeats. Nothing is connected before the
+    first call. The store may be used from several event loops; each has its own connections, at most `max_connections`. A URL that redis-py cannot read raises `ConfigurationError`.
     """
 
     def __init__(

@@ -28,10 +28,10 @@ async def test_one_that_fails_does_not_keep_the_others_from_running(caplog: pyte
         await polls.run()
     assert (first.calls, second.calls) == (3, 3)
     assert len(caplog.messages) == 1
-    assert "overrides, blocks or the number of workers may be out of date" in caplog.messages[0]
+    assert "overrides, blocks, statistics or the number of workers may be out of date" in caplog.messages[0]
     first.is_failing = False
     await polls.run()
-    assert "overrides, blocks and the number of workers are up to date" in caplog.messages[-1]
+    assert "overrides, blocks, statistics and the number of workers are up to date" in caplog.messages[-1]
 
 
 async def test_what_the_log_has_already_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
