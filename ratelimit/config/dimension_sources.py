@@ -34,6 +34,8 @@ def named_sources(value: Any) -> Any:
     if not isinstance(names, (list, tuple)):
         raise invalid("must be a list of names, or a table of names and sources")
     for name in names:
+        if not isinstance(name, str):
+            raise invalid("must be a list of names, or a table of names and sources")
         if names.count(name) > 1:
             raise invalid(f"{name!r} is listed twice")
     return dict.fromkeys(names)

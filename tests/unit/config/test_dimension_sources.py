@@ -70,3 +70,10 @@ def test_a_limit_with_a_key_is_not_named_as_a_dimension() -> None:
 def test_the_scope_of_a_key_alone_is_the_name_of_its_policy() -> None:
     """It is not the one counter of the whole service."""
     assert Limit(name="uploads", rate="1/minute", key="header:x").scope == "uploads"
+
+
+@pytest.mark.parametrize("names", [[[]], [{}], [5], 5])
+def test_names_are_texts(names: Any) -> None:
+    """Whatever a file has in their place."""
+    with pytest.raises(ValidationError, match="dimensions\\n.*must be a list of names"):
+        RateLimitSettings(dimensions=names)
