@@ -42,8 +42,8 @@ POLL_INTERVAL: Final = 1.0
 class LimiterCore:
     """Has the settings, the store and the parts; decides charges that are made already.
 
-    `overrides` change rates while the app runs, `blocks` refuse callers; `statistics` are there where the settings want them. `resolver`, `store`, `enforcer` and `observer`
-    are its parts.
+    `overrides` change rates while the app runs, `blocks` refuse callers; `statistics` are there where the settings want
+    them. `resolver`, `store`, `enforcer` and `observer` are its parts.
     """
 
     def __init__(
