@@ -36,11 +36,11 @@ async def run(scenario: Scenario, folder: Path) -> FaultResult:
         for worker in workers:
             if await worker.wait():
                 raise RuntimeError(f"{scenario.name}: a worker failed")
-        answers = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORKERS)]
+        found = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORKERS)]
         counted = await _counted(deployment.direct) if scenario.keeps_data else None
     finally:
         await deployment.stop()
-    return measure(scenario, answers, counted, (begin, begin + BEFORE, ended))
+    return measure(scenario, found, counted, (begin, begin + BEFORE, ended))
 
 
 async def _worker(number: int, scenario: Scenario, url: str, begin: float, folder: Path) -> asyncio.subprocess.Process:

@@ -19,7 +19,8 @@ class FaultResult:
     fault, in windows that touch it or the second after it, and in later ones. `longest_ms` is the longest wait. `later_ms`
     is how much longer the 99th percentile of requests waits once the fault is known than before it. `recovery` is the
     seconds from the end of the fault until the store has decided a request of every worker. `difference` is the count of
-    the quota minus the served requests.
+    the quota minus the served requests. `outages` and `lost` are what the workers' metrics say of outages that began and of
+    units that were lost; `metrics_agree` is whether these count the same requests, refusals and local decisions.
     """
 
     name: str
@@ -33,6 +34,9 @@ class FaultResult:
     later_ms: float
     recovery: float | None
     difference: int | None
+    outages: int
+    lost: int
+    metrics_agree: bool
     timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def line(self) -> str:
@@ -41,7 +45,8 @@ class FaultResult:
         off = "" if self.difference is None else f", quota {self.difference:+d}"
         return (
             f"{self.requests} answered, {self.failed} failed, {self.degraded} degraded; admitted {self.before:.2f}/"
-            f"{self.during:.2f}/{self.after:.2f} × L; longest {self.longest_ms:.0f} ms, later {self.later_ms:+.1f} ms{back}{off}"
+            f"{self.during:.2f}/{self.after:.2f} × L; longest {self.longest_ms:.0f} ms, later {self.later_ms:+.1f} ms{back}{off}, "
+            f"{self.outages} outages, {self.lost} lost, metrics {'agree' if self.metrics_agree else 'DIFFER'}"
         )
 
 
@@ -50,10 +55,14 @@ Answers = Sequence[Sequence[Any]]
 
 
 def measure(
-    scenario: Scenario, workers: Sequence[Answers], counted: int | None, times: tuple[float, float, float]
+    scenario: Scenario, found: Sequence[dict[str, Any]], counted: int | None, times: tuple[float, float, float]
 ) -> FaultResult:
-    """Return the figures; `times` are when the load began, and when the fault began and ended (monotonic seconds)."""
+    """Return the figures of what the workers found.
+
+    `times` are when the load began, and when the fault began and ended (monotonic seconds).
+    """
     start, begun, ended = times
+    workers: list[Answers] = [each["answers"] for each in found]
     answers = sorted((each for worker in workers for each in worker), key=lambda each: each[0])
     admitted = sorted(at + wait for at, wait, status, _ in answers if status == 200)
     ready = [wait for at, wait, *_ in answers if start + SETTLED <= at < begun]
@@ -75,8 +84,18 @@ def measure(
         later_ms=(_percentile(later) - _percentile(ready)) * 1000,
         recovery=max(lasted if scenario.heals else recovered) if scenario.outage else None,
         difference=None if counted is None else counted - len(admitted),
+        outages=round(sum(each["metrics"]["store.outages"] for each in found)),
+        lost=round(sum(each["metrics"]["outbox.lost"] for each in found)),
+        metrics_agree=all(_agrees(each["metrics"], each["answers"]) for each in found),
         timeline=_timeline(answers, start),
     )
+
+
+def _agrees(metrics: dict[str, float], answers: Answers) -> bool:
+    refused = sum(status != 200 for _, _, status, _ in answers)
+    degraded = sum(bool(each[3]) for each in answers)
+    counted = metrics["requests"], metrics["refused"], metrics["local"], metrics["outbox.pending"]
+    return counted == (len(answers), refused, degraded, 0)
 
 
 def _worst(admitted: Sequence[float], first: float, last: float) -> float:

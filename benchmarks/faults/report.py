@@ -28,9 +28,12 @@ happen in a proxy between the workers and a real Redis.
   0.5 s).
 * **quota**: the store's count at the end minus the served requests. Above zero, charges were counted twice; below zero,
   charges are missing (at a failover, those that the master had not replicated).
+* **outages**, **lost**: what the workers' own metrics say (`ratelimit.store.outages`, `ratelimit.outbox.lost`), summed up.
+  **metrics**: whether the metrics of each worker count the same requests, refusals and local decisions as its answers, and
+  no correction that still waits.
 
-| fault | answered | failed | degraded | admitted × L | longest | later | back | quota |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| fault | answered | failed | degraded | admitted × L | longest | later | back | quota | outages | lost | metrics |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -56,6 +59,9 @@ def _cells(one: FaultResult) -> list[str]:
         f"{one.later_ms:+.1f} ms",
         "" if one.recovery is None else f"{one.recovery:.2f} s",
         "" if one.difference is None else f"{one.difference:+d}" if one.difference else "0",
+        str(one.outages),
+        str(one.lost),
+        "agree" if one.metrics_agree else "**differ**",
     ]
 
 

@@ -1,8 +1,8 @@
 """One worker of a fleet: calls an app with the limiter at a steady pace, and writes down the answers.
 
 `python -m benchmarks.faults.worker URL BEGIN SECONDS PACE FILE SHIFT VARIANT` begins at an instant of the monotonic clock, which
-all processes share. For each request it writes [begun, seconds, status, degraded]. Its wall clock is off by `SHIFT`
-seconds; written `~SHIFT`, from the middle of the run on.
+all processes share. It writes [begun, seconds, status, degraded] for each request, and what its metrics say (`counts_of`).
+Its wall clock is off by `SHIFT` seconds; written `~SHIFT`, from the middle of the run on.
 
 The variant `two loops` uses the app in a second event loop too, which notices the outage first and is stopped then.
 `forked` builds the app and decides once in this process, and serves in a forked child.
@@ -18,6 +18,9 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+Found = dict[str, Any]
+"""What a worker writes: its `answers`, and what its `metrics` say."""
 
 PAUSE = 0.002
 """Seconds between two looks at the clock."""
@@ -86,6 +89,20 @@ async def request_once(app: Any, answers: list[list[Any]]) -> None:
     answers.append(entry)
 
 
+def counts_of(app: Any) -> dict[str, float]:
+    """Return what the metrics say: requests, local decisions, outages, and corrections that wait or are lost."""
+    from ratelimit.telemetry.measures import snapshot  # noqa: PLC0415
+
+    values: Any = snapshot([limiter_in(app)])
+    requests = values["ratelimit.requests"]
+    return {
+        "requests": sum(requests.values()),
+        "refused": sum(number for (result, _, _), number in requests.items() if result != "admitted"),
+        "local": sum(number for (_, _, source), number in requests.items() if source == "local"),
+        **{name: values[f"ratelimit.{name}"][()] for name in ("store.outages", "outbox.pending", "outbox.lost")},
+    }
+
+
 def limiter_in(stack: Any) -> Any:
     """Return the limiter of a middleware stack."""
     while not hasattr(stack, "limiter"):
@@ -126,31 +143,39 @@ def stop_in_outage(app: Any, answers: list[list[Any]]) -> None:
     loop.run_until_complete(serve())
 
 
-def serve(variant: str, url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
-    """Serve as the variant says, and return the answers."""
+def counting(url: str) -> Any:
+    """Return the app as a server calls it, whose limiter counts for metrics."""
     app = build(url).build_middleware_stack()
+    limiter_in(app).observer.count()
+    return app
+
+
+def serve(variant: str, url: str, begin: float, seconds: float, pace: float) -> Found:
+    """Serve as the variant says, and return the answers and what the metrics say."""
+    app = counting(url)
     if variant == "two loops":
         more: list[list[Any]] = []
         threading.Thread(target=stop_in_outage, args=(app, more), daemon=True).start()
-        return asyncio.run(work(app, begin, seconds, pace)) + more
-    return asyncio.run(work(app, begin, seconds, pace))
+        return {"answers": asyncio.run(work(app, begin, seconds, pace)) + more, "metrics": counts_of(app)}
+    return {"answers": asyncio.run(work(app, begin, seconds, pace)), "metrics": counts_of(app)}
 
 
-def serve_forked(url: str, begin: float, seconds: float, pace: float) -> list[list[Any]]:
+def serve_forked(url: str, begin: float, seconds: float, pace: float) -> Found:
     """Build the app and answer one request here, and all others in a forked child."""
-    app, answers = build(url).build_middleware_stack(), list[list[Any]]()
+    app, answers = counting(url), list[list[Any]]()
     with asyncio.Runner() as runner, tempfile.NamedTemporaryFile() as file:
         runner.run(request_once(app, answers))
         child = os.fork()
         if child == 0:
-            Path(file.name).write_text(json.dumps(asyncio.run(work(app, begin, seconds, pace))))
+            served = asyncio.run(work(app, begin, seconds, pace))
+            Path(file.name).write_text(json.dumps({"answers": served, "metrics": counts_of(app)}))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         runner.run(limiter_in(app).aclose())
         if status:
             raise RuntimeError("the forked worker failed")
-        answers.extend(json.loads(Path(file.name).read_text()))
-        return answers
+        found: Found = json.loads(Path(file.name).read_text())
+        return {**found, "answers": answers + found["answers"]}
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
 """Histograms as plain integers."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Histogram:
-    """Counts observations by upper bounds (`counts` has one more, for those above all), and sums them up."""
+    """Counts observations by upper bounds (`counts` has one more, for those above all), and sums them up.
 
-    __slots__ = ("bounds", "counts", "total")
+    `relays` are handed each observation: for libraries that want to count by themselves.
+    """
+
+    __slots__ = ("bounds", "counts", "relays", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds, self.counts, self.total = bounds, [0] * (len(bounds) + 1), 0.0
+        self.relays: list[Callable[[float], object]] = []
 
     def observe(self, value: float) -> None:
         """Count one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+        for relay in self.relays:
+            relay(value)
 
     @property
     def number(self) -> int:

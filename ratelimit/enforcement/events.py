@@ -70,6 +70,15 @@ class CorrectionEvent:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class StoreCallEvent:
+    """One request to the store ended: its operation, how it ended, and the seconds for which its caller waited."""
+
+    operation: str
+    outcome: Literal["ok", "timeout", "error"]
+    seconds: float
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class StoreEvent:
     """The store became unavailable, or is available again; `error` says why, without an address or credentials."""
 

@@ -8,7 +8,14 @@ from typing import Any, Final
 
 from ratelimit._utils.sampling import SampledLog
 from ratelimit._utils.tasks import BackgroundTasks
-from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, OverrideEvent, ReloadEvent, StoreEvent
+from ratelimit.enforcement.events import (
+    CorrectionEvent,
+    DecisionEvent,
+    OverrideEvent,
+    ReloadEvent,
+    StoreCallEvent,
+    StoreEvent,
+)
 from ratelimit.errors import ConfigurationError
 
 logger = logging.getLogger("ratelimit")
@@ -17,7 +24,7 @@ MAX_PENDING: Final = 1000
 """Calls of async listeners that may be under way; an event beyond that is left out."""
 
 _LOG_INTERVAL_S: Final = 10.0
-_METHODS: Final = ("on_decision", "on_correction", "on_store", "on_override", "on_reload")
+_METHODS: Final = ("on_decision", "on_correction", "on_store", "on_store_call", "on_override", "on_reload")
 
 Heard = Awaitable[None] | None
 """What a listener's method returns; what it awaits goes on in the background."""
@@ -42,6 +49,9 @@ class Listener:
     def on_store(self, event: StoreEvent) -> Heard:
         """Get to know that the store became unavailable, or is available again."""
 
+    def on_store_call(self, event: StoreCallEvent) -> Heard:
+        """Get to know how long a request to the store took, and how it ended."""
+
     def on_override(self, event: OverrideEvent) -> Heard:
         """Get to know that other overrides or blocks hold."""
 
@@ -58,6 +68,7 @@ class Listeners:
                 raise ConfigurationError(f"listeners: must derive from ratelimit.Listener, got {listener!r:.100}")
         self._methods = {name: _defined(listeners, name) for name in _METHODS}
         self.hears_decisions = bool(self._methods["on_decision"])
+        self.hears_store_calls = bool(self._methods["on_store_call"])
         self.hears_corrections = bool(self._methods["on_correction"])
         self.failed = 0
         self._log, self._tasks = SampledLog(logger, _LOG_INTERVAL_S), BackgroundTasks()
@@ -73,6 +84,10 @@ class Listeners:
     def store(self, event: StoreEvent) -> None:
         """Hand on a change of the store's state."""
         self._call("on_store", event)
+
+    def store_call(self, event: StoreCallEvent) -> None:
+        """Hand on how a request to the store ended."""
+        self._call("on_store_call", event)
 
     def override(self, event: OverrideEvent) -> None:
         """Hand on a change of overrides or blocks."""

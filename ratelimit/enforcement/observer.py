@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from ratelimit.clock import monotonic
 from ratelimit.enforcement.decision import Decision
-from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Result, StoreEvent
+from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Result, StoreCallEvent, StoreEvent
 from ratelimit.enforcement.listeners import Listeners
 from ratelimit.enforcement.refusal_log import RefusalLog
 from ratelimit.enforcement.tallies import Tallies
@@ -99,18 +99,28 @@ class Observer:
 
     async def timed(self, submit: Callable[[StoreRequest], Awaitable[StoreReply]], request: StoreRequest) -> StoreReply:
         """Make a call to the store, and take note of how long it took and how it ended."""
-        tallies = self.tallies
-        if tallies is None:
+        if not self.times_calls:
             return await submit(request)
-        began, operation = monotonic(), request.operation.name.lower()
+        began = monotonic()
         try:
             reply = await submit(request)
         except StoreError as error:  # A caller that went away is none.
-            outcome = "timeout" if isinstance(error, StoreTimeout) else "error"
-            tallies.called(operation, outcome, monotonic() - began)
+            self._called(request, "timeout" if isinstance(error, StoreTimeout) else "error", monotonic() - began)
             raise
-        tallies.called(operation, "ok", monotonic() - began)
+        self._called(request, "ok", monotonic() - began)
         return reply
+
+    @property
+    def times_calls(self) -> bool:
+        """Whether it is of interest how long calls to the store take."""
+        return self.tallies is not None or self.listeners.hears_store_calls
+
+    def _called(self, request: StoreRequest, outcome: Literal["ok", "timeout", "error"], seconds: float) -> None:
+        operation = request.operation.name.lower()
+        if self.tallies is not None:
+            self.tallies.called(operation, outcome, seconds)
+        if self.listeners.hears_store_calls:
+            self.listeners.store_call(StoreCallEvent(operation=operation, outcome=outcome, seconds=seconds))
 
     def failed(self, where: str) -> None:
         """Take note of an error that changed no answer."""

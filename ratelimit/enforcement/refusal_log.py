@@ -14,6 +14,9 @@ logger = logging.getLogger("ratelimit")
 INTERVAL_S: Final = 10.0
 """Seconds between two summaries of one policy."""
 
+LINES_PER_SECOND: Final = 50
+"""Refusals that are logged one by one in a second; those beyond it are in the summaries alone."""
+
 _MAX_CALLERS: Final = 1000
 """Callers that a summary tells apart."""
 
@@ -24,19 +27,20 @@ _UNAVAILABLE: Final = "on_store_failure"
 class RefusalLog:
     """Logs refusals, also those that a shadow limit would have made; the first of a policy at once, then every 10 s.
 
-    uvicorn's default logging shows the summaries. A caller appears by its label alone.
+    Single refusals are at INFO, up to `LINES_PER_SECOND`. uvicorn's default logging shows the summaries. A caller appears by its label alone.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._summaries: dict[str, _Summary] = {}
+        self._second, self._lines = 0, 0
 
     def note(self, decision: Decision, caller: int, make_event: Callable[[], DecisionEvent]) -> None:
         """Log a refusal, or what a shadow limit would have refused.
 
         `caller` tells callers apart; the event, which is dear, is made where a line needs it.
         """
-        event = make_event() if logger.isEnabledFor(logging.INFO) else None
+        event = make_event() if logger.isEnabledFor(logging.INFO) and self._has_room() else None
         if not decision.allowed:
             policy = BLOCKED if decision.is_blocked else decision.binding.policy if decision.binding else _UNAVAILABLE
             if event is not None:
@@ -56,6 +60,12 @@ class RefusalLog:
                     del self._summaries[policy]
                 else:
                     self._write(policy, summary, now)
+
+    def _has_room(self) -> bool:
+        second = int(self._clock())
+        self._lines = self._lines + 1 if second == self._second else 1
+        self._second = second
+        return self._lines <= LINES_PER_SECOND
 
     def _count(
         self, policy: str, caller: int, event: DecisionEvent | Callable[[], DecisionEvent], *, in_shadow: bool

@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
+
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+"""The bounds of the histogram of batches."""
 
 
 class Store(ABC):

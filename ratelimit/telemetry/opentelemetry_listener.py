@@ -7,7 +7,7 @@ from typing import Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
-from ratelimit.enforcement.events import DecisionEvent
+from ratelimit.enforcement.events import DecisionEvent, StoreCallEvent
 from ratelimit.enforcement.listeners import Listener
 from ratelimit.enforcement.tallies import (
     DURATION_BUCKETS,
@@ -17,23 +17,26 @@ from ratelimit.enforcement.tallies import (
     UTILIZATION_BUCKETS,
 )
 from ratelimit.limiter_core import LimiterCore
+from ratelimit.stores.base import BATCH_SIZES
 from ratelimit.telemetry.measures import METRIC, METRICS, Metric, snapshot
 
 _RECORDED: Final = {
     "ratelimit.policy.utilization": UTILIZATION_BUCKETS,
     "ratelimit.retry_after": RETRY_AFTER_BUCKETS,
     "ratelimit.decision.duration": DURATION_BUCKETS,
+    "ratelimit.store.duration": DURATION_BUCKETS,
+    "ratelimit.store.batch": BATCH_SIZES,
 }
-"""The histograms that are recorded with each decision, and their bounds."""
+"""The histograms, which are recorded as they happen, and their bounds."""
 
 
 class OpenTelemetryListener(Listener):
     """Let OpenTelemetry read what limiters decide, by the names, units and attributes of `ratelimit.telemetry.measures`.
 
     Needs `opentelemetry-api` alone; `meter_provider` is the app's own (default: the global one). Counters and gauges are
-    observed when they are exported and cost a request nothing; the histograms of utilization, waits and durations are
-    recorded with each decision. The histograms of calls to the store are left to the store's own instrumentation. A span that
-    is current gets `ratelimit.result`, `ratelimit.policy` and `ratelimit.remaining`, and an event for a refusal.
+    observed when they are exported and cost a request nothing; the histograms are recorded with each decision, each call to
+    the store and each batch of calls. A span that is current gets `ratelimit.result`, `ratelimit.policy` and
+    `ratelimit.remaining`, and an event for a refusal.
     """
 
     def __init__(self, *, meter_provider: MeterProvider | None = None) -> None:
@@ -50,6 +53,9 @@ class OpenTelemetryListener(Listener):
         """Count what this limiter decides from now on."""
         limiter.observer.count()
         self._limiters.append(limiter)
+        batches, record = limiter.store.batches, self._recorded["ratelimit.store.batch"].record
+        if batches is not None and record not in batches.relays:  # Limiters may share a store.
+            batches.relays.append(record)
 
     def on_decision(self, event: DecisionEvent) -> None:
         """Record what has a distribution, and describe the decision on the span that is current."""
@@ -63,6 +69,11 @@ class OpenTelemetryListener(Listener):
             self._recorded["ratelimit.policy.utilization"].record(used, policy)
             if limit.retry_after and math.isfinite(limit.retry_after):
                 self._recorded["ratelimit.retry_after"].record(limit.retry_after, policy)
+
+    def on_store_call(self, event: StoreCallEvent) -> None:
+        """Record how long a call to the store took."""
+        attributes = {"op": event.operation, "outcome": event.outcome}
+        self._recorded["ratelimit.store.duration"].record(event.seconds, attributes)
 
     def _name(self, policy: str) -> str:
         if policy not in self._policies and len(self._policies) < MAX_POLICIES:

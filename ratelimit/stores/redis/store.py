@@ -7,7 +7,7 @@ from ratelimit._utils.histogram import Histogram
 from ratelimit._utils.per_loop import PerLoop
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
-from ratelimit.stores.base import Store
+from ratelimit.stores.base import BATCH_SIZES, Store
 from ratelimit.stores.messages import SharedMap, StoreReply, StoreRequest
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
 
 _UNEXPECTED: Final = "the store sent a reply of an unexpected type"
-
-_BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
 
@@ -48,7 +45,7 @@ class RedisStore(Store):
         self._clock = clock
         self.call_timeout, self._connect_timeout = timeout, connect_timeout
         self._max_connections = max_connections
-        self._batches = self.batches = Histogram(_BATCH_SIZES)
+        self._batches = self.batches = Histogram(BATCH_SIZES)
         self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
         self._connect()  # A URL that redis-py cannot read fails here.
 

@@ -1,10 +1,12 @@
 """The refusal log: the first of a policy at once, then one summary in ten seconds."""
 
+import logging
+
 import pytest
 
 from ratelimit import Decision, ServiceLimit
 from ratelimit.enforcement.events import DecisionEvent
-from ratelimit.enforcement.refusal_log import INTERVAL_S, RefusalLog
+from ratelimit.enforcement.refusal_log import INTERVAL_S, LINES_PER_SECOND, RefusalLog
 
 
 class Time:
@@ -52,3 +54,24 @@ def test_an_unavailable_store_is_its_own_line(caplog: pytest.LogCaptureFixture) 
     event = DecisionEvent(result="unavailable", decision=Decision.unavailable(), label="a")
     note(RefusalLog(Time()), event)
     assert caplog.messages == ["policy on_store_failure: 1 refused, 1 caller, a"]
+
+
+def test_a_flood_of_refusals_is_sampled(caplog: pytest.LogCaptureFixture) -> None:
+    """So many lines a second, and no event is made for more; the summary counts all of them."""
+    time = Time()
+    log = RefusalLog(time)
+    event, made = refusal("a"), list[int]()
+
+    def make() -> DecisionEvent:
+        made.append(1)
+        return event
+
+    with caplog.at_level(logging.INFO, "ratelimit"):
+        for second in range(2):
+            time.now = float(second)
+            for _ in range(LINES_PER_SECOND + 30):
+                log.note(event.decision, 1, make)
+    lines = [line for line in caplog.messages if line.startswith("refused")]
+    assert (len(lines), len(made)) == (2 * LINES_PER_SECOND, 2 * LINES_PER_SECOND)
+    log.flush(all_of_them=True)
+    assert caplog.messages[-1].startswith(f"policy token: {2 * LINES_PER_SECOND + 59} refused")

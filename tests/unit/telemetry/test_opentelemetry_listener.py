@@ -1,5 +1,6 @@
 """OpenTelemetry: counters and gauges are observed, histograms recorded (`telemetry.measures` has the names)."""
 
+import asyncio
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -8,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings
+from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings, RedisStore
 from ratelimit.errors import StoreUnavailable
 from ratelimit.stores.messages import StoreReply, StoreRequest
 from ratelimit.telemetry import OpenTelemetryListener
@@ -86,6 +87,27 @@ async def test_what_was_not_decided_has_no_distribution(clock: ManualClock) -> N
     found = points(reader)
     assert found["ratelimit.decision.duration"][0].count == 1
     assert "ratelimit.retry_after" not in found
+
+
+async def test_calls_to_the_store_have_a_distribution(redis_url: str) -> None:
+    """How long they took, by operation and outcome, and how many requests travelled together; once for two limiters."""
+    reader = InMemoryMetricReader()
+    listener = OpenTelemetryListener(meter_provider=MeterProvider([reader]))
+    settings = RateLimitSettings(limits=[Limit(name="token", rate="20/minute", per="token")])
+    store = RedisStore(redis_url)
+    first, second = (Limiter(settings, store, listeners=[listener]) for _ in range(2))
+    await asyncio.gather(*(first.check(Identity(token="t")) for _ in range(8)))
+    await second.check(Identity(token="t"))
+    found = points(reader)
+    calls = {tuple(point.attributes.values()): point.count for point in found["ratelimit.store.duration"]}
+    assert calls["charge", "ok"] == 9
+    (batch,) = found["ratelimit.store.batch"]
+    assert batch.sum >= 9
+    assert batch.explicit_bounds == (1, 2, 4, 8, 16, 32, 64, 128)
+    batches = store.batches
+    assert batches is not None
+    assert (batch.count, batch.sum) == (batches.number, batches.total)
+    await store.aclose()
 
 
 async def test_two_limiters_are_one_process(clock: ManualClock) -> None:
