@@ -151,7 +151,7 @@ local function save(key, s, now, ttl_floor)
   local lim = s.dirty
   local head = pack(is_wide(s) and WIDE_HEAD or NARROW_HEAD, s.form, s.total, s.carried, s.carried_stamp, s.stamp, s.count, s.overage)
   if not s.rewrite then
-    redis.call('SETRANGE', key, 0, head)
+    redis.call('SETRANGE', key, '0', head)
     return
   end
   -- The margin covers a limit that changes meanwhile, and with it the width of the buckets.

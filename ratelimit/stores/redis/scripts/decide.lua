@@ -19,26 +19,20 @@
 -- migrated a call can name one key alone. The node that the slot leaves cannot keep a reply there; the other one can.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
 
-local PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 1, 2, 3, 4, 5, 6
-local NEVER = 9007199254740991
-local REPLY_TTL_MS, TOMBSTONE_TTL_MS = 10000, 60000
+--
+-- Two ways, with the same replies and the same states. The usual way takes charges of sliding windows that leave something
+-- of each: one pass, in one flat list of numbers, without a table or function for any state. All else goes the general
+-- way, by the functions of each kind, request by request: a refusal in a batch does not slow the other requests down.
+
+local CHARGE, PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 0, 1, 2, 3, 4, 5, 6
+local NEVER, WIDE = 9007199254740991, 4294967296
+local REPLY_TTL_MS, TOMBSTONE_TTL_MS = '10000', '60000'
+local WINDOW = 1
 
 local now, ttl_floor, limits, requests, number = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then
   local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- The functions of a kind are created where a limit of that kind is charged; a kind that is absent costs no time.
-local created = {}
-for i = 1, #limits do
-  local numbers = limits[i]
-  local kind = created[numbers[1]]
-  if not kind then
-    kind = KINDS[numbers[1]]()
-    created[numbers[1]] = kind
-  end
-  limits[i] = kind.decode_limit(numbers, kind)
+  now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 end
 
 local values = redis.call('MGET', unpack(KEYS))
@@ -53,118 +47,289 @@ if ARGV[2] == 'lookup' then
   redis.call('SET', reply_key, '', 'PX', TOMBSTONE_TTL_MS)
   return ''
 end
-local states, kinds = {}, {}
 local reply, n = { number, now }, 2
 
--- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`.
-local function evaluated(i)
-  local lim, k = limits[requests[i]], requests[i + 1]
-  local s = states[k]
-  if not s then
-    s = lim.kind.load(KEYS[k], values[k])
-    states[k], kinds[k] = s, lim.kind
-  end
-  lim.kind.evaluate(s, lim, now)
-  return lim, s, requests[i + 2]
+-- By limit: up to which total the usual way charges it, or false.
+local most = {}
+for i = 1, #limits do
+  local limit = limits[i]
+  most[i] = limit[1] == WINDOW and limit[2] == 0 and limit[3] + limit[5] < WIDE
+    and (limit[3] < limit[4] and limit[3] or limit[4])
 end
 
-local function charge(first, last, operation, holder)
-  local admitted = operation ~= PEEK
-  for i = first, last, 3 do
-    local lim, s, cost = evaluated(i)
-    if not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
-  end
-  for i = first, last, 3 do
-    local lim, s, cost = limits[requests[i]], states[requests[i + 1]], requests[i + 2]
-    local kind, remaining, reset, wait, more = lim.kind
-    if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
-    if admitted and kind.available(s, lim) >= cost then
-      kind.charge(s, lim, now, cost, holder)
-      remaining, reset, wait, more = kind.status(s, lim, now, 1)
-      wait = -(wait > 0 and wait or more or 0)
-    else
-      -- Permits may have been taken under a wrong clock; other states know it.
-      if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
-        kind.slow = kind.slow or kind.make_slow_path()
-        kind.slow.repair(s, lim, now)
-      end
-      remaining, reset, wait = kind.status(s, lim, now, cost)
+-- The states that the usual way has charged, FIELDS places for each key: see sliding_window.lua for the terms.
+--   0 index of its limit, 1 total (false: this key has no state here), 2 stamp, 3 count, 4 stamp of the carried overage,
+--   5 older entries (false: they stay as they are, and the header alone is written), 6 form, 7 stamp of the entry that
+--   leaves first, 8 the request that has loaded it. Its last bucket is open, and no overage is in it.
+local FIELDS = 9
+local flat = {}
+-- The states of the general way, by key. No key has a state in both.
+local states, kinds = {}, {}
+
+-- A call pays for each function it creates, so the general way is made on demand.
+local function make_general()
+  local limits_of, created = {}, {}
+
+  local function limit_of(index)
+    local numbers = limits[index]
+    local kind = created[numbers[1]]
+    if not kind then
+      kind = KINDS[numbers[1]]()
+      created[numbers[1]] = kind
     end
-    reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-    n = n + 3
-  end
-end
-
--- A call pays for each function it creates: the operations that are rarer than a charge are created on demand.
-local function make_amending()
-  local function answer(remaining, reset, wait)
-    reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-    n = n + 3
+    limits_of[index] = kind.decode_limit(numbers, kind)
+    return limits_of[index]
   end
 
-  local function slow_path(kind)
-    kind.slow = kind.slow or kind.make_slow_path()
-    return kind.slow
+  -- The state of the general way for one of the usual way, which gives it up.
+  local function take_over(k, lim)
+    local o, value = k * FIELDS, values[k]
+    local total, stamp, older = flat[o + 1], flat[o + 2], flat[o + 5]
+    flat[o + 1] = false
+    return {
+      form = flat[o + 6], total = total, carried = 0, carried_stamp = flat[o + 4], stamp = stamp, count = flat[o + 3], overage = 0,
+      older = older or string.sub(value, 30), pos = 1, rewrite = older and true, dirty = lim, evaluated_for = lim,
+      now_total = total, now_carried = 0, now_carried_stamp = flat[o + 4], now_alive = true,
+    }
   end
 
-  local function amend(first, last, operation, holder, at)
-    for i = first, last, 3 do
-      local lim, s, cost = evaluated(i)
-      local slow = slow_path(lim.kind)
-      if operation == ADJUST then
-        slow.adjust(s, lim, now, cost, at == 0 and now or at, holder)
-      elseif operation == RELEASE then
-        slow.release(s, lim, now, -cost, holder)
-      elseif operation == RENEW then
-        slow.renew(s, lim, now, holder)
-      end
-      if operation == USAGE then
-        answer(slow.usage(s, lim, now))
+  -- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`.
+  local function evaluated(i)
+    local l, k = requests[i], requests[i + 1]
+    local lim = limits_of[l] or limit_of(l)
+    local s = states[k]
+    if not s then
+      if flat[k * FIELDS + 1] then
+        local own = flat[k * FIELDS]
+        s = take_over(k, limits_of[own] or limit_of(own))
       else
-        local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
-        answer(remaining, reset, -(wait > 0 and wait or more or 0))
+        s = lim.kind.load(KEYS[k], values[k])
       end
+      states[k], kinds[k] = s, lim.kind
     end
+    lim.kind.evaluate(s, lim, now)
+    return lim, s, requests[i + 2]
   end
 
-  -- Whether all that is to be released was charged; answers the request where it was not.
-  local function is_releasable(first, last)
+  local function charge(first, last, operation, holder)
+    local admitted = operation ~= PEEK
     for i = first, last, 3 do
       local lim, s, cost = evaluated(i)
-      if slow_path(lim.kind).releasable(s) < -cost then
-        for j = first, last, 3 do
-          local other, state = evaluated(j)
-          local remaining, reset = other.kind.status(state, other, now, 1)
-          answer(remaining, reset, NEVER)
+      if not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
+    end
+    for i = first, last, 3 do
+      local lim, s, cost = limits_of[requests[i]], states[requests[i + 1]], requests[i + 2]
+      local kind, remaining, reset, wait, more = lim.kind
+      if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
+      if admitted and kind.available(s, lim) >= cost then
+        kind.charge(s, lim, now, cost, holder)
+        remaining, reset, wait, more = kind.status(s, lim, now, 1)
+        wait = -(wait > 0 and wait or more or 0)
+      else
+        -- Permits may have been taken under a wrong clock; other states know it.
+        if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
+          kind.slow = kind.slow or kind.make_slow_path()
+          kind.slow.repair(s, lim, now)
         end
-        return false
+        remaining, reset, wait = kind.status(s, lim, now, cost)
+      end
+      reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+      n = n + 3
+    end
+  end
+
+  -- Give the states of a request back to the usual way, where it can go on with them.
+  local function hand_back(first, last)
+    for i = first, last, 3 do
+      local l, k = requests[i], requests[i + 1]
+      local lim, s, total = limits_of[l], states[k], most[l]
+      if total and s and s.now_total + 1 < total and s.now_carried == 0 and s.form % 16 == 4 and s.evaluated_for == lim then
+        local o = k * FIELDS
+        if not s.dirty and not s.repaired then
+          states[k] = nil
+        elseif s.dirty == lim and s.overage == 0 and s.stamp >= now and s.pos == 1 then
+          local older = s.older
+          flat[o], flat[o + 1], flat[o + 2], flat[o + 3], flat[o + 4], flat[o + 5], flat[o + 6], flat[o + 7], flat[o + 8] =
+            l, s.total, s.stamp, s.count, s.carried_stamp, s.rewrite and older, s.form,
+            #older > 0 and struct.unpack('<I6', older) or s.stamp, 0
+          states[k] = nil
+        end
       end
     end
-    return true
   end
 
-  return { amend = amend, is_releasable = is_releasable }
-end
+  -- A call pays for each function it creates: the operations that are rarer than a charge are created on demand too.
+  local function make_amending()
+    local function answer(remaining, reset, wait)
+      reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+      n = n + 3
+    end
 
-local at, size, amending, is_correcting = 1, #requests, nil, false
-while at <= size do
-  local operation, count, holder, instant = requests[at], requests[at + 1], 0, 0
-  local first = at + 2
-  if operation >= ACQUIRE then
-    holder, instant, first = requests[at + 2], requests[at + 3], at + 4
+    local function slow_path(kind)
+      kind.slow = kind.slow or kind.make_slow_path()
+      return kind.slow
+    end
+
+    local function amend(first, last, operation, holder, at)
+      for i = first, last, 3 do
+        local lim, s, cost = evaluated(i)
+        local slow = slow_path(lim.kind)
+        if operation == ADJUST then
+          slow.adjust(s, lim, now, cost, at == 0 and now or at, holder)
+        elseif operation == RELEASE then
+          slow.release(s, lim, now, -cost, holder)
+        elseif operation == RENEW then
+          slow.renew(s, lim, now, holder)
+        end
+        if operation == USAGE then
+          answer(slow.usage(s, lim, now))
+        else
+          local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
+          answer(remaining, reset, -(wait > 0 and wait or more or 0))
+        end
+      end
+    end
+
+    -- Whether all that is to be released was charged; answers the request where it was not.
+    local function is_releasable(first, last)
+      for i = first, last, 3 do
+        local lim, s, cost = evaluated(i)
+        if slow_path(lim.kind).releasable(s) < -cost then
+          for j = first, last, 3 do
+            local other, state = evaluated(j)
+            local remaining, reset = other.kind.status(state, other, now, 1)
+            answer(remaining, reset, NEVER)
+          end
+          return false
+        end
+      end
+      return true
+    end
+
+    return { amend = amend, is_releasable = is_releasable }
   end
-  at = first + 3 * count
-  if operation <= PEEK or operation == ACQUIRE then
-    charge(first, at - 1, operation, holder)
-  else
-    amending, is_correcting = amending or make_amending(), is_correcting or operation ~= USAGE
-    if operation ~= RELEASE or amending.is_releasable(first, at - 1) then
-      amending.amend(first, at - 1, operation, holder, instant)
+
+  local amending
+
+  return function(operation, first, last, holder, instant)
+    if operation <= PEEK or operation == ACQUIRE then
+      charge(first, last, operation, holder)
+      hand_back(first, last)
+    else
+      amending = amending or make_amending()
+      if operation ~= RELEASE or amending.is_releasable(first, last) then
+        amending.amend(first, last, operation, holder, instant)
+      end
     end
   end
 end
 
-local packed, changed = cmsgpack.pack(reply), false
+local pack, unpack_, sub = struct.pack, struct.unpack, string.sub
+local at, size, decide, is_correcting = 1, #requests, nil, false
+while at <= size do
+  local operation, first, before = requests[at], at + 2, n
+  local last = first - 1 + 3 * requests[at + 1]
+  local failed = operation ~= CHARGE and first
+  if not failed then
+    for i = first, last, 3 do
+      local l, k, cost = requests[i], requests[i + 1], requests[i + 2]
+      local o, top = k * FIELDS, most[l]
+      local total, stamp, leaves = flat[o + 1], nil, nil
+      if not top or states[k] then failed = i break end
+      local limit = limits[l]
+      if total then
+        total = total + cost
+        if flat[o] ~= l or total >= top then failed = i break end
+        flat[o + 1], flat[o + 3] = total, flat[o + 3] + cost
+        stamp, leaves = flat[o + 2], flat[o + 7]
+      else
+        local value, bucket_ms = values[k], limit[6]
+        if not value then
+          total, stamp = cost, now - now % bucket_ms + bucket_ms - 1
+          if total >= top then failed = i break end
+          leaves = stamp
+          flat[o], flat[o + 1], flat[o + 2], flat[o + 3], flat[o + 4], flat[o + 5], flat[o + 6], flat[o + 7], flat[o + 8] =
+            l, total, stamp, cost, 0, '', limit[5] > 0 and 20 or 4, stamp, at
+        else
+          local bytes = #value
+          if bytes < 29 or (bytes - 29) % 14 ~= 0 then failed = i break end
+          local form, all, carried, carried_stamp, own_stamp, count, overage = unpack_('<BI4I4I6I6I4I4', value)
+          if (form ~= 4 and form ~= 20) or own_stamp == 0 or own_stamp >= now + bucket_ms or carried_stamp > own_stamp then
+            failed = i break
+          end
+          local pos, oldest, older = 30, now - limit[7], false
+          total, stamp = all, own_stamp
+          while pos <= bytes do
+            local its_stamp, its_count, its_overage = unpack_('<I6I4I4', value, pos)
+            if its_stamp >= oldest then
+              leaves = its_stamp
+              break
+            end
+            total, carried, carried_stamp, pos = total - its_count, its_overage, its_stamp, pos + 14
+          end
+          if stamp < now then -- Another bucket is opened.
+            if pos > bytes and stamp < oldest then
+              total, carried, carried_stamp, older = total - count, overage, stamp, ''
+            else
+              leaves = leaves or stamp
+              older = (pos <= bytes and sub(value, pos) or '') .. pack('<I6I4I4', stamp, count, overage)
+            end
+            stamp, count = now - now % bucket_ms + bucket_ms - 1, 0
+          elseif pos > 30 then
+            older = sub(value, pos)
+          end
+          total = total + cost
+          if carried > 0 or total >= top then failed = i break end
+          if limit[5] > 0 and form == 4 then form, older = 20, older or sub(value, pos) end
+          leaves = leaves or stamp
+          flat[o], flat[o + 1], flat[o + 2], flat[o + 3], flat[o + 4], flat[o + 5], flat[o + 6], flat[o + 7], flat[o + 8] =
+            l, total, stamp, count + cost, carried_stamp, older, form, leaves, at
+        end
+      end
+      local gone = 1 + limit[7] - now
+      reply[n + 1], reply[n + 2], reply[n + 3] = top - total, stamp + gone, -(leaves + gone)
+      n = n + 3
+    end
+  end
+  if failed then
+    -- Take back what the usual way has charged for this request.
+    for i = first, failed - 1, 3 do
+      local o, cost = requests[i + 1] * FIELDS, requests[i + 2]
+      if flat[o + 8] == at then
+        flat[o + 1] = false
+      else
+        flat[o + 1], flat[o + 3] = flat[o + 1] - cost, flat[o + 3] - cost
+      end
+    end
+    local holder, instant = 0, 0
+    if operation >= ACQUIRE then
+      holder, instant, first, last = requests[at + 2], requests[at + 3], at + 4, last + 2
+    end
+    n, decide = before, decide or make_general()
+    is_correcting = is_correcting or operation > ACQUIRE
+    decide(operation, first, last, holder, instant)
+  end
+  at = last + 1
+end
+
+local packed, changed, call = cmsgpack.pack(reply), false, redis.call
+for k = 1, #KEYS do
+  local o = k * FIELDS
+  local total = flat[o + 1]
+  if total then
+    local limit, stamp, older, form = limits[flat[o]], flat[o + 2], flat[o + 5], flat[o + 6]
+    local head = pack('<BI4I4I6I6I4I4', form, total, 0, flat[o + 4], stamp, flat[o + 3], 0)
+    if older then
+      local window_ms = limit[7]
+      local ttl = stamp + 1 + window_ms + 3 * ((window_ms - window_ms % 64) / 64 + 2) - now
+      if form == 20 then ttl = ttl + window_ms + limit[6] end
+      call('SET', KEYS[k], head .. older, 'PX', ttl > ttl_floor and ttl or ttl_floor)
+    else
+      call('SETRANGE', KEYS[k], '0', head)
+    end
+    changed = true
+  end
+end
 for k, s in pairs(states) do
   if s.dirty then
     kinds[k].save(KEYS[k], s, now, ttl_floor)
