@@ -143,9 +143,10 @@ local function make_general()
     for i = first, last, 3 do
       local l, k = requests[i], requests[i + 1]
       local lim, s, total = limits_of[l], states[k], most[l]
-      if total and s and s.now_total + 1 < total and s.now_carried == 0 and s.form % 16 == 4 and s.evaluated_for == lim then
+      local may_go = total and s and s.evaluated_for == lim and not s.repaired and s.form % 16 == 4 and s.now_carried == 0
+      if may_go and s.now_total + 1 < total then
         local o = k * FIELDS
-        if not s.dirty and not s.repaired then
+        if not s.dirty then
           states[k] = nil
         elseif s.dirty == lim and s.overage == 0 and s.stamp >= now and s.pos == 1 then
           local older = s.older
