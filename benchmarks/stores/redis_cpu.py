@@ -1,5 +1,6 @@
 """Measure the CPU time of Redis for a decision of three windows, against three pipelined calls of a GCRA script.
 
+Where some are refused, that is what reaches the store: a limiter answers most repeated refusals from its own memory.
 `INFO commandstats` returns the microseconds that the server spent on the calls. "Hot keys" are those of a single caller;
 "spread keys" are those of a thousand tokens in turn.
 """
@@ -8,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -16,6 +18,11 @@ import redis as redis_py
 from benchmarks.harness import compared, in_turns, redis, result
 from benchmarks.report import Result
 from ratelimit import Identity, Limit, Limiter, RateLimitSettings, RedisStore
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveRate
+from ratelimit.resolver.endpoint import Endpoint
+from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.stores.messages import Operation, StoreRequest
 from tests.support.redis_server import RedisServer
 
 ROUNDS, DECISIONS, PLENTY = 7, 4000, 10**9
@@ -59,6 +66,9 @@ def run() -> Result:
             "ours, hot keys, batches": partial(ours, server, settings, 1, 128),
             "ours, spread keys, batches": partial(ours, server, settings, 1000, 128),
             "ours, spread keys, one at a time": partial(ours, server, settings, 1000, 1),
+            "ours, batches, 1 % refused": partial(refusing, server, settings, 0.01),
+            "ours, batches, 10 % refused": partial(refusing, server, settings, 0.1),
+            "ours, batches, 50 % refused": partial(refusing, server, settings, 0.5),
         }
         times = in_turns(measures, ROUNDS)
     first = next(iter(measures))
@@ -67,7 +77,7 @@ def run() -> Result:
     return result(
         "redis_cpu",
         "Redis CPU per decision of three windows, against GCRA",
-        goal="in batches ≤ 0.5×",
+        goal="in batches ≤ 0.4×, with 10 % refused ≤ 0.55×, one at a time ≤ 1.0×",
         measured=f"{compared_to_gcra} ({median(times['ours, spread keys, batches']):.0f} µs in batches)",
         unit="µs of Redis",
         times=times,
@@ -93,6 +103,42 @@ def script(server: RedisServer, text: str, *arguments: int) -> float:
                 for key in (f"t{n % 1000}", f"o{n % 50}", f"x:t{n % 1000}"):
                     pipe.evalsha(sha, 1, key, *arguments)
                 pipe.execute()
+        return spent(client) / DECISIONS
+
+
+def refusing(server: RedisServer, settings: RateLimitSettings, share: float) -> float:
+    """Return the cost of a decision where a share of them is refused by the token's window, in random order."""
+    chance = Random(7)
+    used_up = EffectiveRate(policy="token", scope="token", limit=9, window=60, burst=2)
+    policies = PolicyResolver(settings).policies_at(Endpoint("GET", "/x"))
+
+    def request(number: int) -> StoreRequest:
+        charges = policies.charges(Identity(token=f"t{number % 1000}", org=f"o{number % 50}"), 1)
+        if chance.random() < share:
+            charges = [Charge(used_up, f"{charges[0].key}:full", 1), *charges[1:]]
+        return StoreRequest(charges)
+
+    async def decide() -> None:
+        store = RedisStore(server.url, timeout=10)
+        full = [charge for number in range(1000) for charge in request(number).charges if charge.limit is used_up]
+        for at in range(0, len(full), 100):  # Up to the last unit of the burst, in two buckets.
+            await store.submit(
+                StoreRequest([charge._replace(cost=5) for charge in full[at : at + 100]], Operation.ADJUST)
+            )
+        await asyncio.sleep(1)
+        for at in range(0, len(full), 100):
+            await store.submit(
+                StoreRequest([charge._replace(cost=6) for charge in full[at : at + 100]], Operation.ADJUST)
+            )
+        with server.client() as client:
+            client.config_resetstat()
+        for start in range(0, DECISIONS, 128):
+            await asyncio.gather(*(store.submit(request(n)) for n in range(start, start + 128)))
+        await store.aclose()
+
+    with server.client() as client:
+        client.flushall()
+        asyncio.run(decide())
         return spent(client) / DECISIONS
 
 

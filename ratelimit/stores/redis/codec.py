@@ -45,7 +45,8 @@ def _decide_script() -> str:
         f"KINDS[{number}] = function()\n{(algorithms / f'{name}.lua').read_text()}\nend\n"
         for number, name in _KINDS.values()
     )
-    return "local KINDS = {}\n" + "".join(kinds) + read_script("decide")
+    before, here, after = read_script("decide").partition("local KINDS = {}")
+    return before + here + "\n" + "".join(kinds) + after
 
 
 SCRIPT: Final = _decide_script()

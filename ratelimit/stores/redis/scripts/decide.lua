@@ -47,10 +47,11 @@ if ARGV[2] == 'lookup' then
   redis.call('SET', reply_key, '', 'PX', TOMBSTONE_TTL_MS)
   return ''
 end
-local reply, n = { number, now }, 2
+-- A table that grows is copied again and again: these three begin with the places that three charges take.
+local reply, n = { number, now, nil, nil, nil, nil, nil, nil, nil, nil, nil }, 2
 
 -- By limit: up to which total the usual way charges it, or false.
-local most = {}
+local most = { nil, nil, nil }
 for i = 1, #limits do
   local limit = limits[i]
   most[i] = limit[1] == WINDOW and limit[2] == 0 and limit[3] + limit[5] < WIDE
@@ -62,168 +63,12 @@ end
 --   5 older entries (false: they stay as they are, and the header alone is written), 6 form, 7 stamp of the entry that
 --   leaves first, 8 the request that has loaded it. Its last bucket is open, and no overage is in it.
 local FIELDS = 9
-local flat = {}
+local flat = {
+  nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+  nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+}
 -- The states of the general way, by key. No key has a state in both.
-local states, kinds = {}, {}
-
--- A call pays for each function it creates, so the general way is made on demand.
-local function make_general()
-  local limits_of, created = {}, {}
-
-  local function limit_of(index)
-    local numbers = limits[index]
-    local kind = created[numbers[1]]
-    if not kind then
-      kind = KINDS[numbers[1]]()
-      created[numbers[1]] = kind
-    end
-    limits_of[index] = kind.decode_limit(numbers, kind)
-    return limits_of[index]
-  end
-
-  -- The state of the general way for one of the usual way, which gives it up.
-  local function take_over(k, lim)
-    local o, value = k * FIELDS, values[k]
-    local total, stamp, older = flat[o + 1], flat[o + 2], flat[o + 5]
-    flat[o + 1] = false
-    return {
-      form = flat[o + 6], total = total, carried = 0, carried_stamp = flat[o + 4], stamp = stamp, count = flat[o + 3], overage = 0,
-      older = older or string.sub(value, 30), pos = 1, rewrite = older and true, dirty = lim, evaluated_for = lim,
-      now_total = total, now_carried = 0, now_carried_stamp = flat[o + 4], now_alive = true,
-    }
-  end
-
-  -- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`.
-  local function evaluated(i)
-    local l, k = requests[i], requests[i + 1]
-    local lim = limits_of[l] or limit_of(l)
-    local s = states[k]
-    if not s then
-      if flat[k * FIELDS + 1] then
-        local own = flat[k * FIELDS]
-        s = take_over(k, limits_of[own] or limit_of(own))
-      else
-        s = lim.kind.load(KEYS[k], values[k])
-      end
-      states[k], kinds[k] = s, lim.kind
-    end
-    lim.kind.evaluate(s, lim, now)
-    return lim, s, requests[i + 2]
-  end
-
-  local function charge(first, last, operation, holder)
-    local admitted = operation ~= PEEK
-    for i = first, last, 3 do
-      local lim, s, cost = evaluated(i)
-      if not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
-    end
-    for i = first, last, 3 do
-      local lim, s, cost = limits_of[requests[i]], states[requests[i + 1]], requests[i + 2]
-      local kind, remaining, reset, wait, more = lim.kind
-      if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
-      if admitted and kind.available(s, lim) >= cost then
-        kind.charge(s, lim, now, cost, holder)
-        remaining, reset, wait, more = kind.status(s, lim, now, 1)
-        wait = -(wait > 0 and wait or more or 0)
-      else
-        -- Permits may have been taken under a wrong clock; other states know it.
-        if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
-          kind.slow = kind.slow or kind.make_slow_path()
-          kind.slow.repair(s, lim, now)
-        end
-        remaining, reset, wait = kind.status(s, lim, now, cost)
-      end
-      reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-      n = n + 3
-    end
-  end
-
-  -- Give the states of a request back to the usual way, where it can go on with them.
-  local function hand_back(first, last)
-    for i = first, last, 3 do
-      local l, k = requests[i], requests[i + 1]
-      local lim, s, total = limits_of[l], states[k], most[l]
-      local may_go = total and s and s.evaluated_for == lim and not s.repaired and s.form % 16 == 4 and s.now_carried == 0
-      if may_go and s.now_total + 1 < total then
-        local o = k * FIELDS
-        if not s.dirty then
-          states[k] = nil
-        elseif s.dirty == lim and s.overage == 0 and s.stamp >= now and s.pos == 1 then
-          local older = s.older
-          flat[o], flat[o + 1], flat[o + 2], flat[o + 3], flat[o + 4], flat[o + 5], flat[o + 6], flat[o + 7], flat[o + 8] =
-            l, s.total, s.stamp, s.count, s.carried_stamp, s.rewrite and older, s.form,
-            #older > 0 and struct.unpack('<I6', older) or s.stamp, 0
-          states[k] = nil
-        end
-      end
-    end
-  end
-
-  -- A call pays for each function it creates: the operations that are rarer than a charge are created on demand too.
-  local function make_amending()
-    local function answer(remaining, reset, wait)
-      reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-      n = n + 3
-    end
-
-    local function slow_path(kind)
-      kind.slow = kind.slow or kind.make_slow_path()
-      return kind.slow
-    end
-
-    local function amend(first, last, operation, holder, at)
-      for i = first, last, 3 do
-        local lim, s, cost = evaluated(i)
-        local slow = slow_path(lim.kind)
-        if operation == ADJUST then
-          slow.adjust(s, lim, now, cost, at == 0 and now or at, holder)
-        elseif operation == RELEASE then
-          slow.release(s, lim, now, -cost, holder)
-        elseif operation == RENEW then
-          slow.renew(s, lim, now, holder)
-        end
-        if operation == USAGE then
-          answer(slow.usage(s, lim, now))
-        else
-          local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
-          answer(remaining, reset, -(wait > 0 and wait or more or 0))
-        end
-      end
-    end
-
-    -- Whether all that is to be released was charged; answers the request where it was not.
-    local function is_releasable(first, last)
-      for i = first, last, 3 do
-        local lim, s, cost = evaluated(i)
-        if slow_path(lim.kind).releasable(s) < -cost then
-          for j = first, last, 3 do
-            local other, state = evaluated(j)
-            local remaining, reset = other.kind.status(state, other, now, 1)
-            answer(remaining, reset, NEVER)
-          end
-          return false
-        end
-      end
-      return true
-    end
-
-    return { amend = amend, is_releasable = is_releasable }
-  end
-
-  local amending
-
-  return function(operation, first, last, holder, instant)
-    if operation <= PEEK or operation == ACQUIRE then
-      charge(first, last, operation, holder)
-      hand_back(first, last)
-    else
-      amending = amending or make_amending()
-      if operation ~= RELEASE or amending.is_releasable(first, last) then
-        amending.amend(first, last, operation, holder, instant)
-      end
-    end
-  end
-end
+local states, kinds = {}, nil
 
 local pack, unpack_, sub = struct.pack, struct.unpack, string.sub
 local at, size, decide, is_correcting = 1, #requests, nil, false
@@ -306,7 +151,167 @@ while at <= size do
     if operation >= ACQUIRE then
       holder, instant, first, last = requests[at + 2], requests[at + 3], at + 4, last + 2
     end
-    n, decide = before, decide or make_general()
+    if not decide then
+      -- The general way. A call pays for each function it creates, so these are made where a request needs them.
+      local KINDS = {} -- codec.py puts the functions of each kind here.
+      local limits_of, created = {}, {}
+      kinds = {}
+
+      local function limit_of(index)
+        local numbers = limits[index]
+        local kind = created[numbers[1]]
+        if not kind then
+          kind = KINDS[numbers[1]]()
+          created[numbers[1]] = kind
+        end
+        limits_of[index] = kind.decode_limit(numbers, kind)
+        return limits_of[index]
+      end
+
+      -- The state of the general way for one of the usual way, which gives it up.
+      local function take_over(k, lim)
+        local o, value = k * FIELDS, values[k]
+        local total, stamp, older = flat[o + 1], flat[o + 2], flat[o + 5]
+        flat[o + 1] = false
+        return {
+          form = flat[o + 6], total = total, carried = 0, carried_stamp = flat[o + 4], stamp = stamp, count = flat[o + 3], overage = 0,
+          older = older or string.sub(value, 30), pos = 1, rewrite = older and true, dirty = lim, evaluated_for = lim,
+          now_total = total, now_carried = 0, now_carried_stamp = flat[o + 4], now_alive = true,
+        }
+      end
+
+      -- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`.
+      local function evaluated(i)
+        local l, k = requests[i], requests[i + 1]
+        local lim = limits_of[l] or limit_of(l)
+        local s = states[k]
+        if not s then
+          if flat[k * FIELDS + 1] then
+            local own = flat[k * FIELDS]
+            s = take_over(k, limits_of[own] or limit_of(own))
+          else
+            s = lim.kind.load(KEYS[k], values[k])
+          end
+          states[k], kinds[k] = s, lim.kind
+        end
+        lim.kind.evaluate(s, lim, now)
+        return lim, s, requests[i + 2]
+      end
+
+      local function charge(first, last, operation, holder)
+        local admitted = operation ~= PEEK
+        for i = first, last, 3 do
+          local lim, s, cost = evaluated(i)
+          if not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
+        end
+        for i = first, last, 3 do
+          local lim, s, cost = limits_of[requests[i]], states[requests[i + 1]], requests[i + 2]
+          local kind, remaining, reset, wait, more = lim.kind
+          if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
+          if admitted and kind.available(s, lim) >= cost then
+            kind.charge(s, lim, now, cost, holder)
+            remaining, reset, wait, more = kind.status(s, lim, now, 1)
+            wait = -(wait > 0 and wait or more or 0)
+          else
+            -- Permits may have been taken under a wrong clock; other states know it.
+            if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
+              kind.slow = kind.slow or kind.make_slow_path()
+              kind.slow.repair(s, lim, now)
+            end
+            remaining, reset, wait = kind.status(s, lim, now, cost)
+          end
+          reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+          n = n + 3
+        end
+      end
+
+      -- Give the states of a request back to the usual way, where it can go on with them.
+      local function hand_back(first, last)
+        for i = first, last, 3 do
+          local l, k = requests[i], requests[i + 1]
+          local lim, s, total = limits_of[l], states[k], most[l]
+          local may_go = total and s and s.evaluated_for == lim and not s.repaired and s.form % 16 == 4 and s.now_carried == 0
+          if may_go and s.now_total + 1 < total then
+            local o = k * FIELDS
+            if not s.dirty then
+              states[k] = nil
+            elseif s.dirty == lim and s.overage == 0 and s.stamp >= now and s.pos == 1 then
+              local older = s.older
+              flat[o], flat[o + 1], flat[o + 2], flat[o + 3], flat[o + 4], flat[o + 5], flat[o + 6], flat[o + 7], flat[o + 8] =
+                l, s.total, s.stamp, s.count, s.carried_stamp, s.rewrite and older, s.form,
+                #older > 0 and struct.unpack('<I6', older) or s.stamp, 0
+              states[k] = nil
+            end
+          end
+        end
+      end
+
+      -- A call pays for each function it creates: the operations that are rarer than a charge are created on demand too.
+      local function make_amending()
+        local function answer(remaining, reset, wait)
+          reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+          n = n + 3
+        end
+
+        local function slow_path(kind)
+          kind.slow = kind.slow or kind.make_slow_path()
+          return kind.slow
+        end
+
+        local function amend(first, last, operation, holder, at)
+          for i = first, last, 3 do
+            local lim, s, cost = evaluated(i)
+            local slow = slow_path(lim.kind)
+            if operation == ADJUST then
+              slow.adjust(s, lim, now, cost, at == 0 and now or at, holder)
+            elseif operation == RELEASE then
+              slow.release(s, lim, now, -cost, holder)
+            elseif operation == RENEW then
+              slow.renew(s, lim, now, holder)
+            end
+            if operation == USAGE then
+              answer(slow.usage(s, lim, now))
+            else
+              local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
+              answer(remaining, reset, -(wait > 0 and wait or more or 0))
+            end
+          end
+        end
+
+        -- Whether all that is to be released was charged; answers the request where it was not.
+        local function is_releasable(first, last)
+          for i = first, last, 3 do
+            local lim, s, cost = evaluated(i)
+            if slow_path(lim.kind).releasable(s) < -cost then
+              for j = first, last, 3 do
+                local other, state = evaluated(j)
+                local remaining, reset = other.kind.status(state, other, now, 1)
+                answer(remaining, reset, NEVER)
+              end
+              return false
+            end
+          end
+          return true
+        end
+
+        return { amend = amend, is_releasable = is_releasable }
+      end
+
+      local amending
+
+      decide = function(operation, first, last, holder, instant)
+        if operation <= PEEK or operation == ACQUIRE then
+          charge(first, last, operation, holder)
+          hand_back(first, last)
+        else
+          amending = amending or make_amending()
+          if operation ~= RELEASE or amending.is_releasable(first, last) then
+            amending.amend(first, last, operation, holder, instant)
+          end
+        end
+      end
+    end
+    n = before
     is_correcting = is_correcting or operation > ACQUIRE
     decide(operation, first, last, holder, instant)
   end
@@ -331,10 +336,12 @@ for k = 1, #KEYS do
     changed = true
   end
 end
-for k, s in pairs(states) do
-  if s.dirty then
-    kinds[k].save(KEYS[k], s, now, ttl_floor)
-    changed = true
+if decide then
+  for k, s in pairs(states) do
+    if s.dirty then
+      kinds[k].save(KEYS[k], s, now, ttl_floor)
+      changed = true
+    end
   end
 end
 -- A correction without an effect may have one later. A refused charge that was sent twice is looked up by its sender.
