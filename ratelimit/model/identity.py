@@ -1,18 +1,19 @@
 """Identities: who makes a request."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.rate import Rate
 
 _PLAIN: Final = frozenset({str, type(None)})
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Identity:
     """The caller that limits are counted for. A field that is `None` or empty is unknown: limits by it do not apply.
 
@@ -23,42 +24,71 @@ class Identity:
     are taken as their text; any other value, and a text that is not a rate, raises `ConfigurationError` here.
     """
 
-    token: str | None = field(default=None, repr=False)
-    org: str | None = None
-    ip: str | None = None
-    plan: str | None = None
-    priority: str | None = None
-    dimensions: Mapping[str, str] = field(default_factory=dict, hash=False)
-    rates: Mapping[str, Rate | str | int] = field(default_factory=dict, hash=False)
+    token: str | None = field(repr=False)
+    org: str | None
+    ip: str | None
+    plan: str | None
+    priority: str | None
+    dimensions: Mapping[str, str] = field(hash=False)
+    rates: Mapping[str, Rate | str | int] = field(hash=False)
 
-    def __post_init__(self) -> None:
-        # One is made for each request, so the usual case is recognized by one comparison.
-        if not {type(self.token), type(self.org), type(self.ip), type(self.plan), type(self.priority)} <= _PLAIN:
-            self._convert_to_text()
-        if type(self.dimensions) is not dict or type(self.rates) is not dict:
-            self._check_mappings()
-        if self.dimensions:
-            named = {name: _text(f"dimensions.{name}", value) for name, value in self.dimensions.items()}
-            object.__setattr__(self, "dimensions", MappingProxyType(named))
-        if self.rates:
-            granted = {name: _rate(name, rate) for name, rate in self.rates.items()}
-            object.__setattr__(self, "rates", MappingProxyType(granted))
+    def __init__(
+        self,
+        *,
+        token: str | None = None,
+        org: str | None = None,
+        ip: str | None = None,
+        plan: str | None = None,
+        priority: str | None = None,
+        dimensions: Mapping[str, str] = _NOTHING,
+        rates: Mapping[str, Rate | str | int] = _NOTHING,
+    ) -> None:
+        # One is made for each request, so the usual case is recognized by one comparison, and fields are set directly.
+        if not {type(token), type(org), type(ip), type(plan), type(priority)} <= _PLAIN:
+            token, org, ip = _optional("token", token), _optional("org", org), _optional("ip", ip)
+            plan, priority = _optional("plan", plan), _optional("priority", priority)
+        if dimensions is not _NOTHING:
+            named = _mapping("dimensions", dimensions).items()
+            dimensions = MappingProxyType({name: _text(f"dimensions.{name}", value) for name, value in named})
+        if rates is not _NOTHING:
+            granted = _mapping("rates", rates).items()
+            rates = MappingProxyType({name: _rate(name, rate) for name, rate in granted})
+        _set_token(self, token)
+        _set_org(self, org)
+        _set_ip(self, ip)
+        _set_plan(self, plan)
+        _set_priority(self, priority)
+        _set_dimensions(self, dimensions)
+        _set_rates(self, rates)
 
-    def _convert_to_text(self) -> None:
-        for name in ("token", "org", "ip", "plan", "priority"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, _text(name, value))
-
-    def _check_mappings(self) -> None:
-        for name in ("dimensions", "rates"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ConfigurationError(f"{name}: must be a mapping, got {type(getattr(self, name)).__name__}")
+    def __reduce__(self) -> "tuple[Callable[..., Identity], tuple[dict[str, Any]]]":
+        """Pickle and copy by the fields: a read-only mapping cannot be pickled itself."""
+        fields = {name: getattr(self, name) for name in ("token", "org", "ip", "plan", "priority")}
+        return _remade, ({**fields, "dimensions": dict(self.dimensions), "rates": dict(self.rates)},)
 
     def granted(self, policy: str) -> Rate | int | None:
         """Return the rate or number that was granted to this caller for a policy, or `None`."""
         rate = self.rates.get(policy)
         return None if isinstance(rate, str) else rate
+
+
+_set_token, _set_org, _set_ip = (Identity.__dict__[name].__set__ for name in ("token", "org", "ip"))
+_set_plan, _set_priority = (Identity.__dict__[name].__set__ for name in ("plan", "priority"))
+_set_dimensions, _set_rates = (Identity.__dict__[name].__set__ for name in ("dimensions", "rates"))
+
+
+def _remade(fields: dict[str, Any]) -> Identity:
+    return Identity(**fields)
+
+
+def _optional(name: str, value: object) -> str | None:
+    return None if value is None else _text(name, value)
+
+
+def _mapping(name: str, value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name}: must be a mapping, got {type(value).__name__}")
+    return value
 
 
 def _text(name: str, value: object) -> str:

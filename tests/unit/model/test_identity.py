@@ -1,6 +1,8 @@
 """Identities: frozen, checked when they are made, and silent about secrets."""
 
-from dataclasses import FrozenInstanceError
+import pickle
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +39,19 @@ def test_an_identity_can_be_a_key() -> None:
     """Equal identities have equal hashes, also where they have dimensions and rates."""
     one, two = (Identity(org="o", dimensions={"team": "a"}, rates={"p": "1/minute"}) for _ in range(2))
     assert {one: 1}[two] == 1
+
+
+def test_an_identity_is_copied_with_all_that_it_has() -> None:
+    """By `replace`, `copy` and `pickle`; what it holds cannot be changed from outside, in it or through what it was made of."""
+    teams = {"team": "a"}
+    one = Identity(token="t", org="o", ip="::1", plan="p", priority="high", dimensions=teams, rates={"p": "1/minute"})
+    assert one == pickle.loads(pickle.dumps(one)) == deepcopy(one) == replace(one)
+    assert replace(one, org=None).rates == one.rates
+    teams["team"] = "b"
+    assert one.dimensions == {"team": "a"}
+    for mapping in (one.dimensions, Identity().dimensions, Identity(dimensions={}).rates):
+        with pytest.raises(TypeError):
+            mapping["team"] = "c"  # type: ignore[index]
 
 
 def test_granted_rates_are_parsed_at_once() -> None:
