@@ -46,6 +46,11 @@ class LimitExceeded(RateLimitError):
 class StoreError(RateLimitError):
     """A store failed or answered with an error; the message never contains its address or credentials."""
 
+    @property
+    def was_not_sent(self) -> bool:
+        """Whether nothing of the request was sent, and the store does not complete it by itself."""
+        return False
+
 
 class StoreUnavailable(StoreError):
     """The store could not be reached or closed the connection."""
@@ -56,6 +61,11 @@ class StorePartiallyUnavailable(StoreUnavailable):
 
     is_kept = False
     """Whether the store keeps a correction of which a part was not sent, and completes it by itself."""
+
+    @property
+    def was_not_sent(self) -> bool:
+        """Whether nothing of the request was sent, and the store does not complete it by itself."""
+        return not self.is_kept
 
 
 class StoreTimeout(StoreError):

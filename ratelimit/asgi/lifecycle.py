@@ -96,6 +96,5 @@ async def serve_and_settle(app: ASGIApp, decision: Decision, connection: Connect
     try:
         await app(*connection)
     finally:
-        for settlement in decision.settlements:
-            if settlement.has_unsettled:
-                await settlement.release()
+        for settlement in decision.unsettled:
+            await settlement.release()

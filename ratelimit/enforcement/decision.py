@@ -5,15 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, Self
 
 from ratelimit._utils.validation import is_int_between
-from ratelimit.enforcement.settlement import Settlement
+from ratelimit.enforcement.settlement import CorrectionTarget, Settlement
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import GLOBAL
 from ratelimit.model.rate import MAX_LIMIT
 from ratelimit.model.service_limit import Reading, ServiceLimit, service_limit, service_limits
+from ratelimit.stores.messages import StoreReply, StoreRequest
 
 _Unrendered = tuple[Sequence[Charge], Sequence[Reading], int]
 """The charges, the store's readings of them, and when they were read (epoch microseconds)."""
+
+Settling = tuple[CorrectionTarget, StoreRequest, StoreReply]
+"""What a settlement is made of: most decisions are never settled."""
 
 _LAST: Final = 2**54
 """More requests than any limit has left: added to a limit that comes after all others."""
@@ -36,12 +40,13 @@ class Decision:
     __slots__ = (
         "_binding",
         "_limits",
+        "_settlements",
+        "_settling",
         "allowed",
         "degraded",
         "granted",
         "is_blocked",
         "retry_after",
-        "settlements",
         "source",
         "status",
         "unrendered",
@@ -61,7 +66,8 @@ class Decision:
         _unrendered: _Unrendered | None = None,
     ) -> None:
         self.allowed, self.status, self.retry_after = allowed, status, retry_after
-        self.violated, self.degraded, self.settlements = violated, degraded, settlements
+        self.violated, self.degraded, self._settlements = violated, degraded, settlements
+        self._settling: Settling | None = None
         self.granted: int | None = None
         self.is_blocked = False
         self.source: Literal["store", "cache", "prefetch", "local"] = "local" if degraded else "store"
@@ -91,14 +97,21 @@ class Decision:
         now: int,
         *,
         degraded: bool = False,
-        settlements: tuple[Settlement, ...] = (),
+        settling: Settling | None = None,
     ) -> Self:
-        """Return the decision of a store whose readings of `charges` were made at `now` (epoch microseconds)."""
+        """Return the decision of a store whose readings of `charges` were made at `now` (epoch microseconds).
+
+        `settling` is what its settlement is made of.
+        """
         for _, _, wait_ms in readings:
             if wait_ms > 0:
-                limits = service_limits(charges, readings, now)
-                return cls.from_limits(limits, degraded=degraded, settlements=settlements)
-        return cls(True, 200, 0.0, (), (), None, degraded, settlements, (charges, readings, now))
+                decision = cls.from_limits(service_limits(charges, readings, now), degraded=degraded)
+                break
+        else:
+            decision = cls(True, 200, 0.0, (), (), None, degraded, (), (charges, readings, now))
+        if decision.allowed:  # A refused request has charged nothing.
+            decision._settling = settling
+        return decision
 
     @classmethod
     def unavailable(cls, retry_after: float = 1.0) -> Self:
@@ -111,6 +124,25 @@ class Decision:
         decision = cls(False, 403, seconds)
         decision.is_blocked = True
         return decision
+
+    @classmethod
+    def cached(cls, rejected: Sequence[ServiceLimit]) -> Self:
+        """Refuse by what the store has said a moment ago."""
+        decision = cls.from_limits(rejected)
+        decision.source = "cache"
+        return decision
+
+    @property
+    def settlements(self) -> tuple[Settlement, ...]:
+        """What each limiter has charged, to be settled and released."""
+        if self._settling is not None:
+            self._settlements, self._settling = (Settlement(*self._settling),), None
+        return self._settlements
+
+    @property
+    def unsettled(self) -> Sequence[Settlement]:
+        """The settlements that have recorded something which the store does not know yet."""
+        return [each for each in self._settlements if each.has_unsettled]
 
     @property
     def limits(self) -> tuple[ServiceLimit, ...]:
@@ -160,6 +192,11 @@ class Decision:
         """Release the permits and settle what was recorded; repeating it has no effect; never fails."""
         for released in [settlement.release() for settlement in self.settlements]:
             await released
+
+    def void(self) -> None:
+        """Give everything back, for a caller that does not get to know the decision."""
+        for settlement in self.settlements:
+            settlement.void()
 
     def _check(self, costs: Mapping[str, object]) -> None:
         known = set[str]().union(*(settlement.settleable for settlement in self.settlements))

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from threading import Lock
 from typing import Final
 
@@ -25,9 +26,8 @@ from ratelimit.enforcement.workers import WorkerRegistry
 from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
-from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.base import Store
-from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+from ratelimit.stores.messages import Operation, Outcome, StoreReply, StoreRequest
 
 logger = logging.getLogger("ratelimit")
 
@@ -37,8 +37,8 @@ _CHARGING: Final = (Operation.CHARGE, Operation.ACQUIRE)
 RECOVERY_GRACE: Final = 0.5
 """Seconds for which a worker that has reached the store again still decides locally: the other workers reconnect."""
 
-_HANDOFF_STEPS: Final = 10
-"""How often in that time a worker reports to the store what it admits."""
+_new: Final = tuple.__new__
+"""Makes a named tuple without calling its constructor, which takes longer."""
 
 _CLOSE_ATTEMPTS: Final = 3
 """How often closing tries to send what is in the outbox."""
@@ -102,7 +102,7 @@ class Enforcer:
         """
         # A random number names who holds the permits of this request.
         holder = secrets.randbits(52) + 1 if operation == Operation.ACQUIRE else 0
-        request = StoreRequest(charges, operation, holder, 0, self._undo_orphan)
+        request = _new(StoreRequest, (charges, operation, holder, 0, self._undo_orphan))
         if (decision := self._decide_nowait(request)) is not None:
             return decision
         if not ask_store:
@@ -110,7 +110,16 @@ class Enforcer:
         now = self._clock()
         if self.prefetch_pool is not None and operation in _CHARGING:
             return await self._decide_with_prefetch(self.prefetch_pool, request, now)
-        return await self._decide_by_store(request, now)
+        outcome = self._store.submit_soon(request, partial(self._decide_outcome, now, self._observer.began_call()))
+        if outcome is None:
+            return self._decide_outcome(now, None, request, await self._ask(request))
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            # It may have been decided in the same turn of the event loop.
+            if operation in _CHARGING and outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                outcome.result().void()
+            raise
 
     def _decide_nowait(self, request: StoreRequest) -> Decision | None:
         """Decide where nothing has to be waited for: an in-process store, an open breaker, or a cached rejection."""
@@ -123,7 +132,7 @@ class Enforcer:
         if request.operation not in _CHARGING:
             return None
         rejected = self.rejections.lookup(request.charges, self._clock())
-        return None if rejected is None else _cached(rejected)
+        return None if rejected is None else Decision.cached(rejected)
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Pass a request on as it is, for callers that need to know whether it was done: raises `StoreError`."""
@@ -175,41 +184,48 @@ class Enforcer:
         await self._settle_all()
         await self._store.aclose()
 
-    async def _decide_by_store(self, request: StoreRequest, now: int) -> Decision:
+    async def _ask(self, request: StoreRequest) -> Outcome:
+        """Return how a call to the store ended, and take note of it."""
+        began = self._observer.began_call()
         try:
-            reply = await self._submit(request)
+            outcome: Outcome = await self._store.submit(request)
         except StoreError as error:
+            outcome = error
+        self._note(request, outcome, began)
+        return outcome
+
+    def _decide_outcome(self, now: int, began: float | None, request: StoreRequest, outcome: Outcome) -> Decision:
+        """Decide by what the store says, or without it, for a request of `now` (epoch µs); takes note with `began`."""
+        if began is not None:
+            self._note(request, outcome, began)
+        if isinstance(outcome, StoreError):
             # The store retries a correction once it has been sent; keeping it as well would apply it twice.
-            keep = request.operation != Operation.ADJUST or _was_not_sent(error)
+            keep = request.operation != Operation.ADJUST or outcome.was_not_sent
             return self._failure_modes.decide(request, keep=keep)
-        decision = decision_of(request, reply, self._target)
-        if decision.violated and request.operation != Operation.PEEK and not reply.is_contested:
+        decision = decision_of(request, outcome, self._target)
+        if decision.violated and request.operation != Operation.PEEK and not outcome.is_contested:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
 
     async def _decide_with_prefetch(self, pool: PrefetchPool, request: StoreRequest, now: int) -> Decision:
-        charges = request.charges
         try:
-            attempt = await pool.charge(charges, now, lambda asked: self._submit(request._replace(charges=asked)))
+            attempt = await pool.charge_with(self._ask, request, now)
         except StoreError:
             return self._failure_modes.decide(request)
-        made = request._replace(charges=attempt.made)
-        settlement = Settlement(self._target, made, StoreReply((), now, attempt.store_ms))
-        decision = Decision.from_limits(attempt.limits, settlements=(settlement,))
-        decision.source = "store" if attempt.asked else "prefetch"
+        decision = attempt.decision(request, self._target)
         if decision.violated and not attempt.is_contested:
-            self.rejections.store(charges, decision.limits, now)
+            self.rejections.store(request.charges, decision.limits, now)
         return decision
 
-    async def _submit(self, request: StoreRequest) -> StoreReply:
-        try:
-            reply = await self._observer.timed(self._store.submit, request)
-        except StoreError as error:
-            self._failed(error)
-            self.outbox.enqueue_release(_credits(request), request.holder)
-            raise
-        self._replied(request, reply)
-        return reply
+    def _note(self, request: StoreRequest, outcome: Outcome, began: float) -> None:
+        """Take note of how a call to the store ended."""
+        if began:
+            self._observer.called(request, outcome, began)
+        if isinstance(outcome, StoreError):
+            self._failed(outcome)
+            self.outbox.enqueue_release(request.permit_releases, request.holder)
+        else:
+            self._replied(request, outcome)
 
     async def _correct(self, request: StoreRequest) -> None:
         if self.circuit_breaker.is_open:
@@ -220,7 +236,7 @@ class Enforcer:
         except StoreError as error:
             # The store retries a correction once it has been sent. A permit may be released twice without harm.
             self._failed(error)
-            if _was_not_sent(error):
+            if error.was_not_sent:
                 self.outbox.enqueue(request)
             else:
                 self.outbox.enqueue_release(request.charges, request.holder)
@@ -235,7 +251,7 @@ class Enforcer:
         Units that were already spent, and are only counted, stay counted. Without a reply, permits are released later.
         """
         if reply is None:
-            self.outbox.enqueue_release(_credits(request), request.holder)
+            self.outbox.enqueue_release(request.permit_releases, request.holder)
         elif request.operation in _CHARGING and not request.is_refused(reply):
             Settlement(self._target, request, reply).void()
 
@@ -265,11 +281,9 @@ class Enforcer:
         Otherwise the first worker to reconnect could use capacity that other workers have admitted locally but not yet
         reported.
         """
-        for _ in range(_HANDOFF_STEPS if self.workers.count > 1 else 0):
-            await self.outbox.flush()
-            if not self.circuit_breaker.is_recovering or self.is_closed:
-                break
-            await asyncio.sleep(self._recovery_grace / _HANDOFF_STEPS)
+        if self.workers.count > 1:
+            is_over = lambda: not self.circuit_breaker.is_recovering or self.is_closed  # noqa: E731
+            await self.outbox.flush_for(self._recovery_grace, is_over)
 
     async def _settle_all(self) -> None:
         for _ in range(_CLOSE_ATTEMPTS):
@@ -283,18 +297,3 @@ class Enforcer:
                 await asyncio.shield(self._tasks.spawn(self.outbox.flush()))
         if not self.outbox.is_empty or not await self._store.resolve_in_doubt():
             logger.error("closed while the store is unavailable: charges and corrections since then are not written")
-
-
-def _cached(rejected: Sequence[ServiceLimit]) -> Decision:
-    decision = Decision.from_limits(rejected)
-    decision.source = "cache"
-    return decision
-
-
-def _was_not_sent(error: StoreError) -> bool:
-    return isinstance(error, StorePartiallyUnavailable) and not error.is_kept
-
-
-def _credits(request: StoreRequest) -> list[Charge]:
-    """Return what releases the permits that a request may have taken."""
-    return [charge._replace(cost=-1) for charge in request.charges]

@@ -5,7 +5,7 @@ from functools import partial
 
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.local_fallback import LocalFallback
-from ratelimit.enforcement.settlement import COMPLETED, CorrectionTarget, Settlement
+from ratelimit.enforcement.settlement import COMPLETED, CorrectionTarget
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
 
@@ -51,9 +51,5 @@ def decision_of(
     request: StoreRequest, reply: StoreReply, target: CorrectionTarget, *, degraded: bool = False
 ) -> Decision:
     """Return the decision that a reply makes, with what it charged as a settlement that `target` corrects."""
-    settlements: tuple[Settlement, ...] = ()
-    if request.operation != Operation.PEEK:
-        settlements = (Settlement(target, request, reply),)
-    return Decision.from_readings(
-        request.charges, reply.readings, reply.now, degraded=degraded, settlements=settlements
-    )
+    settling = None if request.operation == Operation.PEEK else (target, request, reply)
+    return Decision.from_readings(request.charges, reply.readings, reply.now, degraded=degraded, settling=settling)

@@ -11,6 +11,7 @@ from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.clock import Clock
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveLimit, EffectiveRate
+from ratelimit.model.service_limit import Reading
 from ratelimit.stores.memory import MemoryStore
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
@@ -24,6 +25,12 @@ _WINDOW_PARTS: Final = 8
 
 _QUOTA_PART_MS: Final = 60_000
 """Milliseconds by which the units of a quota are kept."""
+
+
+_Report = tuple[Sequence[Charge], Sequence[Reading], int]
+"""The charges of a request, what the store replied, and when (epoch µs): kept as it came, and read in an outage."""
+
+_NO_REPORT: Final[_Report] = (), (), 0
 
 
 @dataclass(slots=True)
@@ -50,7 +57,7 @@ class LocalFallback:
         self.generation = 0
         """Counts how often the usage was reported: corrections of earlier charges go to the store."""
         self._memory = MemoryStore(clock=clock, max_keys=max_keys)
-        self._observed: BoundedCache[str, tuple[int, int]] = BoundedCache(max_keys)
+        self._observed: dict[str, _Report] = {}
         self._local_limits: BoundedCache[tuple[EffectiveLimit, int], EffectiveLimit] = BoundedCache(max_keys)
         self._global_limits: BoundedCache[EffectiveLimit, EffectiveLimit] = BoundedCache(max_keys)
         self._reset()
@@ -84,10 +91,12 @@ class LocalFallback:
 
     def observe(self, charges: Sequence[Charge], reply: StoreReply) -> None:
         """Remember the usage that the store reports, and how far its clock is from this process's."""
-        now = reply.now
-        self._store_offset_ms = reply.store_ms - now // 1000
-        pairs = zip(charges, reply.readings, strict=True)
-        self._observed.merge({key: (limit.advertised_limit - left, now) for (limit, key, _), (left, _, _) in pairs})
+        self._store_offset_ms = reply.store_ms - reply.now // 1000
+        observed, report = self._observed, (charges, reply.readings, reply.now)
+        if len(observed) > self._max_keys:
+            observed.clear()
+        for _, key, _ in charges:
+            observed[key] = report
 
     def decide(self, request: StoreRequest, *, keep: bool = True) -> tuple[StoreRequest, StoreReply]:
         """Decide or correct in this worker's share; return the request with its local limits, and the reply.
@@ -162,9 +171,17 @@ class LocalFallback:
             self._global_limits[local] = limit
         return local
 
+    def _observed_usage(self, key: str) -> tuple[int, int]:
+        """Return the units that the store reported last for a key, and when that was (epoch µs); zeros for none."""
+        charges, readings, now = self._observed.get(key, _NO_REPORT)
+        for charge, (remaining, _, _) in zip(charges, readings, strict=True):
+            if charge.key == key:
+                return charge.limit.advertised_limit - remaining, now
+        return 0, 0
+
     def _seed_usage(self, charge: Charge, own: Charge) -> None:
         """Count this worker's share of the usage that the store reported for a key, once, at the time of that report."""
-        used, now = self._observed.get(charge.key, (0, 0))
+        used, now = self._observed_usage(charge.key)
         # Nothing is remembered of a key without a report, because callers may make up keys.
         if now == self._seeded.get(charge.key, 0):
             return

@@ -1,7 +1,7 @@
 """The observer: hands what was decided to the log, the tallies and the listeners."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from ratelimit.clock import monotonic
@@ -12,7 +12,7 @@ from ratelimit.enforcement.refusal_log import RefusalLog
 from ratelimit.enforcement.tallies import Tallies
 from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.model.charge import Charge
-from ratelimit.stores.messages import StoreReply, StoreRequest
+from ratelimit.stores.messages import Outcome, StoreRequest
 
 logger = logging.getLogger("ratelimit")
 
@@ -97,30 +97,20 @@ class Observer:
                 action: Literal["settled", "refunded"] = "settled" if charge.cost > 0 else "refunded"
                 self.corrected(CorrectionEvent(policy=charge.limit.policy, action=action, units=abs(charge.cost)))
 
-    async def timed(self, submit: Callable[[StoreRequest], Awaitable[StoreReply]], request: StoreRequest) -> StoreReply:
-        """Make a call to the store, and take note of how long it took and how it ended."""
-        if not self.times_calls:
-            return await submit(request)
-        began = monotonic()
-        try:
-            reply = await submit(request)
-        except StoreError as error:  # A caller that went away is none.
-            self._called(request, "timeout" if isinstance(error, StoreTimeout) else "error", monotonic() - began)
-            raise
-        self._called(request, "ok", monotonic() - began)
-        return reply
+    def began_call(self) -> float:
+        """Return when a call to the store begins, where it is of interest how long it takes; else 0."""
+        return monotonic() if self.tallies is not None or self.listeners.hears_store_calls else 0.0
 
-    @property
-    def times_calls(self) -> bool:
-        """Whether it is of interest how long calls to the store take."""
-        return self.tallies is not None or self.listeners.hears_store_calls
-
-    def _called(self, request: StoreRequest, outcome: Literal["ok", "timeout", "error"], seconds: float) -> None:
-        operation = request.operation.name.lower()
+    def called(self, request: StoreRequest, outcome: Outcome, began: float) -> None:
+        """Take note of a call to the store that began at `began` (by `clock.monotonic`), and of how it ended."""
+        operation, seconds = request.operation.name.lower(), monotonic() - began
+        how: Literal["ok", "timeout", "error"] = "ok"
+        if isinstance(outcome, StoreError):
+            how = "timeout" if isinstance(outcome, StoreTimeout) else "error"
         if self.tallies is not None:
-            self.tallies.called(operation, outcome, seconds)
+            self.tallies.called(operation, how, seconds)
         if self.listeners.hears_store_calls:
-            self.listeners.store_call(StoreCallEvent(operation=operation, outcome=outcome, seconds=seconds))
+            self.listeners.store_call(StoreCallEvent(operation=operation, outcome=how, seconds=seconds))
 
     def failed(self, where: str) -> None:
         """Take note of an error that changed no answer."""

@@ -21,6 +21,9 @@ OUTBOX_CAPACITY: Final = 10_000
 FLUSH_INTERVAL: Final = 0.2
 """Seconds at least between two flushes that requests start."""
 
+_FLUSHES: Final = 10
+"""How often a worker reports what it admits while the workers hand over to the store."""
+
 FLUSH_BATCH: Final = 1000
 """Corrections that are sent together."""
 
@@ -67,6 +70,14 @@ class CorrectionOutbox:
         """Keep nothing, also of the local fallback's usage: another process sends it."""
         self._queue.clear()
         self._fallback.discard_unreported()
+
+    async def flush_for(self, seconds: float, is_over: Callable[[], bool]) -> None:
+        """Flush several times in so many seconds, until it is over."""
+        for _ in range(_FLUSHES):
+            await self.flush()
+            if is_over():
+                break
+            await asyncio.sleep(seconds / _FLUSHES)
 
     def flush_soon(self) -> None:
         """Send everything in the background, at most once in 0.2 s."""

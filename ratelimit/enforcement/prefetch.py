@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ratelimit._utils.bounded_cache import BoundedCache
+from ratelimit.enforcement.decision import Decision
+from ratelimit.enforcement.settlement import CorrectionTarget, Settlement
+from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.service_limit import ServiceLimit
-from ratelimit.stores.messages import StoreReply
+from ratelimit.stores.messages import Outcome, StoreReply, StoreRequest
 
 Submit = Callable[[Sequence[Charge]], Awaitable[StoreReply]]
 """Asks the store to make these charges."""
@@ -66,6 +69,13 @@ class PrefetchAttempt:
         """The charges that were made, of a request that was admitted."""
         return [charge for charge, limit in zip(self.charges, self.limits, strict=True) if not limit.retry_after]
 
+    def decision(self, request: StoreRequest, target: CorrectionTarget) -> Decision:
+        """Return the decision on `request`, whose charges these are."""
+        settlement = Settlement(target, request._replace(charges=self.made), StoreReply((), self.now, self.store_ms))
+        decision = Decision.from_limits(self.limits, settlements=(settlement,))
+        decision.source = "store" if self.asked else "prefetch"
+        return decision
+
     def refund(self) -> None:
         """Put the spent units back: the request was refused by another limit, or cancelled."""
         for index, held in self.spent.items():
@@ -93,6 +103,19 @@ class PrefetchPool:
         """Drop the units of these keys, because their counters were emptied."""
         for entry in [entry for entry in self.held if entry[1] in keys]:
             del self.held[entry]
+
+    async def charge_with(
+        self, ask: Callable[[StoreRequest], Awaitable[Outcome]], request: StoreRequest, now: int
+    ) -> PrefetchAttempt:
+        """Do as `charge`, where `ask` returns errors; they are raised."""
+
+        async def submit(asked: Sequence[Charge]) -> StoreReply:
+            outcome = await ask(request._replace(charges=asked))
+            if isinstance(outcome, StoreError):
+                raise outcome
+            return outcome
+
+        return await self.charge(request.charges, now, submit)
 
     async def charge(self, charges: Sequence[Charge], now: int, submit: Submit) -> PrefetchAttempt:
         """Charge a request from held units where there are enough, else by `submit`, which asks the store.

@@ -1,14 +1,17 @@
 """The interface of a store."""
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.service_limit import ServiceLimit
-from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
+from ratelimit.stores.messages import Operation, Outcome, SharedMap, StoreReply, StoreRequest
+
+T = TypeVar("T")
 
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 """The bounds of the histogram of batches."""
@@ -44,6 +47,17 @@ class Store(ABC):
     def submit_nowait(self, request: StoreRequest) -> StoreReply | None:
         """Do as `submit` where that never waits and never fails; return `None`, and do nothing, where it might."""
         del request
+        return None
+
+    def submit_soon(
+        self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]
+    ) -> asyncio.Future[T] | None:
+        """Do as `submit`, by a future of what `then` makes of the reply or the `StoreError`, or return `None`.
+
+        `then` is called as soon as the outcome is known, unless the future was cancelled before. It saves a store of
+        many callers the way through their coroutines; a store without such a way returns `None`, and does nothing.
+        """
+        del request, then
         return None
 
     @abstractmethod

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from ratelimit.errors import StoreError
 from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import NEVER
 from ratelimit.model.service_limit import Reading, ServiceLimit, service_limits
@@ -45,6 +46,11 @@ class StoreRequest(NamedTuple):
     holder: int = 0
     charged_at: int = 0
     on_orphaned: "Callable[[StoreRequest, StoreReply | None], None] | None" = None
+
+    @property
+    def permit_releases(self) -> list[Charge]:
+        """What releases the permits that this request may have taken."""
+        return [charge._replace(cost=-1) for charge in self.charges]
 
     def is_refused(self, reply: "StoreReply") -> bool:
         """Say whether `reply` refuses this request: nothing of it was done. A full shadow refuses nothing."""
@@ -89,6 +95,10 @@ class StoreReply(NamedTuple):
     def service_limits(self, charges: Sequence[Charge]) -> list[ServiceLimit]:
         """Return the service limits of the charges that were asked for."""
         return service_limits(charges, self.readings, self.now)
+
+
+Outcome = StoreReply | StoreError
+"""How a request ended."""
 
 
 class SharedMap(NamedTuple):

@@ -5,10 +5,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from ratelimit.errors import RateLimitError, StoreError, StoreTimeout, StoreUnavailable
-from ratelimit.stores.messages import CORRECTIONS, StoreReply, StoreRequest
+from ratelimit.stores.base import T
+from ratelimit.stores.messages import CORRECTIONS, Outcome, StoreReply, StoreRequest
 
 logger = logging.getLogger("ratelimit")
 
@@ -18,7 +19,10 @@ BatchResult = Sequence[StoreReply] | Exception
 Send = Callable[[Sequence[StoreRequest], Callable[[BatchResult], None]], None]
 """Starts a call, and hands over its result once."""
 
-Waiting = tuple[StoreRequest, asyncio.Future[StoreReply]]
+Then = Callable[[StoreRequest, Outcome], Any]
+"""Makes the result of a caller's future of how its request ended."""
+
+Waiting = tuple[StoreRequest, asyncio.Future[Any], Then | None]
 
 MAX_BATCH_REQUESTS: Final = 128
 """Requests in one call: bounds how long one call holds the server."""
@@ -56,11 +60,7 @@ class Batcher:
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Return the store's reply to `request`; raises what the call ended with."""
-        future: asyncio.Future[StoreReply] = self._loop.create_future()
-        self._waiting.append((request, future))
-        if not self._scheduled and self._may_send():
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        future: asyncio.Future[StoreReply] = self._enqueue(request, None)
         try:
             return await future
         except asyncio.CancelledError:
@@ -68,6 +68,18 @@ class Batcher:
             if future.done() and not future.cancelled() and future.exception() is None:
                 _orphan(request, future.result())
             raise
+
+    def submit_soon(self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]) -> asyncio.Future[T]:
+        """Return a future of what `then` makes of the reply to `request`, or of what the call ended with."""
+        return self._enqueue(request, then)
+
+    def _enqueue(self, request: StoreRequest, then: Then | None) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((request, future, then))
+        if not self._scheduled and self._may_send():
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return future
 
     async def aclose(self) -> None:
         """Send the waiting requests, and wait for the calls in flight."""
@@ -88,7 +100,7 @@ class Batcher:
                     self._on_batch(len(batch))
                 finished = partial(self._finished, batch)
                 try:
-                    self._send([request for request, _ in batch], finished)
+                    self._send([request for request, _, _ in batch], finished)
                 except Exception as error:  # noqa: BLE001 - handed to the callers, and logged
                     finished(error)
 
@@ -99,13 +111,13 @@ class Batcher:
         half = max(SECOND_CALL_MIN, -(-len(self._waiting) // 2))
         limit = MAX_BATCH_REQUESTS if self._in_flight else min(MAX_BATCH_REQUESTS, half)
         while self._waiting and len(batch) < limit:
-            request, future = self._waiting[0]
+            request, future, then = self._waiting[0]
             size += len(request.charges)
             if batch and size > MAX_BATCH_CHARGES:
                 break
             self._waiting.popleft()
             if not future.done():
-                batch.append((request, future))
+                batch.append((request, future, then))
         return batch
 
     def _finished(self, batch: Sequence[Waiting], result: BatchResult) -> None:
@@ -115,11 +127,13 @@ class Batcher:
             if isinstance(result, (StoreTimeout, StoreUnavailable)):
                 _fail(self._drop_decisions(), result)
         else:
-            for (request, future), reply in zip(batch, result, strict=True):
-                if not future.done():
+            for (request, future, then), reply in zip(batch, result, strict=True):
+                if future.done():
+                    _orphan(request, reply)
+                elif then is None:
                     future.set_result(reply)
                 else:
-                    _orphan(request, reply)
+                    _finish(request, future, then, reply)
         if self._waiting:
             self._flush()
         elif self._idle is not None and not self._in_flight:
@@ -130,8 +144,8 @@ class Batcher:
         """Return the waiting requests that would have to wait as long again as those before; corrections stay."""
         waiting, self._waiting = self._waiting, deque()
         dropped: list[Waiting] = []
-        for request, future in waiting:
-            (self._waiting if request.operation in CORRECTIONS else dropped).append((request, future))
+        for each in waiting:
+            (self._waiting if each[0].operation in CORRECTIONS else dropped).append(each)
         return dropped
 
 
@@ -139,15 +153,25 @@ def _fail(batch: Sequence[Waiting], error: Exception) -> None:
     if not isinstance(error, RateLimitError):
         logger.error("store call failed with an unexpected error", exc_info=error)
         error = StoreError(f"unexpected {type(error).__name__}")
-    for request, future in batch:
+    for request, future, then in batch:
         if not future.done():
             # Each caller gets an error of its own, since a shared one would collect every caller's traceback. Its cause
             # tells which callers failed together.
             own = type(error)(*error.args)
             own.__cause__ = error
-            future.set_exception(own)
+            if then is None or not isinstance(own, StoreError):
+                future.set_exception(own)
+            else:
+                _finish(request, future, then, own)
         else:
             _orphan(request, None)
+
+
+def _finish(request: StoreRequest, future: asyncio.Future[Any], then: Then, outcome: Outcome) -> None:
+    try:
+        future.set_result(then(request, outcome))
+    except Exception as error:  # noqa: BLE001 - handed to the caller
+        future.set_exception(error)
 
 
 def _orphan(request: StoreRequest, reply: StoreReply | None) -> None:

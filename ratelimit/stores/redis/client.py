@@ -1,12 +1,14 @@
 """What one event loop keeps open to Redis: the interface, and the client for a single server."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio
 
 from ratelimit.clock import Clock
-from ratelimit.stores.messages import StoreReply, StoreRequest
+from ratelimit.stores.base import T
+from ratelimit.stores.messages import Outcome, StoreReply, StoreRequest
 from ratelimit.stores.redis.batching import Batcher, BatchResult, OnBatch
 from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import ScriptExecutor
@@ -32,6 +34,13 @@ class RedisClient:
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked, in one call with the other requests that wait."""
         raise NotImplementedError
+
+    def submit_soon(
+        self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]
+    ) -> asyncio.Future[T] | None:
+        """Do as `submit`, by a future of what `then` makes of the outcome; `None` where there is no such way."""
+        del request, then
+        return None
 
     async def run(self, *command: Any) -> Any:
         """Run one Redis command, and connect where that is needed, within the connect timeout; raises `StoreError`."""
@@ -72,6 +81,10 @@ class StandaloneClient(RedisClient):
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked, in one call with the other requests that wait."""
         return await self._batcher.submit(request)
+
+    def submit_soon(self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]) -> asyncio.Future[T]:
+        """Do as `submit`, by a future of what `then` makes of the outcome."""
+        return self._batcher.submit_soon(request, then)
 
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls, and return whether none remains."""

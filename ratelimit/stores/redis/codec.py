@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from itertools import islice
 from typing import Final
 
 import msgpack
@@ -19,6 +20,7 @@ from ratelimit.model.effective_limit import (
     EffectiveQuota,
     EffectiveRate,
 )
+from ratelimit.model.service_limit import Reading
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
 _KINDS: Final = {
@@ -28,6 +30,9 @@ _KINDS: Final = {
     "pace": (4, "pace"),
 }
 """For each kind, its number on the wire and the Lua file of its algorithm."""
+
+_new: Final = tuple.__new__
+"""Makes a named tuple without calling its constructor, which takes twice as long."""
 
 _ALL_INT: Final = frozenset({int}).issuperset
 _PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
@@ -79,15 +84,12 @@ def encode(
     keys: dict[str, int] = {}
     limits: dict[EffectiveLimit, int] = {}
     flat: list[int] = []
+    limit_at, key_at, add = limits.setdefault, keys.setdefault, flat.extend
     for charges, operation, holder, charged_at, _ in requests:
         size = len(charges)
-        flat += (operation, size) if operation < Operation.ACQUIRE else (operation, size, holder, charged_at)
-        for charge in charges:
-            flat += (
-                limits.setdefault(charge.limit, len(limits) + 1),
-                keys.setdefault(charge.key, len(keys) + 1),
-                charge.cost,
-            )
+        add((operation, size) if operation < Operation.ACQUIRE else (operation, size, holder, charged_at))
+        for limit, key, cost in charges:
+            add((limit_at(limit, len(limits) + 1), key_at(key, len(keys) + 1), cost))
     body = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in limits], flat, number)
     reply_key = sibling_key(next(iter(keys), NO_KEYS_TAG), name)
     if not names_reply_key:
@@ -124,11 +126,11 @@ def decode(reply: object, requests: Sequence[StoreRequest], now: int, number: in
     answered, store_ms = numbers[:2]
     if answered != number:
         raise StoreError("the store's reply belongs to another call: does a proxy repeat replies?")
-    at = 2
+    one = islice(numbers, 2, None)
+    readings = zip(one, one, one, strict=True)
     for request in requests:
-        end = at + 3 * len(request.charges)
-        yield StoreReply(list(zip(*[iter(numbers[at:end])] * 3, strict=True)), now, store_ms)
-        at = end
+        taken: list[Reading] = list(islice(readings, len(request.charges)))
+        yield _new(StoreReply, (taken, now, store_ms, False))
 
 
 def _unpack(reply: object, expected: int) -> list[int]:

@@ -1,14 +1,15 @@
 """The Redis store: counters that all workers share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit._utils.per_loop import PerLoop
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
-from ratelimit.stores.base import BATCH_SIZES, Store
-from ratelimit.stores.messages import SharedMap, StoreReply, StoreRequest
+from ratelimit.stores.base import BATCH_SIZES, Store, T
+from ratelimit.stores.messages import Outcome, SharedMap, StoreReply, StoreRequest
 
 if TYPE_CHECKING:
     from ratelimit.stores.redis.client import RedisClient
@@ -72,6 +73,12 @@ class RedisStore(Store):
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request, in one call with the other requests that wait."""
         return await self._clients.get().submit(request)
+
+    def submit_soon(
+        self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]
+    ) -> asyncio.Future[T] | None:
+        """Do as `submit`, where one server holds all keys."""
+        return self._clients.get().submit_soon(request, then)
 
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
         """Return the shared map `name`, a hash: one small call where nothing has changed, else page by page."""

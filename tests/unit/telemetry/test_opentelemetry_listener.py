@@ -98,6 +98,8 @@ async def test_calls_to_the_store_have_a_distribution(redis_url: str) -> None:
     first, second = (Limiter(settings, store, listeners=[listener]) for _ in range(2))
     await asyncio.gather(*(first.check(Identity(token="t")) for _ in range(8)))
     await second.check(Identity(token="t"))
+    for limiter in (first, second):
+        await limiter.aclose()
     found = points(reader)
     calls = {tuple(point.attributes.values()): point.count for point in found["ratelimit.store.duration"]}
     assert calls["charge", "ok"] == 9
@@ -107,7 +109,6 @@ async def test_calls_to_the_store_have_a_distribution(redis_url: str) -> None:
     batches = store.batches
     assert batches is not None
     assert (batch.count, batch.sum) == (batches.number, batches.total)
-    await store.aclose()
 
 
 async def test_two_limiters_are_one_process(clock: ManualClock) -> None:
