@@ -76,7 +76,10 @@ class Limiter(LimiterCore):
             place = self.resolver.route(method.upper(), endpoint)
             usual = self.resolver.policies_at(place)
             began, charges = self.observer.began(), usual.charges(identity, cost, now=self.clock())
-            decision = await self.decide(charges, acquire=usual.has_concurrency, ask_store=ask_store)
+            acquire = usual.has_concurrency
+            decision = self.decide_now(charges, acquire=acquire)
+            if decision is None:
+                decision = await self.decide(charges, acquire=acquire, ask_store=ask_store)
             self.observer.tally(decision, charges, began)
             if self.observer.hears or decision.unrendered is None:
                 self.said(decision, charges, identity, place, began)

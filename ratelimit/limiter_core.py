@@ -17,6 +17,7 @@ from ratelimit.enforcement.background_polls import BackgroundPolls
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
 from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, OverrideEvent, result_of
+from ratelimit.enforcement.failure_modes import decision_of
 from ratelimit.enforcement.health import Health, check_health
 from ratelimit.enforcement.listeners import Listener, Listeners
 from ratelimit.enforcement.observer import Observer
@@ -29,7 +30,7 @@ from ratelimit.resolver.keys import escape
 from ratelimit.resolver.labels import label_of
 from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.base import Store
-from ratelimit.stores.messages import Operation
+from ratelimit.stores.messages import Operation, new_request
 from ratelimit.stores.urls import open_store
 
 logger = logging.getLogger("ratelimit")
@@ -106,6 +107,16 @@ class LimiterCore:
             return _admit()
         chosen = operation or (Operation.ACQUIRE if acquire else Operation.CHARGE)
         return self.enforcer.decide(charges, chosen, ask_store=ask_store)
+
+    def decide_now(self, charges: Sequence[Charge], *, acquire: bool = False) -> Decision | None:
+        """Do as `decide` where nothing has to be waited for; `None` where it may."""
+        if not charges:
+            return Decision(True)
+        if not self.store.is_immediate:
+            return None
+        request = new_request(charges, Operation.ACQUIRE if acquire else Operation.CHARGE)
+        reply = self.store.submit_nowait(request)
+        return None if reply is None else decision_of(request, reply, self.enforcer.target)
 
     async def decide_and_say(
         self,

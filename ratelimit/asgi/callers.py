@@ -3,10 +3,10 @@
 import inspect
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -54,23 +54,39 @@ class Callers:
 
     async def identify(self, scope: Scope) -> Identity:
         """Return who makes a request; never fails."""
+        found = self.begin(scope)
+        return found if isinstance(found, Identity) else await found
+
+    def begin(self, scope: Scope) -> Identity | Coroutine[Any, Any, Identity]:
+        """Return who makes a request, or what has to be awaited for that; neither fails."""
         connection = HTTPConnection(scope)
         try:
             found = self._identify(connection)
-            if not isinstance(found, Identity):
-                found = checked_identity(await found if inspect.isawaitable(found) else found)
         except Exception as error:  # noqa: BLE001 - logged
-            # A limiter answers neither 401 nor 500: the app's own authentication decides.
-            if self._on_error is not None:
-                self._on_error("identify")
-            self._failed.error(
-                "identify failed (%s); requests are limited by their credential, unverified, and their address",
-                place_of(error),
-            )
-            return self._unverified(connection)
-        if self._watch is not None and not self._watch(connection, found):
+            return self._failed_for(connection, error)
+        return self._seen(connection, found) if isinstance(found, Identity) else self._finish(connection, found)
+
+    async def _finish(self, connection: HTTPConnection, found: object) -> Identity:
+        try:
+            identity = checked_identity(await found if inspect.isawaitable(found) else found)
+        except Exception as error:  # noqa: BLE001 - logged
+            return self._failed_for(connection, error)
+        return self._seen(connection, identity)
+
+    def _failed_for(self, connection: HTTPConnection, error: Exception) -> Identity:
+        # A limiter answers neither 401 nor 500: the app's own authentication decides.
+        if self._on_error is not None:
+            self._on_error("identify")
+        self._failed.error(
+            "identify failed (%s); requests are limited by their credential, unverified, and their address",
+            place_of(error),
+        )
+        return self._unverified(connection)
+
+    def _seen(self, connection: HTTPConnection, identity: Identity) -> Identity:
+        if self._watch is not None and not self._watch(connection, identity):
             self._watch = None
-        return found
+        return identity
 
     def _unverified(self, connection: HTTPConnection) -> Identity:
         """Return a caller by whatever credential it has sent: one of another kind than bearer and key counts too."""

@@ -6,6 +6,7 @@ Sources: RFC 9110 §10.2.3 (`Retry-After`), RFC 9651 (structured fields), draft-
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from ratelimit.config.response_style import RATE_LIMIT_HEADERS, ResponseStyle
@@ -23,6 +24,9 @@ _NO_WINDOW_RESET_S: Final = 60
 
 _REGISTERED_UNITS: Final = frozenset({"content-bytes", "concurrent-requests"})
 """Quota units of the draft's registry, apart from the default (draft-ietf-httpapi-ratelimit-headers §6.3)."""
+
+_MAX_TEXTS: Final = 2048
+"""Texts that are kept: they depend on the settings and on what was granted to callers, not on what is left."""
 
 Header = tuple[bytes, bytes]
 Headers = list[Header]
@@ -132,10 +136,22 @@ def _ietf_admitted(decision: Decision, retry_after: int | None, *, redirect: boo
 
 
 def _ietf(limits: Sequence[ServiceLimit], left: Sequence[tuple[ServiceLimit, int]]) -> Headers:
-    policies = ", ".join(f"{_string(limit.policy)};q={limit.limit}{_window(limit)}{_unit(limit)}" for limit in limits)
-    services = ", ".join(f"{_string(limit.policy)};r={remaining}{_reset(limit)}" for limit, remaining in left)
+    policies = ", ".join(
+        [
+            _policy_item(each.policy, each.limit, each.window if each.kind == "limit" else None, each.unit)
+            for each in limits
+        ]
+    )
+    services = ", ".join([f"{_string(limit.policy)};r={remaining}{_reset(limit)}" for limit, remaining in left])
     headers = [(b"ratelimit-policy", policies.encode("ascii"))] if policies else []
     return [*headers, (b"ratelimit", services.encode("ascii"))] if services else headers
+
+
+@lru_cache(_MAX_TEXTS)
+def _policy_item(policy: str, limit: int, window: int | None, unit: str) -> str:
+    """Return an item of `RateLimit-Policy`, with the quota unit where the draft's registry has it and it is no default."""
+    quota_unit = f";qu={_string(unit)}" if unit in _REGISTERED_UNITS else ""
+    return f"{_string(policy)};q={limit}{'' if window is None else f';w={window}'}{quota_unit}"
 
 
 def _reset(limit: ServiceLimit) -> str:
@@ -147,15 +163,7 @@ def _more_after(limit: ServiceLimit) -> int:
     return math.ceil(limit.reset_after if limit.more_after is None else limit.more_after)
 
 
-def _window(limit: ServiceLimit) -> str:
-    return f";w={limit.window}" if limit.kind == "limit" else ""
-
-
-def _unit(limit: ServiceLimit) -> str:
-    """Return the quota unit, where the draft's registry has it and it is not the default, `requests`."""
-    return f";qu={_string(limit.unit)}" if limit.unit in _REGISTERED_UNITS else ""
-
-
+@lru_cache(_MAX_TEXTS)
 def _string(text: str) -> str:
     """Return a structured-field string (RFC 9651 §4.1.6); the settings allow printable ASCII only."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

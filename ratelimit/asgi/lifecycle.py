@@ -89,12 +89,3 @@ async def serve_with_settlement(
         raise
     finally:
         await settlement.release()
-
-
-async def serve_and_settle(app: ASGIApp, decision: Decision, connection: Connection) -> None:
-    """Run the app, and settle what it recorded, also where it fails."""
-    try:
-        await app(*connection)
-    finally:
-        for settlement in decision.unsettled:
-            await settlement.release()

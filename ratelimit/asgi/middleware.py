@@ -1,9 +1,7 @@
 """The middleware: charges each request and renders the decision. Pure ASGI."""
 
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, Literal, Self
 
 from starlette.middleware.cors import CORSMiddleware
@@ -14,8 +12,7 @@ from ratelimit.asgi.callers import IDENTIFY, IDENTITY, Callers
 from ratelimit.asgi.connection_warnings import ConnectionWarnings
 from ratelimit.asgi.decorators import DECISION
 from ratelimit.asgi.identify import Identify, unverified_identity
-from ratelimit.asgi.identity_cache import NO_IDENTIFY, IdentityCache
-from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
+from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_with_settlement
 from ratelimit.asgi.openapi_document import LimitsDocumentation
 from ratelimit.asgi.refusal import OnRefused, check_on_refused, send_refusal
 from ratelimit.asgi.request_cost import evaluate_costs
@@ -24,13 +21,12 @@ from ratelimit.asgi.request_id import request_id_of
 from ratelimit.asgi.request_reader import RequestReader
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.routing.route_index import NOT_ALLOWED
-from ratelimit.asgi.startup_checks import log_startup_warnings
-from ratelimit.clock import monotonic
+from ratelimit.asgi.startup_checks import check_arguments, check_identify, log_startup_warnings
 from ratelimit.config.dimension_sources import DimensionSource
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.listeners import Listener
-from ratelimit.errors import ConfigurationError, MissingMiddlewareError
+from ratelimit.errors import MissingMiddlewareError
 from ratelimit.limiter import Limiter
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
@@ -40,6 +36,7 @@ from ratelimit.resolver.endpoint_policies import EndpointPolicies
 logger = logging.getLogger("ratelimit")
 
 _UNLIMITED: Final = Decision(allowed=True)
+_NO_CHARGES: Final[Sequence[Charge]] = ()
 _PREFLIGHT: Final = Endpoint("OPTIONS")
 _CONTEXT: Final = "ratelimit.context"
 """The key of the scope under which the outermost limiter keeps a request's context."""
@@ -72,8 +69,8 @@ class RateLimitMiddleware:
         on_refused: OnRefused | Literal["exception_handler"] | None = None,
         openapi: bool = True,
     ) -> None:
-        _check_arguments(settings, limiter, listeners)
-        _check_identify(identify)
+        check_arguments(settings, limiter, listeners)
+        check_identify(identify)
         self.app = app
         self._on_refused = check_on_refused(on_refused, app)
         self.limiter = limiter or Limiter(settings or RateLimitSettings(), listeners=listeners)
@@ -114,55 +111,83 @@ class RateLimitMiddleware:
                 self.limiter.observer.passed("exempt", _PREFLIGHT)
             await self._serve_exempt(scope, receive, send)
         else:
-            await self._limit(scope, receive, send)
+            endpoint, policies = self._place(scope)
+            if policies.is_exempt:
+                await self._serve_exempt(scope, receive, send)
+            else:
+                await self._limit(endpoint, policies, (scope, receive, send))
 
-    async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Find the endpoint of a request, and limit it there."""
+    def _place(self, scope: Scope) -> tuple[Endpoint, EndpointPolicies]:
+        """Return the endpoint of a request, and what holds there."""
         scope[LIMITER] = self.limiter
         endpoint, path_params = self.endpoint_matcher.match(scope)
         if path_params:  # As routing will find them.
             scope["path_params"] = {**scope.get("path_params", {}), **path_params}
         policies = self.limiter.resolver.policies_at(endpoint)
-        if policies.is_exempt:
-            if endpoint is not NOT_ALLOWED[0] and IDENTIFY not in scope:  # Nothing, or an outer limiter has said so.
-                self.limiter.observer.passed("exempt", endpoint)
-            await self._serve_exempt(scope, receive, send)
-        else:
-            await self._limit_at(endpoint, policies, (scope, receive, send))
+        if policies.is_exempt and endpoint is not NOT_ALLOWED[0] and IDENTIFY not in scope:
+            self.limiter.observer.passed("exempt", endpoint)  # Else an outer limiter has said so.
+        return endpoint, policies
 
-    async def _limit_at(self, endpoint: Endpoint, policies: EndpointPolicies, connection: Connection) -> None:
+    async def _limit(self, endpoint: Endpoint, policies: EndpointPolicies, connection: Connection) -> None:
         """Limit one request: identity, charges, decision, and then the app's response or a problem."""
-        scope, receive, send = connection
-        ask_store = self.limiter.poller.is_running or await self.limiter.start()
+        (scope, receive, send), limiter = connection, self.limiter
+        ask_store = limiter.poller.is_running or await limiter.start()
         outer: RequestContext | None = scope.get(_CONTEXT)
-        identity = await self._callers.identify(scope)
-        sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
-        reader = RequestReader(scope, receive) if sources or policies.dynamic_cost_policies else None
-        if reader is not None:
-            identity = await self._dimensions.add_to(identity, sources, reader)
-        limiter = self.limiter
-        decision = limiter.blocked(identity) if len(limiter.blocks) else None
-        charges: Sequence[Charge] = ()
-        began = monotonic() if limiter.observer.is_timing else 0.0
+        found = self._callers.begin(scope)
+        identity = found if isinstance(found, Identity) else await found
+        costs = None
+        if policies.reads_request or len(limiter.blocks):
+            identity, costs, connection = await self._read(policies, identity, connection)
+            scope, receive, send = connection
+        began = limiter.observer.began()
+        decision, charges = limiter.blocked(identity), _NO_CHARGES
         if decision is None:
-            costs = None if reader is None else await self._costs(policies, reader)
             already = () if outer is None else outer.policies
             charges = policies.charges(identity, now=limiter.clock(), already_charged=already, dynamic_costs=costs)
-            decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
+            decision = limiter.decide_now(charges, acquire=policies.has_concurrency)
+            if decision is None:
+                decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         request_id = None if decision.allowed else request_id_of(scope)
-        observer = limiter.observer
-        is_own = bool(charges) or outer is None or not decision.allowed  # An outer limiter has said all else.
-        if observer.tallies is not None and is_own:
-            observer.tallies.decided(decision, charges, monotonic() - began if began else 0.0)
-        if (observer.hears or decision.unrendered is None) and is_own:
-            limiter.said(decision, charges, identity, endpoint, began, request_id)
+        if charges or outer is None or not decision.allowed:  # An outer limiter has said all else.
+            self._note(decision, charges, identity, endpoint, began, request_id)
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if outer is None and context.decision.allowed:
-            scope[_CONTEXT] = context
-            send = context.adding_headers(send)
-        connection = scope, receive if reader is None else reader.receive, send
-        await self._answer(context, decision, policies, connection, request_id)
+            scope[_CONTEXT], send = context, context.adding_headers(send)
+        if policies.needs_settlement or not context.decision.allowed:
+            await self._answer(context, decision, policies, (scope, receive, send), request_id)
+        else:
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                for settlement in decision.unsettled:
+                    await settlement.release()
+
+    async def _read(
+        self, policies: EndpointPolicies, identity: Identity, connection: Connection
+    ) -> tuple[Identity, dict[str, int] | None, Connection]:
+        """Return the identity with its dimensions, the costs, and the connection that has the request still to be read."""
+        scope, receive, send = connection
+        sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
+        if not (sources or policies.dynamic_cost_policies):
+            return identity, None, connection
+        reader = RequestReader(scope, receive)
+        identity = await self._dimensions.add_to(identity, sources, reader)
+        return identity, await self._costs(policies, reader), (scope, reader.receive, send)
+
+    def _note(  # noqa: PLR0917 - on the path of each request
+        self,
+        decision: Decision,
+        charges: Sequence[Charge],
+        identity: Identity,
+        endpoint: Endpoint,
+        began: float,
+        request_id: str | None,
+    ) -> None:
+        observer = self.limiter.observer
+        observer.tally(decision, charges, began)
+        if observer.hears or decision.unrendered is None:
+            self.limiter.said(decision, charges, identity, endpoint, began, request_id)
 
     async def _answer(
         self,
@@ -177,10 +202,10 @@ class RateLimitMiddleware:
             context.refused = True
             self._callers.refused(connection[0], context.decision.retry_after)
             await send_refusal(context.decision, policies.style, self._on_refused, connection, request_id or "")
-        elif policies.needs_settlement and decision.settlements:
+        elif decision.settlements:
             await serve_with_settlement(self.app, decision.settlements[0], context, connection)
         else:
-            await serve_and_settle(self.app, decision, connection)
+            await self.app(*connection)
 
     async def _costs(self, policies: EndpointPolicies, reader: RequestReader) -> dict[str, int] | None:
         return await evaluate_costs(policies.dynamic_cost_policies, reader, self.limiter.observer.failed)
@@ -248,36 +273,6 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     if not isinstance(found, Limiter):
         raise MissingMiddlewareError("limiter_of: the request has not passed a RateLimitMiddleware")
     return found
-
-
-def _check_arguments(settings: object, limiter: object, listeners: Sequence[Listener]) -> None:
-    if limiter is not None and listeners:
-        raise ConfigurationError(
-            "RateLimitMiddleware: hand the listeners to the limiter: Limiter(settings, listeners=…)"
-        )
-    if settings is not None and limiter is not None:
-        raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
-    for name, value, kind in (("settings", settings, RateLimitSettings), ("limiter", limiter, Limiter)):
-        if value is not None and not isinstance(value, kind):
-            raise ConfigurationError(f"RateLimitMiddleware: {name} must be a {kind.__name__}, not {value!r:.100}")
-
-
-def _check_identify(identify: object) -> None:
-    if identify is None:
-        return
-    if not callable(identify):
-        raise ConfigurationError(f"identify: must be a function of the connection, not {identify!r:.100}")
-    if isinstance(identify, IdentityCache):
-        if not identify.has_identify:
-            raise ConfigurationError(NO_IDENTIFY)
-    else:
-        with suppress(ValueError):  # Some callables have no signature.
-            try:
-                inspect.signature(identify).bind(None)
-            except TypeError:
-                raise ConfigurationError(
-                    "identify: must be a function that takes the connection and nothing else"
-                ) from None
 
 
 def _is_preflight(scope: Scope) -> bool:

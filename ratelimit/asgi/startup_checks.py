@@ -1,22 +1,59 @@
-"""Startup checks: warn once about settings that can never apply."""
+"""Startup checks: raise for arguments that are wrong, and warn once about settings that can never apply."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_network
 from typing import Final
 
 from ratelimit._utils.sibling_processes import worker_count
 from ratelimit.asgi.identify import UNIX
+from ratelimit.asgi.identity_cache import NO_IDENTIFY, IdentityCache
 from ratelimit.asgi.routing.route_index import RouteIndex
 from ratelimit.config.path_pattern import EXCEPT, PathPattern
 from ratelimit.config.policies import Policy
 from ratelimit.config.settings import RateLimitSettings, split_entry
+from ratelimit.enforcement.listeners import Listener
+from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.resolver import METHODS
 
 _SAME_IMPORT_NAME: Final = ("ratelimit", "asgi-ratelimit")
 """Distributions of others whose import package is called `ratelimit` too."""
+
+
+def check_arguments(settings: object, limiter: object, listeners: Sequence[Listener]) -> None:
+    """Raise `ConfigurationError` for arguments of the middleware that do not go together, or are of another type."""
+    if limiter is not None and listeners:
+        raise ConfigurationError(
+            "RateLimitMiddleware: hand the listeners to the limiter: Limiter(settings, listeners=…)"
+        )
+    if settings is not None and limiter is not None:
+        raise ConfigurationError("RateLimitMiddleware takes settings or a limiter, not both")
+    for name, value, kind in (("settings", settings, RateLimitSettings), ("limiter", limiter, Limiter)):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigurationError(f"RateLimitMiddleware: {name} must be a {kind.__name__}, not {value!r:.100}")
+
+
+def check_identify(identify: object) -> None:
+    """Raise `ConfigurationError` for an `identify` that cannot be called with a connection alone."""
+    if identify is None:
+        return
+    if not callable(identify):
+        raise ConfigurationError(f"identify: must be a function of the connection, not {identify!r:.100}")
+    if isinstance(identify, IdentityCache):
+        if not identify.has_identify:
+            raise ConfigurationError(NO_IDENTIFY)
+    else:
+        with suppress(ValueError):  # Some callables have no signature.
+            try:
+                inspect.signature(identify).bind(None)
+            except TypeError:
+                raise ConfigurationError(
+                    "identify: must be a function that takes the connection and nothing else"
+                ) from None
 
 
 def log_startup_warnings(limiter: Limiter, index: RouteIndex | None, *, has_own_identify: bool) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -27,7 +26,7 @@ from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.stores.base import Store
-from ratelimit.stores.messages import Operation, Outcome, StoreReply, StoreRequest
+from ratelimit.stores.messages import Operation, Outcome, StoreReply, StoreRequest, new_request
 
 logger = logging.getLogger("ratelimit")
 
@@ -36,9 +35,6 @@ _CHARGING: Final = (Operation.CHARGE, Operation.ACQUIRE)
 
 RECOVERY_GRACE: Final = 0.5
 """Seconds for which a worker that has reached the store again still decides locally: the other workers reconnect."""
-
-_new: Final = tuple.__new__
-"""Makes a named tuple without calling its constructor, which takes longer."""
 
 _CLOSE_ATTEMPTS: Final = 3
 """How often closing tries to send what is in the outbox."""
@@ -89,8 +85,8 @@ class Enforcer:
         self.outbox = CorrectionOutbox(store, self.local_fallback, self._tasks, self.circuit_breaker.reopen)
         self.rejections = RejectionCache()
         self.prefetch_pool = PrefetchPool() if prefetch else None
-        self._target = CorrectionTarget(self.correct, settleable, lambda: self.is_closed)
-        self._failure_modes = FailureModes(self.local_fallback, self._target)
+        self.target = CorrectionTarget(self.correct, settleable, lambda: self.is_closed)
+        self._failure_modes = FailureModes(self.local_fallback, self.target)
         call_after_fork(self.forget_parent)
 
     async def decide(
@@ -100,9 +96,7 @@ class Enforcer:
 
         Without `ask_store` it does not wait: its caller has already waited for the store in vain.
         """
-        # A random number names who holds the permits of this request.
-        holder = secrets.randbits(52) + 1 if operation == Operation.ACQUIRE else 0
-        request = _new(StoreRequest, (charges, operation, holder, 0, self._undo_orphan))
+        request = new_request(charges, operation, self._undo_orphan)
         if (decision := self._decide_nowait(request)) is not None:
             return decision
         if not ask_store:
@@ -125,7 +119,7 @@ class Enforcer:
         """Decide where nothing has to be waited for: an in-process store, an open breaker, or a cached rejection."""
         reply = self._store.submit_nowait(request)
         if reply is not None:
-            return decision_of(request, reply, self._target)
+            return decision_of(request, reply, self.target)
         if self.circuit_breaker.is_open:
             self.circuit_breaker.schedule_probe()
             return self._failure_modes.decide(request)
@@ -172,7 +166,7 @@ class Enforcer:
         if self.prefetch_pool is not None:
             self.prefetch_pool.held.clear()
         self.circuit_breaker.abandon_recovery()
-        self._target.lock = Lock()  # A thread of the parent may hold it.
+        self.target.lock = Lock()  # A thread of the parent may hold it.
 
     async def drain(self) -> None:
         """Wait until the corrections and probes of the running event loop have ended."""
@@ -202,7 +196,7 @@ class Enforcer:
             # The store retries a correction once it has been sent; keeping it as well would apply it twice.
             keep = request.operation != Operation.ADJUST or outcome.was_not_sent
             return self._failure_modes.decide(request, keep=keep)
-        decision = decision_of(request, outcome, self._target)
+        decision = decision_of(request, outcome, self.target)
         if decision.violated and request.operation != Operation.PEEK and not outcome.is_contested:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
@@ -212,7 +206,7 @@ class Enforcer:
             attempt = await pool.charge_with(self._ask, request, now)
         except StoreError:
             return self._failure_modes.decide(request)
-        decision = attempt.decision(request, self._target)
+        decision = attempt.decision(request, self.target)
         if decision.violated and not attempt.is_contested:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
@@ -253,7 +247,7 @@ class Enforcer:
         if reply is None:
             self.outbox.enqueue_release(request.permit_releases, request.holder)
         elif request.operation in _CHARGING and not request.is_refused(reply):
-            Settlement(self._target, request, reply).void()
+            Settlement(self.target, request, reply).void()
 
     def _failed(self, error: StoreError) -> None:
         """Count a failure. An unavailable part of a Cluster does not count, since the other parts are used."""

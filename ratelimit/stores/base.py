@@ -30,6 +30,9 @@ class Store(ABC):
     batches: Histogram | None = None
     """How many requests traveled in each call, where several do."""
 
+    is_immediate = False
+    """Whether `submit_nowait` does all requests, so that nothing ever waits for this store."""
+
     call_timeout: float = 0.0
     """Seconds for which a caller waits at most for a request that one call can do; 0: there is no such bound."""
 

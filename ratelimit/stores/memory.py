@@ -37,6 +37,8 @@ class MemoryStore(Store):
     the log has one warning.
     """
 
+    is_immediate = True
+
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
         self._clock = clock or system_clock
         self._max_keys = max_keys

@@ -1,5 +1,6 @@
 """Requests to a store and its replies."""
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -34,6 +35,10 @@ CORRECTIONS: Final = (Operation.ADJUST, Operation.RENEW)
 """Operations that the store completes by itself once they were sent: no caller decides anything by their reply."""
 
 
+OnOrphaned = Callable[["StoreRequest", "StoreReply | None"], None]
+"""Takes a request whose caller has gone, and the reply, which is `None` where the outcome is unknown."""
+
+
 class StoreRequest(NamedTuple):
     """The charges of one request and what to do with them, all together in one step.
 
@@ -45,7 +50,7 @@ class StoreRequest(NamedTuple):
     operation: Operation = Operation.CHARGE
     holder: int = 0
     charged_at: int = 0
-    on_orphaned: "Callable[[StoreRequest, StoreReply | None], None] | None" = None
+    on_orphaned: "OnOrphaned | None" = None
 
     @property
     def permit_releases(self) -> list[Charge]:
@@ -77,6 +82,16 @@ class StoreRequest(NamedTuple):
                 pairs = zip(self.charges, reply.readings, strict=True)
                 return [charge for charge, (_, _, wait_ms) in pairs if wait_ms <= 0]
         return self.charges
+
+
+_new: Final = tuple.__new__
+"""Makes a named tuple without calling its constructor, which takes longer."""
+
+
+def new_request(charges: Sequence[Charge], operation: Operation, on_orphaned: OnOrphaned | None = None) -> StoreRequest:
+    """Return a request that charges now, with a random number for who holds its permits, where it takes any."""
+    holder = secrets.randbits(52) + 1 if operation == Operation.ACQUIRE else 0
+    return _new(StoreRequest, (charges, operation, holder, 0, on_orphaned))
 
 
 class StoreReply(NamedTuple):

@@ -144,7 +144,30 @@ class ClusterClient(RedisClient):
         def start(executor: ScriptExecutor, on_result: OnResult, **options: Any) -> None:
             executor.send(requests, on_result, names_reply_key=names_reply_key, **options)
 
-        self._tasks.spawn(self._route(slot, start, on_result, requests))
+        found = self._known_executor(slot)
+        if found is None:
+            self._tasks.spawn(self._route(slot, start, on_result, requests))
+            return
+        name, executor = found
+        deadline = self._loop.time() + self._timeout
+
+        def on_reply(result: BatchResult) -> None:
+            self._record_health(name, result)
+            if isinstance(result, Exception):
+                self._tasks.spawn(self._route(slot, start, on_result, requests, deadline=deadline, first=result))
+            else:
+                on_result(result)
+
+        start(executor, on_reply, deadline=deadline)
+
+    def _known_executor(self, slot: int) -> tuple[str, ScriptExecutor] | None:
+        """Return the name and the executor of the node that serves a hash slot, where nothing has to be found out."""
+        nodes: Any = self.redis.nodes_manager.slots_cache.get(slot)
+        if not nodes or self._down_until or getattr(self.redis.nodes_manager, "_moved_exception", None):
+            return None
+        name = nodes[0].name
+        executor = self._executors.get(name)
+        return None if executor is None else (name, executor)
 
     def _look_up(self, call: PendingCall, on_result: OnResult) -> None:
         def start(executor: ScriptExecutor, on_result: OnResult, **options: Any) -> None:
@@ -153,10 +176,22 @@ class ClusterClient(RedisClient):
         _, reply_key, *_ = call.look_up_arguments()
         self._tasks.spawn(self._route(key_slot(reply_key), start, on_result))
 
-    async def _route(self, slot: int, start: Start, on_result: OnResult, requests: Sequence[StoreRequest] = ()) -> None:
-        """Start a call on the node of a hash slot; of `requests` what has to be done is kept where no node is found."""
+    async def _route(
+        self,
+        slot: int,
+        start: Start,
+        on_result: OnResult,
+        requests: Sequence[StoreRequest] = (),
+        *,
+        deadline: float | None = None,
+        first: BatchResult | None = None,
+    ) -> None:
+        """Start a call on the node of a hash slot; of `requests` what has to be done is kept where no node is found.
+
+        `first` is what the node that was known has answered.
+        """
         try:
-            result = await self._follow_redirects(slot, start, self._loop.time() + self._timeout)
+            result = await self._follow_redirects(slot, start, deadline or self._loop.time() + self._timeout, first)
             if isinstance(result, ErrorReply) and result.code in REDIRECTS:
                 kind = _SlotIsMigrating if result.code == "TRYAGAIN" else StorePartiallyUnavailable
                 result = kind(str(result))  # Nothing was done.
@@ -171,19 +206,27 @@ class ClusterClient(RedisClient):
             on_result(StoreError("the call to the store was interrupted"))
             raise
 
-    async def _follow_redirects(self, slot: int, start: Start, deadline: float) -> BatchResult:
-        """Ask the node of a hash slot, and the nodes that it names instead."""
+    async def _ask_node(self, slot: int, start: Start, deadline: float, asking: str | None) -> BatchResult:
+        """Ask the node of a hash slot, or the one at the address `asking` with ASKING."""
+        name, executor = await self._executor(slot, asking, deadline)
+        if self._loop.time() < self._down_until.get(name, 0.0):
+            return StorePartiallyUnavailable("a node of the Cluster is down")
+        if name in self._down_until:  # This call finds out, and no other one meanwhile.
+            self._down_until[name] = self._loop.time() + _NODE_DOWN_S
+        reply: asyncio.Future[BatchResult] = self._loop.create_future()
+        start(executor, partial(_set_result, reply), deadline=deadline, asking=asking is not None)
+        result = await reply
+        self._record_health(name, result)
+        return result
+
+    async def _follow_redirects(
+        self, slot: int, start: Start, deadline: float, result: BatchResult | None
+    ) -> BatchResult:
+        """Ask the node of a hash slot, and the nodes that it names instead; `result` is what was answered already."""
         asking: str | None = None
         while True:
-            name, executor = await self._executor(slot, asking, deadline)
-            if self._loop.time() < self._down_until.get(name, 0.0):
-                return StorePartiallyUnavailable("a node of the Cluster is down")
-            if name in self._down_until:  # This call finds out, and no other one meanwhile.
-                self._down_until[name] = self._loop.time() + _NODE_DOWN_S
-            reply: asyncio.Future[BatchResult] = self._loop.create_future()
-            start(executor, partial(_set_result, reply), deadline=deadline, asking=asking is not None)
-            result = await reply
-            self._record_health(name, result)
+            if result is None:
+                result = await self._ask_node(slot, start, deadline, asking)
             if not isinstance(result, ErrorReply) or self._loop.time() + _RETRY_PAUSE_S >= deadline:
                 return result
             asking = result.text.rpartition(" ")[2] if result.code == "ASK" else None
@@ -197,6 +240,7 @@ class ClusterClient(RedisClient):
                 if result.code in _STALE:
                     self._schedule_refresh()
                 return result
+            result = None
 
     def _record_health(self, name: str, result: BatchResult) -> None:
         if isinstance(result, (StoreTimeout, StoreUnavailable)):
@@ -218,7 +262,7 @@ class ClusterClient(RedisClient):
                 return node.connection_class(**{**node.connection_kwargs, "retry": no_retries()})
 
             self._executors[node.name] = ScriptExecutor(
-                make_connection, self._clock, self._timeout, self._in_doubt, self._connect_timeout
+                make_connection, self._clock, self._timeout, self._in_doubt, self._connect_timeout, coalesces=True
             )
         return node.name, self._executors[node.name]
 

@@ -47,10 +47,12 @@ class PipelinedConnection(asyncio.Protocol):
 
     redis-py connects and logs in. From then on its streams are bypassed, because they cost a task and several turns of
     the event loop for each call. A call that misses its deadline closes the connection, and with it fails every call
-    that waits for a reply.
+    that waits for a reply. With `coalesces`, the commands of one turn of the event loop go out in one write.
     """
 
-    def __init__(self, connection: AbstractConnection, connect_timeout: float = CONNECT_TIMEOUT) -> None:
+    def __init__(
+        self, connection: AbstractConnection, connect_timeout: float = CONNECT_TIMEOUT, *, coalesces: bool = False
+    ) -> None:
         self._connection: Any = connection
         self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
@@ -60,6 +62,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._pending: deque[tuple[float, OnReply]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._received = b""
+        self._outgoing: list[bytes] | None = [] if coalesces else None
         self._error: StoreError = StoreUnavailable("the store closed the connection")
 
     @property
@@ -91,6 +94,8 @@ class PipelinedConnection(asyncio.Protocol):
         self._transport = transport
         self._streams = transport.get_protocol()
         self._received, self._error = b"", StoreUnavailable("the store closed the connection")
+        if self._outgoing:  # Those calls have failed with the connection before.
+            self._outgoing.clear()
         transport.set_protocol(self)
 
     def call(self, command: bytes, on_reply: OnReply, deadline: float) -> None:
@@ -99,9 +104,19 @@ class PipelinedConnection(asyncio.Protocol):
             on_reply(self._error)
             return
         self._pending.append((deadline, on_reply))
-        self._transport.write(command)
+        if self._outgoing is None:
+            self._transport.write(command)
+        else:
+            if not self._outgoing:
+                self._loop.call_soon(self._write_outgoing)
+            self._outgoing.append(command)
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
+
+    def _write_outgoing(self) -> None:
+        outgoing, self._outgoing = self._outgoing or [], []
+        if self._transport is not None:
+            self._transport.write(b"".join(outgoing))
 
     def abort(self) -> None:
         """Close the connection at once: every pending call fails, and the next caller has to connect again."""

@@ -38,7 +38,7 @@ class ScriptExecutor:
     Each call carries an idempotency key, under which the server keeps the reply for some seconds. A call whose reply is
     lost, or that has no reply after half of its time, is therefore sent once more on a second connection, and is still
     executed once. If both attempts fail, the callers go on without a reply and the call goes to `in_doubt`, which finds
-    out later what became of it.
+    out later what became of it. With `coalesces`, calls of one turn of the event loop are written together.
     """
 
     def __init__(
@@ -48,9 +48,11 @@ class ScriptExecutor:
         timeout: float,
         in_doubt: InDoubtCalls,
         connect_timeout: float = CONNECT_TIMEOUT,
+        *,
+        coalesces: bool = False,
     ) -> None:
         self._make_connection, self._clock, self._timeout = make_connection, clock, timeout
-        self._in_doubt, self._connect_timeout = in_doubt, connect_timeout
+        self._in_doubt, self._connect_timeout, self._coalesces = in_doubt, connect_timeout, coalesces
         self._loop = asyncio.get_running_loop()
         self._connection = self._new_connection()
         self._spare: PipelinedConnection | None = None
@@ -115,7 +117,7 @@ class ScriptExecutor:
                 await connection.aclose()
 
     def _new_connection(self) -> PipelinedConnection:
-        return PipelinedConnection(self._make_connection(), self._connect_timeout)
+        return PipelinedConnection(self._make_connection(), self._connect_timeout, coalesces=self._coalesces)
 
     def _start(self, call: PendingCall, deadline: float | None = None) -> None:
         now = self._loop.time()

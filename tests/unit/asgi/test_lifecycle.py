@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from ratelimit import Decision, RateLimitSettings, ServiceLimit
-from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_and_settle, serve_with_settlement
+from ratelimit.asgi.lifecycle import Connection, RequestContext, serve_with_settlement
 from ratelimit.enforcement.settlement import COMPLETED, CorrectionTarget, Settlement
 from ratelimit.model.charge import Charge
 from ratelimit.resolver.endpoint_policies import EndpointPolicies
@@ -103,19 +103,6 @@ async def test_an_app_that_fails_in_its_response_keeps_its_status() -> None:
     with pytest.raises(LookupError):
         await run(recorder, app_that_sends(START, CHUNK, fails=True))
     assert recorder.events == ["start", "body", {"s": -1}]
-
-
-@pytest.mark.parametrize("fails", [True, False])
-async def test_recorded_costs_are_settled_when_the_app_ends(*, fails: bool) -> None:
-    """Whether it returns or fails; and nothing is sent where nothing was recorded."""
-    recorder = Recorder()
-    decision = Decision(True, settlements=(recorder.settlement(), recorder.settlement()))
-    decision.settlements[0].record({"p": 5})
-    try:
-        await serve_and_settle(app_that_sends(START, END, fails=fails), decision, recorder.connection)
-    except LookupError:
-        assert fails
-    assert recorder.events == ["start", "body", {"s": -1, "p": 4}]
 
 
 async def test_headers_are_those_of_the_decision_when_the_response_starts() -> None:
