@@ -12,6 +12,8 @@ from benchmarks.outbound import pacing
 from benchmarks.report import draw
 from benchmarks.stores import (
     accuracy,
+    cluster,
+    cpu_per_decision,
     hot_keys,
     longest_call,
     redis_concurrency,
@@ -29,6 +31,8 @@ BENCHMARKS: Final = (
     full_stack,
     redis_latency,
     redis_cpu,
+    cpu_per_decision,
+    cluster,
     middleware_memory,
     middleware_redis,
     longest_call,

@@ -7,7 +7,7 @@ Where some are refused, that is what reaches the store: a limiter answers most r
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from statistics import median
@@ -17,6 +17,7 @@ import redis as redis_py
 
 from benchmarks.harness import compared, in_turns, redis, result
 from benchmarks.report import Result
+from benchmarks.stores.competitors import GCRA
 from ratelimit import Identity, Limit, Limiter, RateLimitSettings, RedisStore
 from ratelimit.model.charge import Charge
 from ratelimit.model.effective_limit import EffectiveRate
@@ -26,17 +27,6 @@ from ratelimit.stores.messages import Operation, StoreRequest
 from tests.support.redis_server import RedisServer
 
 ROUNDS, DECISIONS, PLENTY = 7, 4000, 10**9
-
-GCRA = """
-local interval, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), redis.call('TIME')
-now = now[1] * 1000000 + now[2]
-local tat = tonumber(redis.call('GET', KEYS[1]) or now)
-if tat < now then tat = now end
-local new = tat + interval
-if new - burst > now then return {0, 0, string.format('%.0f', new - burst - now)} end
-redis.call('SET', KEYS[1], string.format('%.0f', new), 'PX', math.ceil((new - now) / 1000))
-return {1, math.floor((burst - (new - now)) / interval), '0'}
-"""
 
 LOG = """
 local now = redis.call('TIME')
@@ -66,6 +56,7 @@ def run() -> Result:
             "ours, hot keys, batches": partial(ours, server, settings, 1, 128),
             "ours, spread keys, batches": partial(ours, server, settings, 1000, 128),
             "ours, spread keys, one at a time": partial(ours, server, settings, 1000, 1),
+            "ours, one of 1,000,000 keys, batches": Cold(server, settings),
             "ours, batches, 1 % refused": partial(refusing, server, settings, 0.01),
             "ours, batches, 10 % refused": partial(refusing, server, settings, 0.1),
             "ours, batches, 50 % refused": partial(refusing, server, settings, 0.5),
@@ -94,7 +85,7 @@ def spent(client: redis_py.Redis) -> float:
 def script(server: RedisServer, text: str, *arguments: int) -> float:
     """Return the cost of a decision by a script that decides one key per call."""
     with server.client() as client:
-        client.flushall()
+        client.flushdb()
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         client.script_load(text)
         client.config_resetstat()
@@ -104,6 +95,39 @@ def script(server: RedisServer, text: str, *arguments: int) -> float:
                     pipe.evalsha(sha, 1, key, *arguments)
                 pipe.execute()
         return spent(client) / DECISIONS
+
+
+class Cold:
+    """Measures decisions at random keys of a million, in another database, which is filled once."""
+
+    TOKENS = 500_000
+    """Each has two keys."""
+
+    def __init__(self, server: RedisServer, settings: RateLimitSettings) -> None:
+        self._url, self._server, self._settings = f"{server.url.rpartition('/')[0]}/1", server, settings
+        self._is_filled = False
+
+    def __call__(self) -> float:
+        """Return the cost of a decision."""
+        return asyncio.run(self._measure())
+
+    async def _measure(self) -> float:
+        async with Limiter(self._settings, RedisStore(self._url, timeout=10)) as limiter:
+            if not self._is_filled:
+                print("\r  making 1,000,000 keys", end="", flush=True)
+                await self._decide(limiter, range(self.TOKENS))
+            self._is_filled = True
+            numbers = Random().sample(range(self.TOKENS), DECISIONS)
+            await limiter.check(Identity(token="t0", org="o0"), endpoint="/x")
+            with self._server.client() as client:
+                client.config_resetstat()
+                await self._decide(limiter, numbers)
+                return spent(client) / DECISIONS
+
+    async def _decide(self, limiter: Limiter, numbers: Sequence[int]) -> None:
+        for start in range(0, len(numbers), 128):
+            callers = [Identity(token=f"t{n}", org=f"o{n % 50}") for n in numbers[start : start + 128]]
+            await asyncio.gather(*(limiter.check(caller, endpoint="/x") for caller in callers))
 
 
 def refusing(server: RedisServer, settings: RateLimitSettings, share: float) -> float:
@@ -137,7 +161,7 @@ def refusing(server: RedisServer, settings: RateLimitSettings, share: float) -> 
         await store.aclose()
 
     with server.client() as client:
-        client.flushall()
+        client.flushdb()
         asyncio.run(decide())
         return spent(client) / DECISIONS
 
@@ -158,6 +182,6 @@ def ours(server: RedisServer, settings: RateLimitSettings, tokens: int, at_once:
                 await asyncio.gather(*(limiter.check(caller, endpoint="/x") for caller in callers))
 
     with server.client() as client:
-        client.flushall()
+        client.flushdb()
         asyncio.run(decide())
         return spent(client) / DECISIONS

@@ -131,6 +131,10 @@ else:
     Statistics = StatisticsSettings
 
 
+_MAX_PARTITIONS: Final = 16_384
+"""The hash slots of a Cluster."""
+
+
 class RateLimitSettings(FrozenModel):
     """All that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
@@ -142,8 +146,10 @@ class RateLimitSettings(FrozenModel):
     `exempt` lists endpoints that are never counted (`"GET /healthz"`). `response` is the style of responses, `responses`
     the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
     `identify` believes, and `"unix"` for Unix sockets. `statistics` (`True`, or how long they are kept) counts
-    for all workers, minute by minute, what each policy decides. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store. A wrong value
-    raises `pydantic.ValidationError` here, with the field's path.
+    for all workers, minute by minute, what each policy decides. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store.
+    `partitions` puts the counters of all organizations into so many hash slots of a Redis Cluster, so that more requests
+    travel together; by default each organization has its own. With another number, counters that move
+    begin at zero. A wrong value raises `pydantic.ValidationError` here, with the field's path.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -165,6 +171,7 @@ class RateLimitSettings(FrozenModel):
     key_prefix: Annotated[
         str, Field(max_length=50, json_schema_extra={"pattern": _KEY_PREFIX}), AfterValidator(_check_key_prefix)
     ] = "rl"
+    partitions: Annotated[int, Field(ge=1, le=_MAX_PARTITIONS), BeforeValidator(not_bool)] | None = None
 
     @model_validator(mode="before")
     @classmethod

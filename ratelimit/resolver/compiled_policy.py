@@ -48,7 +48,7 @@ class CompiledPolicy:
         self.has_dynamic_cost = callable(policy.cost)
         self._cost = policy.cost if isinstance(policy.cost, int) else 1
         self._takes_units = policy.kind != "concurrency"
-        self._key_head = f"{keys.prefix}:{{"
+        self._key_head, self._tagged = f"{keys.prefix}:{{", keys.tagged
         # All keys of an organization live in one hash slot of a Cluster. A token belongs to one organization, so its
         # counters may live there too. An address or an endpoint is shared by many, and has one counter for all of them.
         self._by_org = "org" in self.per or "token" in self.per
@@ -127,7 +127,8 @@ class CompiledPolicy:
         return "" if "" in several else ":".join(several) or SHARED_KEY
 
     def _partition(self, values: Mapping[str, str]) -> str:
-        return (values["org"] if self._by_org else "") or (values[self.per[0]] if self.per else SHARED_KEY)
+        own = (values["org"] if self._by_org else "") or (values[self.per[0]] if self.per else SHARED_KEY)
+        return self._tagged(own)
 
     def coerce_rate(self, amount: RateOrCount) -> RateOrCount:
         """Return a rate or number in this policy's terms: for a limit, a number is a rate in the policy's own period."""

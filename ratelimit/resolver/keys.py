@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote
+from zlib import crc32
 
 _MAX_READABLE: Final = 128
 """Characters of a value that a key holds in clear; a longer value is hashed."""
@@ -30,13 +31,27 @@ class KeyBuilder:
     """Builds the keys of one limiter: they share a prefix, and the secret by which tokens and `hashed` dimensions are hashed.
 
     A key is `<prefix>:{<partition>}:<policy>:<period>:<values>`. The partition is the hash tag: all keys of one
-    partition live on the same node of a Redis Cluster.
+    partition live on the same node of a Redis Cluster. With `partitions` there are only so many hash tags:
+    `<prefix>:{<number>}:{<partition>}:…`, by a hash of the partition.
     """
 
-    def __init__(self, *, prefix: str = "rl", secret: str | None = None, hashed: Iterable[str] = ()) -> None:
-        self.prefix = escape(prefix)
+    def __init__(
+        self,
+        *,
+        prefix: str = "rl",
+        secret: str | None = None,
+        hashed: Iterable[str] = (),
+        partitions: int | None = None,
+    ) -> None:
+        self.prefix, self._partitions = escape(prefix), partitions
         self.hashed_dimensions = {"token", *hashed}
         self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
+
+    def tagged(self, partition: str) -> str:
+        """Return what a key has between its first brace and the last one that closes."""
+        if self._partitions is None:
+            return partition
+        return f"{crc32(partition.encode()) % self._partitions}}}:{{{partition}"
 
     def value(self, dimension: str, value: object) -> str:
         """Return the value of a dimension as keys hold it: hashed or escaped."""

@@ -48,7 +48,12 @@ class PolicyResolver:
     def __init__(self, settings: RateLimitSettings) -> None:
         self.settings = settings
         self.settleable: set[str] = set()
-        self._keys = KeyBuilder(prefix=settings.key_prefix, secret=settings.secret(), hashed=settings.hashed_dimensions)
+        self._keys = KeyBuilder(
+            prefix=settings.key_prefix,
+            secret=settings.secret(),
+            hashed=settings.hashed_dimensions,
+            partitions=settings.partitions,
+        )
         self.sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
         self.named = NamedPolicies(self._keys, self.endpoint)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from zlib import crc32
 
 import pytest
 from redis.crc import key_slot
@@ -180,3 +181,27 @@ async def test_an_organization_is_served_while_its_hash_slot_is_left_open(cluste
             decisions = [await limiter.check(Identity(token=f"t{n % 5}", org=org)) for n in range(30)]
             assert [(each.allowed, each.degraded) for each in decisions] == [(True, False)] * 30
         assert (await limiter.usage(Identity(token="t0", org=org)))[0].used == 31
+
+
+async def test_partitions_let_organizations_travel_together(cluster: RedisCluster, store: RedisStore) -> None:
+    """Requests of many organizations need fewer calls; each is counted by itself. With another number, those start at zero that move."""
+    name = fresh_tag()
+    limits = [Limit(name="org", rate="3/minute", per="org"), Limit(name="token", rate="100/minute", per="token")]
+    callers = [Identity(token=f"t{number}", org=f"o{number}") for number in range(60)]
+
+    async def decided(partitions: int | None) -> tuple[list[int], float]:
+        settings = RateLimitSettings(limits=limits, key_prefix=name, partitions=partitions)
+        limiter = Limiter(settings, RedisStore(cluster.url, timeout=2))
+        async with limiter:
+            await limiter.check(Identity(org="warm"))
+            before = limiter.store.batches.number  # type: ignore[union-attr]
+            decisions = await asyncio.gather(*(limiter.check(each) for each in callers for _ in range(4)))
+            calls = limiter.store.batches.number - before  # type: ignore[union-attr]
+        return [sum(each.allowed for each in decisions[at : at + 4]) for at in range(0, 240, 4)], calls
+
+    apart, together, other = await decided(None), await decided(6), await decided(7)
+    assert apart[0] == together[0] == [3] * 60
+    assert together[1] < apart[1] / 2
+    numbers = [crc32(f"o{number}".encode()) for number in range(60)]
+    assert other[0] == [0 if number % 6 == number % 7 else 3 for number in numbers]
+    assert (await decided(6))[0] == [0] * 60

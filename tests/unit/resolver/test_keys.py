@@ -1,11 +1,13 @@
 """Keys of counters: two identities never share one, and none shows a token."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit import Identity, RateLimitSettings
 from ratelimit.resolver.keys import KeyBuilder, escape
 from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.stores.redis.codec import sibling_key
 
 hostile = st.one_of(
     st.text(max_size=200),
@@ -33,36 +35,52 @@ def keys_of(resolver: PolicyResolver, identity: Identity) -> list[str]:
     return [charge.key for charge in resolver.policies_at(resolver.endpoint("GET", "/x")).charges(identity)]
 
 
-RESOLVER = PolicyResolver(
-    RateLimitSettings.model_validate(
-        {
-            "dimensions": ["team"],
-            "limits": [
-                {"name": "a", "rate": "1/minute", "per": ["org", "team"]},
-                {"name": "b", "rate": "1/minute", "per": ["token"]},
-                {"name": "a:60", "rate": "1/minute", "per": ["team", "org"]},
-            ],
-        }
-    )
-)
+SETTINGS = {
+    "dimensions": ["team"],
+    "limits": [
+        {"name": "a", "rate": "1/minute", "per": ["org", "team"]},
+        {"name": "b", "rate": "1/minute", "per": ["token"]},
+        {"name": "a:60", "rate": "1/minute", "per": ["team", "org"]},
+    ],
+}
+RESOLVERS = {
+    partitions: PolicyResolver(RateLimitSettings.model_validate({**SETTINGS, "partitions": partitions}))
+    for partitions in (None, 3)
+}
 
 
+@pytest.mark.parametrize("partitions", [None, 3])
 @given(one=st.tuples(hostile, hostile, hostile), two=st.tuples(hostile, hostile, hostile))
-def test_two_identities_never_share_a_key(one: tuple[str, str, str], two: tuple[str, str, str]) -> None:
+def test_two_identities_never_share_a_key(
+    partitions: int | None, one: tuple[str, str, str], two: tuple[str, str, str]
+) -> None:
     """Equal keys mean equal values of all dimensions of the policy, whatever characters the values have."""
-    (first, first_per), (second, second_per) = (_keys_and_values(*each) for each in (one, two))
+    (first, first_per), (second, second_per) = (_keys_and_values(partitions, *each) for each in (one, two))
     for key in first.keys() & second.keys():
         assert first[key] == second[key]
         assert first_per[key] == second_per[key]
 
 
-def _keys_and_values(token: str, org: str, team: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    identity = Identity(token=token, org=org, dimensions={"team": team})
+def _keys_and_values(
+    partitions: int | None, token: str, org: str, team: str
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    identity, resolver = Identity(token=token, org=org, dimensions={"team": team}), RESOLVERS[partitions]
     values, policies = dict[str, tuple[str, ...]](), dict[str, str]()
-    for charge in RESOLVER.policies_at(RESOLVER.endpoint("GET", "/x")).charges(identity):
+    for charge in resolver.policies_at(resolver.endpoint("GET", "/x")).charges(identity):
         counted = {"a": (org, team), "b": (token,), "a:60": (team, org)}[charge.limit.policy]
         values[charge.key], policies[charge.key] = counted, charge.limit.policy
     return values, policies
+
+
+def test_partitions_bound_the_hash_slots_and_share_no_counter() -> None:
+    """A thousand organizations have so many hash tags, each organization one, and as many counters as before."""
+    identities = [Identity(token="t", org=f"o{number}") for number in range(1000)]
+    keys = [keys_of(RESOLVERS[3], identity) for identity in identities]
+    tags = [{key.partition("{")[2].partition("}")[0] for key in each} for each in keys]
+    assert set[str]().union(*tags) == {"0", "1", "2"}
+    assert {len(each) for each in tags} == {1}
+    assert len({key for each in keys for key in each}) == 1000
+    assert sibling_key(keys[0][0], "n").startswith(f"rl:{{{tags[0].pop()}}}:#call")
 
 
 def test_keys_of_an_organization_share_a_hash_slot() -> None:

@@ -53,12 +53,12 @@ class Server:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[PipelinedConnection, Server, Connection]]:
+async def connected(*, coalesces: bool = False) -> AsyncIterator[tuple[PipelinedConnection, Server, Connection]]:
     """Yield a connection, its server, and what stands for redis-py's connection."""
     server = Server()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     streams: Any = Connection(listening.sockets[0].getsockname()[1])
-    connection = PipelinedConnection(streams)
+    connection = PipelinedConnection(streams, coalesces=coalesces)
     await connection.connect()
     async with asyncio.timeout(10):
         while not server.writers:  # noqa: ASYNC110 - the other end of a real connection
@@ -237,3 +237,34 @@ def test_an_error_reply_has_the_code_of_the_innermost_error(text: str, code: str
     """An error that stops a script is reported inside the script's own error, behind the line that raised it."""
     error = ErrorReply(text)
     assert (error.code, str(error)) == (code, message)
+
+
+async def test_calls_of_one_turn_go_out_in_one_write() -> None:
+    """Where they are coalesced; each gets its own reply, and what was not written yet fails with the connection."""
+    replies: list[Any] = []
+    async with connected(coalesces=True) as (connection, server, streams):
+        written: list[bytes] = []
+        transport = streams._writer.transport
+        write = transport.write
+
+        def written_out(data: bytes) -> None:
+            written.append(data)
+            write(data)
+
+        transport.write = written_out
+        deadline = asyncio.get_running_loop().time() + 5
+        for command in (b"PING a\r\n", b"PING b\r\n", b"PING c\r\n"):
+            connection.call(command, replies.append, deadline)
+        assert written == []
+        await asyncio.sleep(0)
+        assert written == [b"PING a\r\nPING b\r\nPING c\r\n"]
+        await server.send(b"+1\r\n+2\r\n$1\r\n3\r\n")
+        async with asyncio.timeout(5):
+            while len(replies) < 3:  # noqa: ASYNC110 - the other end of a real connection
+                await asyncio.sleep(0)
+        assert replies == [b"1", b"2", b"3"]
+        connection.call(b"PING d\r\n", replies.append, deadline)
+        connection.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert isinstance(replies[3], StoreUnavailable)
