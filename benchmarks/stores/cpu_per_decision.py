@@ -5,6 +5,7 @@ Each competitor runs in a child process against the same server, in turns. Its o
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -23,7 +24,7 @@ def run() -> Result:
     """Measure and return microseconds per decision."""
     peers, pairs = peers_python(), dict[str, list[Pair]]({name: [] for name in NAMES})
     with redis() as server:
-        measures = {
+        measures: dict[str, Callable[[], float]] = {
             name: partial(_both, sys.executable if name in OURS else peers, name, server, pairs) for name in NAMES
         }
         in_turns(measures, ROUNDS)

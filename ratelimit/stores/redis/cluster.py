@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError
+from redis.exceptions import MovedError
 
-from ratelimit._utils.tasks import BackgroundTasks, SharedAttempt
+from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError, StorePartiallyUnavailable, StoreTimeout, StoreUnavailable
 from ratelimit.model.charge import Charge
@@ -19,20 +19,17 @@ from ratelimit.stores.redis.client import RedisClient
 from ratelimit.stores.redis.codec import NO_KEYS_TAG
 from ratelimit.stores.redis.connect import no_retries
 from ratelimit.stores.redis.connection import ErrorReply
-from ratelimit.stores.redis.errors import translate_errors
 from ratelimit.stores.redis.executor import REDIRECTS, ScriptExecutor
 from ratelimit.stores.redis.in_doubt import InDoubtCalls
 from ratelimit.stores.redis.pending_call import PendingCall
 from ratelimit.stores.redis.split_requests import Part, split, submit_parts
+from ratelimit.stores.redis.topology import Topology
 
 _RETRY_PAUSE_S: Final = 0.005
 """Seconds until a hash slot that is not served is asked for again."""
 
 _NO_KEYS_SLOT: Final = key_slot(NO_KEYS_TAG.encode())
 """The hash slot of requests without charges."""
-
-_REFRESH_INTERVAL_S: Final = 0.25
-"""Seconds at least between two reads of the Cluster's topology."""
 
 _NODE_DOWN_S: Final = 0.3
 """Seconds for which a node that did not answer is not asked."""
@@ -73,15 +70,14 @@ class ClusterClient(RedisClient):
         self._in_doubt = InDoubtCalls(self._look_up, self.submit, timeout)
         self._executors: dict[str, ScriptExecutor] = {}
         self._batchers: dict[int, Batcher] = {}
-        self._topology = SharedAttempt(self._read_topology)
+        self._topology = Topology(client, connect_timeout)
         self._split, self._tasks = BackgroundTasks(), BackgroundTasks()
-        self._refreshed_at = float("-inf")
         self._down_until: dict[str, float] = {}
 
     @property
     def is_settled(self) -> bool:
         """Whether no call is in doubt and nothing runs in the background."""
-        is_idle = not (self._split or self._tasks) and self._in_doubt.is_empty
+        is_idle = not (self._split or self._tasks) and self._in_doubt.is_empty and self._topology.is_settled
         return is_idle and all(executor.is_settled for executor in self._executors.values())
 
     async def submit(self, request: StoreRequest) -> StoreReply:
@@ -102,7 +98,7 @@ class ClusterClient(RedisClient):
             await batcher.aclose()
         await self._in_doubt.aclose()
         await self._tasks.cancel()
-        await self._topology.cancel()
+        await self._topology.aclose()
         for executor in self._executors.values():
             await executor.aclose()
         await super().aclose()
@@ -162,12 +158,9 @@ class ClusterClient(RedisClient):
 
     def _known_executor(self, slot: int) -> tuple[str, ScriptExecutor] | None:
         """Return the name and the executor of the node that serves a hash slot, where nothing has to be found out."""
-        nodes: Any = self.redis.nodes_manager.slots_cache.get(slot)
-        if not nodes or self._down_until or getattr(self.redis.nodes_manager, "_moved_exception", None):
-            return None
-        name = nodes[0].name
-        executor = self._executors.get(name)
-        return None if executor is None else (name, executor)
+        node: Any = None if self._down_until else self._topology.known_node(slot)
+        executor = None if node is None else self._executors.get(node.name)
+        return None if executor is None else (node.name, executor)
 
     def _look_up(self, call: PendingCall, on_result: OnResult) -> None:
         def start(executor: ScriptExecutor, on_result: OnResult, **options: Any) -> None:
@@ -196,7 +189,7 @@ class ClusterClient(RedisClient):
                 kind = _SlotIsMigrating if result.code == "TRYAGAIN" else StorePartiallyUnavailable
                 result = kind(str(result))  # Nothing was done.
             elif isinstance(result, Exception) and not isinstance(result, ErrorReply):
-                self._schedule_refresh()
+                self._topology.schedule_refresh()
             on_result(result)
         except Exception as error:  # noqa: BLE001 - handed to the callers
             self._in_doubt.add_unsent(requests)
@@ -231,14 +224,14 @@ class ClusterClient(RedisClient):
                 return result
             asking = result.text.rpartition(" ")[2] if result.code == "ASK" else None
             if result.code == "MOVED":
-                await self._move_slot(MovedError(result.text.partition(" ")[2]))
-                self._schedule_refresh()
+                await self._topology.move_slot(MovedError(result.text.partition(" ")[2]))
+                self._topology.schedule_refresh()
             elif result.code == "CLUSTERDOWN":
-                self._schedule_refresh()
+                self._topology.schedule_refresh()
                 await asyncio.sleep(_RETRY_PAUSE_S)
             elif asking is None:
                 if result.code in _STALE:
-                    self._schedule_refresh()
+                    self._topology.schedule_refresh()
                 return result
             result = None
 
@@ -250,10 +243,7 @@ class ClusterClient(RedisClient):
 
     async def _executor(self, slot: int, address: str | None, deadline: float) -> tuple[str, ScriptExecutor]:
         """Return the name and the executor of the node that serves a hash slot, or of the one at an address."""
-        async with translate_errors(deadline - self._loop.time()):
-            if not self.redis.nodes_manager.slots_cache:
-                await self._topology.wait()
-            node = self._node_of_slot(slot) if address is None else await self._node_at(slot, address)
+        node = await self._topology.node(slot, address, deadline - self._loop.time())
         if node is None:
             raise StoreUnavailable("the Cluster does not know the node that it named")
         if node.name not in self._executors:
@@ -265,42 +255,6 @@ class ClusterClient(RedisClient):
                 make_connection, self._clock, self._timeout, self._in_doubt, self._connect_timeout, coalesces=True
             )
         return node.name, self._executors[node.name]
-
-    def _node_of_slot(self, slot: int) -> Any:
-        return self.redis.nodes_manager.get_node_from_slot(slot)
-
-    async def _node_at(self, slot: int, address: str) -> Any:
-        host, _, port = address.rpartition(":")
-        node = self.redis.nodes_manager.get_node(host=host, port=int(port))
-        if node is None:  # redis-py has not heard of it yet.
-            await self._move_slot(AskError(f"{slot} {address}"))
-            node = self.redis.nodes_manager.get_node(host=host, port=int(port))
-        return node
-
-    async def _move_slot(self, redirect: MovedError | AskError) -> None:
-        nodes = self.redis.nodes_manager
-        if hasattr(nodes, "move_slot"):
-            await nodes.move_slot(redirect)
-        else:  # redis-py before 7.1 moves the slot when its node is asked for next.
-            nodes._moved_exception = redirect  # noqa: SLF001
-            nodes.get_node_from_slot(redirect.slot_id)
-
-    async def _read_topology(self) -> None:
-        """Read the topology for the first time; it takes several round trips to each of some nodes."""
-        async with translate_errors(self._connect_timeout):
-            await self.redis.initialize()
-
-    def _schedule_refresh(self) -> None:
-        """Read the Cluster's topology in the background."""
-        if self._loop.time() - self._refreshed_at >= _REFRESH_INTERVAL_S:
-            self._refreshed_at = self._loop.time()
-            self._tasks.spawn(self._refresh())
-
-    async def _refresh(self) -> None:
-        try:
-            await self.redis.nodes_manager.initialize()
-        except (RedisError, RedisClusterException, OSError, TimeoutError):
-            return  # The next call that fails schedules another refresh.
 
 
 def _slot_of(charge: Charge) -> int:
