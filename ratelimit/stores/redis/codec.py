@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
@@ -35,6 +35,9 @@ _new: Final = tuple.__new__
 """Makes a named tuple without calling its constructor, which takes twice as long."""
 
 _ALL_INT: Final = frozenset({int}).issuperset
+_MAX_LIMITS: Final = 4096
+"""Effective limits whose numbers are kept."""
+
 _PERIODS: Final = {None: 0, "hour": 1, "day": 2, "week": 3, "month": 4, "year": 5}
 
 
@@ -103,6 +106,7 @@ def sibling_key(key: str, name: str) -> str:
     return f"{tagged}}}:#call:{name}" if brace and "{" in tagged else f"{{{key}}}:#call:{name}"
 
 
+@lru_cache(_MAX_LIMITS)
 def _numbers(limit: EffectiveLimit) -> tuple[int, ...]:
     kind, _ = _KINDS[limit.kind]
     common = kind, int(limit.shadow), limit.limit, limit.caller_capacity

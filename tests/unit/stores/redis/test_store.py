@@ -44,7 +44,7 @@ async def test_concurrent_requests_travel_together(redis_server: RedisServer, re
 async def test_one_batch_reads_once_and_writes_once_per_key(redis_server: RedisServer, redis_url: str) -> None:
     """Sixty requests on three keys in two calls: each has one MGET, and one write for each key."""
     store, keys = RedisStore(redis_url, timeout=10), [fresh_key() for _ in range(3)]
-    await remaining(store, keys[0])
+    await asyncio.gather(remaining(store, keys[0]), remaining(store, keys[0]))
     before = calls(redis_server)
     charges = [Charge(window_limit(1000, policy=key), key) for key in keys]
     await asyncio.gather(*(store.charge(charges) for _ in range(60)))
