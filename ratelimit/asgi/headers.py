@@ -63,6 +63,17 @@ def rejection_headers(decision: Decision, style: ResponseStyle) -> Headers:
     return _renamed(_rejection_headers(decision, style), style)
 
 
+def shown_in_headers(decision: Decision, style: ResponseStyle) -> tuple[object, ...]:
+    """Return what the fields of a refusal show beside what its body shows."""
+    binding = decision.binding
+    if binding is None:
+        return ()
+    reset = _reset_second(binding)
+    if "ietf" not in style.headers:
+        return (reset,)
+    return reset, tuple([(each.policy, each.limit, each.window, _reset(each)) for each in decision.violated])
+
+
 def _rejection_headers(decision: Decision, style: ResponseStyle) -> Headers:
     headers: Headers = [(b"cache-control", b"no-store")]
     binding = decision.binding

@@ -45,14 +45,14 @@ Rendered = tuple[int, bytes, bytes]
 
 def render_problem(decision: Decision, style: ResponseStyle) -> Rendered:
     """Return the status, the media type and the body of a refusal."""
-    key = _shown(decision)
+    key = shown_in_body(decision)
     rendered = style.rendered.get(key)
     if rendered is None:
         rendered = style.rendered[key] = _render(decision, style)
     return rendered
 
 
-def _shown(decision: Decision) -> tuple[object, ...]:
+def shown_in_body(decision: Decision) -> tuple[object, ...]:
     """Return everything that a body shows of a decision."""
     wait, binding = decision.retry_after, decision.binding
     seconds = wait if math.isinf(wait) else whole_seconds(wait)

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from ratelimit._utils.sampling import SampledLog
-from ratelimit.asgi.headers import Headers, rejection_headers
-from ratelimit.asgi.problem_details import render_problem
+from ratelimit.asgi.headers import Headers, rejection_headers, shown_in_headers
+from ratelimit.asgi.problem_details import render_problem, shown_in_body
 from ratelimit.asgi.request_id import request_id_header, with_instance
 from ratelimit.config.response_style import ResponseStyle
 from ratelimit.enforcement.decision import Decision
@@ -125,20 +125,27 @@ def _is_http_exception(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, HTTPException) and kind.__module__ == "fastapi.exceptions"
 
 
+def _rendered(decision: Decision, style: ResponseStyle) -> tuple[int, bytes, Headers]:
+    """Return the status, the body and the fields of a refusal, made once for all that look alike: those of one second."""
+    key = *shown_in_body(decision), *shown_in_headers(decision, style)
+    found = style.refusals.get(key)
+    if found is None:
+        status, media_type, body = render_problem(decision, style)
+        headers = [(b"content-type", media_type), *rejection_headers(decision, style)]
+        found = style.refusals[key] = status, body, headers
+    return found
+
+
 async def _send_problem(
     decision: Decision, style: ResponseStyle, connection: tuple[Scope, Receive, Send], request_id: str
 ) -> None:
     scope, receive, send = connection
-    status, media_type, body = render_problem(decision, style)
-    has_instance = style.problem == "rfc9457" and style.members == "all"
-    if has_instance:
+    status, body, headers = _rendered(decision, style)
+    if style.problem == "rfc9457" and style.members == "all":
         body = with_instance(body, request_id)
-    headers: Headers = [
-        (b"content-type", media_type),
-        (b"content-length", b"%d" % len(body)),
-        *rejection_headers(decision, style),
-        *(() if has_instance else (request_id_header(request_id),)),
-    ]
+        headers = [(b"content-length", b"%d" % len(body)), *headers]
+    else:
+        headers = [(b"content-length", b"%d" % len(body)), *headers, request_id_header(request_id)]
     prefix = ""
     if scope["type"] == "websocket":
         await receive()  # "websocket.connect", before which nothing may be sent.

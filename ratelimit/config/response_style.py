@@ -77,6 +77,11 @@ class ResponseStyle(FrozenModel):
         """Problems that were rendered in this style lately: in a flood they are alike for a second."""
         return BoundedCache(_MAX_RENDERED)
 
+    @cached_property
+    def refusals(self) -> BoundedCache[tuple[object, ...], tuple[int, bytes, list[tuple[bytes, bytes]]]]:
+        """Status, body and header fields of refusals that were sent in this style lately."""
+        return BoundedCache(_MAX_RENDERED)
+
 
 class PathStyle(FrozenModel):
     """Give the paths that match one of `paths` a style of their own."""
