@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from ratelimit.clock import monotonic
 from ratelimit.enforcement.decision import Decision
-from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, Result, StoreCallEvent, StoreEvent
+from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, ReloadEvent, Result, StoreCallEvent, StoreEvent
 from ratelimit.enforcement.listeners import Listeners
 from ratelimit.enforcement.refusal_log import RefusalLog
 from ratelimit.enforcement.tallies import Tallies
@@ -122,6 +122,16 @@ class Observer:
         if self.tallies is not None:
             self.tallies.store_changed(is_available=error is None)
         self.listeners.store(StoreEvent(is_available=error is None, error=None if error is None else str(error)))
+
+    def reloaded(self, event: ReloadEvent) -> None:
+        """Take note that the settings were loaded again, or why they were not."""
+        if event.result == "rejected":
+            logger.error("the settings were not loaded again, those before stay: %s", event.error)
+        else:
+            logger.info("the settings were loaded again: %s", event.result)
+        if self.tallies is not None:
+            self.tallies.reloads[event.result] += 1
+        self.listeners.reload(event)
 
     async def flush(self) -> None:
         """Write the summaries of refusals that are due."""

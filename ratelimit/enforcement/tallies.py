@@ -51,7 +51,7 @@ class Tallies:
     """The counts of one limiter, by policy; `near` is the share of a limit from which on its use is near.
 
     `requests` counts by result, refusing policy and source, `durations` the decisions by source, `store_calls` by operation
-    and outcome, `errors` by where they were. Where it `measures`, it has the histograms too: they cost a request more.
+    and outcome, `errors` by where they were, `reloads` by what came of them. Where it `measures`, it has the histograms too: they cost a request more.
     """
 
     def __init__(self, near: float = NEAR, *, measures: bool = True) -> None:
@@ -63,6 +63,7 @@ class Tallies:
         self.store_calls: dict[tuple[str, str], Histogram] = {}
         self.outages, self.is_store_available = 0, True
         self.errors: dict[str, int] = {}
+        self.reloads = {"applied": 0, "unchanged": 0, "rejected": 0}
 
     def of(self, policy: str) -> PolicyTally:
         """Return the counts of a policy, made when it is asked for first."""

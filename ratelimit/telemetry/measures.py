@@ -44,10 +44,13 @@ METRICS: Final = (
     Metric("ratelimit.outbox.lost", "counter", "{unit}", "Units of corrections that could not be kept."),
     Metric("ratelimit.workers", "gauge", "{worker}", "Workers that share the limits."),
     Metric("ratelimit.overrides.active", "gauge", "{override}", "Overrides that hold.", ("policy",)),
+    Metric(
+        "ratelimit.config.reloads", "counter", "{reload}", "Times that the settings were loaded again.", ("result",)
+    ),
     Metric("ratelimit.config.info", "gauge", "1", "The settings that hold, by their hash.", ("hash", "version")),
     Metric("ratelimit.errors", "counter", "{error}", "Errors that changed no answer.", ("where",)),
 )
-"""All metrics, apart from those of reloads, which there are none of yet."""
+"""All metrics."""
 
 METRIC: Final = {metric.name: metric for metric in METRICS}
 
@@ -118,6 +121,7 @@ def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Samp
         "ratelimit.workers": [((), enforcer.workers.count)],
         "ratelimit.overrides.active": [((policy,), count) for policy, count in limiter.overrides.counts().items()],
         "ratelimit.errors": (((where,), count) for where, count in _errors(limiter, tallies).items()),
+        "ratelimit.config.reloads": (((result,), count) for result, count in tallies.reloads.items()),
         "ratelimit.config.info": [((config_hash(limiter), _VERSION), 1.0)],
     }
 
