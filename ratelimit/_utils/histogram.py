@@ -1,7 +1,10 @@
 """Histograms as plain integers."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+
+logger = logging.getLogger("ratelimit")
 
 
 class Histogram:
@@ -21,7 +24,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
         for relay in self.relays:
-            relay(value)
+            try:
+                relay(value)
+            except Exception:
+                logger.exception("an observation could not be handed on; no more of them are")
+                self.relays = [each for each in self.relays if each is not relay]
 
     @property
     def number(self) -> int:

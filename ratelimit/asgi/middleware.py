@@ -135,21 +135,22 @@ class RateLimitMiddleware:
         outer: RequestContext | None = scope.get(_CONTEXT)
         found = self._callers.begin(scope)
         identity = found if isinstance(found, Identity) else await found
-        costs = None
+        reader = None
         if policies.reads_request or len(limiter.blocks):
-            identity, costs, connection = await self._read(policies, identity, connection)
-            scope, receive, send = connection
+            identity, reader = await self._add_dimensions(policies, identity, connection)
         began = limiter.observer.began()
         decision, charges = limiter.blocked(identity), _NO_CHARGES
         if decision is None:
+            costs = None if reader is None else await self._costs(policies, reader)
             already = () if outer is None else outer.policies
             charges = policies.charges(identity, now=limiter.clock(), already_charged=already, dynamic_costs=costs)
             decision = limiter.decide_now(charges, acquire=policies.has_concurrency)
             if decision is None:
                 decision = await limiter.decide(charges, acquire=policies.has_concurrency, ask_store=ask_store)
         request_id = None if decision.allowed else request_id_of(scope)
-        if charges or outer is None or not decision.allowed:  # An outer limiter has said all else.
+        if charges or outer is None or not decision.allowed:  # Else an outer limiter has taken note.
             self._note(decision, charges, identity, endpoint, began, request_id)
+        receive = receive if reader is None else reader.receive
         context = RequestContext(decision, policies) if outer is None else outer.add(decision, policies)
         scope.setdefault("state", {}).update({DECISION: context.decision, IDENTITY: identity})
         if outer is None and context.decision.allowed:
@@ -163,17 +164,16 @@ class RateLimitMiddleware:
                 for settlement in decision.unsettled:
                     await settlement.release()
 
-    async def _read(
+    async def _add_dimensions(
         self, policies: EndpointPolicies, identity: Identity, connection: Connection
-    ) -> tuple[Identity, dict[str, int] | None, Connection]:
-        """Return the identity with its dimensions, the costs, and the connection that has the request still to be read."""
-        scope, receive, send = connection
+    ) -> tuple[Identity, RequestReader | None]:
+        """Return the identity with its dimensions, and what reads the request, where something has to read it."""
+        scope, receive, _ = connection
         sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
         if not (sources or policies.dynamic_cost_policies):
-            return identity, None, connection
+            return identity, None
         reader = RequestReader(scope, receive)
-        identity = await self._dimensions.add_to(identity, sources, reader)
-        return identity, await self._costs(policies, reader), (scope, reader.receive, send)
+        return await self._dimensions.add_to(identity, sources, reader), reader
 
     def _note(  # noqa: PLR0917 - on the path of each request
         self,

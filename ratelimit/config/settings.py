@@ -147,7 +147,7 @@ class RateLimitSettings(FrozenModel):
     the style of single paths, first match. `trusted_proxies` are the networks (CIDR) whose `X-Forwarded-For` the default
     `identify` believes, and `"unix"` for Unix sockets. `statistics` (`True`, or how long they are kept) counts
     for all workers, minute by minute, what each policy decides. `hash_key` keys the hash of tokens; `key_prefix` begins every key in the store.
-    `partitions` puts the counters of all organizations into so many hash slots of a Redis Cluster, so that more requests
+    `partitions` puts all counters into at most so many hash slots of a Redis Cluster, so that more requests
     travel together; by default each organization has its own. With another number, counters that move
     begin at zero. A wrong value raises `pydantic.ValidationError` here, with the field's path.
     """

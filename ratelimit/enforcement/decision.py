@@ -135,8 +135,11 @@ class Decision:
     @property
     def settlements(self) -> tuple[Settlement, ...]:
         """What each limiter has charged, to be settled and released."""
-        if self._settling is not None:
-            self._settlements, self._settling = (Settlement(*self._settling),), None
+        settling = self._settling
+        if settling is not None:
+            with settling[0].lock:  # Several threads may be the first to ask.
+                if self._settling is not None:
+                    self._settlements, self._settling = (Settlement(*settling),), None
         return self._settlements
 
     @property

@@ -38,7 +38,6 @@ RECOVERY_GRACE: Final = 0.5
 
 _CLOSE_ATTEMPTS: Final = 3
 """How often closing tries to send what is in the outbox."""
-_PROBE_LIMIT: Final = EffectiveRate(policy="#probe", scope="global", limit=10**9, window=1)
 
 
 class Enforcer:
@@ -66,9 +65,9 @@ class Enforcer:
         observer: Observer | None = None,
     ) -> None:
         self._store, self._observer = store, observer or Observer(Listeners())
-        self._clock = clock
-        self._recovery_grace = recovery_grace
-        self._probe_charge = Charge(_PROBE_LIMIT, f"{key_prefix}:{{any}}:#probe:1:*")
+        self._clock, self._recovery_grace = clock, recovery_grace
+        probe = EffectiveRate(policy="#probe", scope="global", limit=10**9, window=1)
+        self._probe_charge = Charge(probe, f"{key_prefix}:{{any}}:#probe:1:*")
         self._tasks = BackgroundTasks()
         self.circuit_breaker = CircuitBreaker(
             store,
@@ -104,9 +103,9 @@ class Enforcer:
         now = self._clock()
         if self.prefetch_pool is not None and operation in _CHARGING:
             return await self._decide_with_prefetch(self.prefetch_pool, request, now)
-        outcome = self._store.submit_soon(request, partial(self._decide_outcome, now, self._observer.began_call()))
+        outcome = self._store.submit_soon(request, partial(self._finish, now, self._observer.began_call()))
         if outcome is None:
-            return self._decide_outcome(now, None, request, await self._ask(request))
+            return self._decide_outcome(now, request, await self._ask(request))
         try:
             return await outcome
         except asyncio.CancelledError:
@@ -130,9 +129,11 @@ class Enforcer:
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Pass a request on as it is, for callers that need to know whether it was done: raises `StoreError`."""
-        reply = await self._store.submit(request)
+        outcome = await self._call(request)
+        if isinstance(outcome, StoreError):
+            raise outcome
         self.rejections.invalidate(request.charges)
-        return reply
+        return outcome
 
     async def delete(self, keys: AbstractSet[str]) -> int:
         """Empty these counters, and return how many were not empty; raises `StoreError`."""
@@ -178,20 +179,29 @@ class Enforcer:
         await self._settle_all()
         await self._store.aclose()
 
-    async def _ask(self, request: StoreRequest) -> Outcome:
-        """Return how a call to the store ended, and take note of it."""
+    async def _call(self, request: StoreRequest) -> Outcome:
+        """Return how a call to the store ended."""
         began = self._observer.began_call()
         try:
             outcome: Outcome = await self._store.submit(request)
         except StoreError as error:
             outcome = error
-        self._note(request, outcome, began)
+        if began:
+            self._observer.called(request, outcome, began)
         return outcome
 
-    def _decide_outcome(self, now: int, began: float | None, request: StoreRequest, outcome: Outcome) -> Decision:
-        """Decide by what the store says, or without it, for a request of `now` (epoch µs); takes note with `began`."""
-        if began is not None:
-            self._note(request, outcome, began)
+    async def _ask(self, request: StoreRequest) -> Outcome:
+        self._note(request, outcome := await self._call(request))
+        return outcome
+
+    def _finish(self, now: int, began: float, request: StoreRequest, outcome: Outcome) -> Decision:
+        if began:
+            self._observer.called(request, outcome, began)
+        self._note(request, outcome)
+        return self._decide_outcome(now, request, outcome)
+
+    def _decide_outcome(self, now: int, request: StoreRequest, outcome: Outcome) -> Decision:
+        """Decide by what the store says, or without it, for a request of `now` (epoch µs)."""
         if isinstance(outcome, StoreError):
             # The store retries a correction once it has been sent; keeping it as well would apply it twice.
             keep = request.operation != Operation.ADJUST or outcome.was_not_sent
@@ -211,10 +221,8 @@ class Enforcer:
             self.rejections.store(request.charges, decision.limits, now)
         return decision
 
-    def _note(self, request: StoreRequest, outcome: Outcome, began: float) -> None:
+    def _note(self, request: StoreRequest, outcome: Outcome) -> None:
         """Take note of how a call to the store ended."""
-        if began:
-            self._observer.called(request, outcome, began)
         if isinstance(outcome, StoreError):
             self._failed(outcome)
             self.outbox.enqueue_release(request.permit_releases, request.holder)
@@ -225,19 +233,18 @@ class Enforcer:
         if self.circuit_breaker.is_open:
             self.outbox.enqueue(request)
             return
-        try:
-            reply = await self._store.submit(request)
-        except StoreError as error:
+        outcome = await self._call(request)
+        if isinstance(outcome, StoreError):
             # The store retries a correction once it has been sent. A permit may be released twice without harm.
-            self._failed(error)
-            if error.was_not_sent:
+            self._failed(outcome)
+            if outcome.was_not_sent:
                 self.outbox.enqueue(request)
             else:
                 self.outbox.enqueue_release(request.charges, request.holder)
         else:
             # A concurrent request may have cached a rejection before this write completed.
             self.rejections.invalidate(request.charges)
-            self._replied(request, reply)
+            self._replied(request, outcome)
 
     def _undo_orphan(self, request: StoreRequest, reply: StoreReply | None) -> None:
         """Give back what was charged for a caller that was cancelled before the reply arrived.

@@ -40,7 +40,7 @@ class RefusalLog:
 
         `caller` tells callers apart; the event, which is dear, is made where a line needs it.
         """
-        event = make_event() if logger.isEnabledFor(logging.INFO) and self._has_room() else None
+        event = make_event() if logger.isEnabledFor(logging.INFO) and self._has_room(decision) else None
         if not decision.allowed:
             policy = BLOCKED if decision.is_blocked else decision.binding.policy if decision.binding else _UNAVAILABLE
             if event is not None:
@@ -61,9 +61,10 @@ class RefusalLog:
                 else:
                     self._write(policy, summary, now)
 
-    def _has_room(self) -> bool:
-        second = int(self._clock())
-        self._lines = self._lines + 1 if second == self._second else 1
+    def _has_room(self, decision: Decision) -> bool:
+        """Say whether the lines of a decision may still be written in this second."""
+        second, lines = int(self._clock()), len(decision.refused_in_shadow) + (not decision.allowed)
+        self._lines = self._lines + lines if second == self._second else lines
         self._second = second
         return self._lines <= LINES_PER_SECOND
 

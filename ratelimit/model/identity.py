@@ -1,7 +1,7 @@
 """Identities: who makes a request."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -10,10 +10,11 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.model.rate import Rate
 
 _PLAIN: Final = frozenset({str, type(None)})
+_MAPPINGS: Final = ("dimensions", "rates")
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Identity:
     """The caller that limits are counted for. A field that is `None` or empty is unknown: limits by it do not apply.
 
@@ -24,13 +25,13 @@ class Identity:
     are taken as their text; any other value, and a text that is not a rate, raises `ConfigurationError` here.
     """
 
-    token: str | None = field(repr=False)
-    org: str | None
-    ip: str | None
-    plan: str | None
-    priority: str | None
-    dimensions: Mapping[str, str] = field(hash=False)
-    rates: Mapping[str, Rate | str | int] = field(hash=False)
+    token: str | None = field(default=None, repr=False)
+    org: str | None = None
+    ip: str | None = None
+    plan: str | None = None
+    priority: str | None = None
+    dimensions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    rates: Mapping[str, Rate | str | int] = field(default_factory=dict, hash=False)
 
     def __init__(
         self,
@@ -47,12 +48,16 @@ class Identity:
         if not {type(token), type(org), type(ip), type(plan), type(priority)} <= _PLAIN:
             token, org, ip = _optional("token", token), _optional("org", org), _optional("ip", ip)
             plan, priority = _optional("plan", plan), _optional("priority", priority)
-        if dimensions is not _NOTHING:
+        if dimensions is _NOTHING:
+            dimensions = {}
+        else:
             named = _mapping("dimensions", dimensions).items()
-            dimensions = MappingProxyType({name: _text(f"dimensions.{name}", value) for name, value in named})
-        if rates is not _NOTHING:
+            dimensions = _read_only({name: _text(f"dimensions.{name}", value) for name, value in named})
+        if rates is _NOTHING:
+            rates = {}
+        else:
             granted = _mapping("rates", rates).items()
-            rates = MappingProxyType({name: _rate(name, rate) for name, rate in granted})
+            rates = _read_only({name: _rate(name, rate) for name, rate in granted})
         _set_token(self, token)
         _set_org(self, org)
         _set_ip(self, ip)
@@ -61,10 +66,24 @@ class Identity:
         _set_dimensions(self, dimensions)
         _set_rates(self, rates)
 
-    def __reduce__(self) -> "tuple[Callable[..., Identity], tuple[dict[str, Any]]]":
+    def __post_init__(self) -> None:
+        """Check and convert the fields of a dataclass that is derived from this one."""
+        Identity.__init__(
+            self,
+            token=self.token,
+            org=self.org,
+            ip=self.ip,
+            plan=self.plan,
+            priority=self.priority,
+            dimensions=self.dimensions,
+            rates=self.rates,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy by the fields: a read-only mapping cannot be pickled itself."""
-        fields = {name: getattr(self, name) for name in ("token", "org", "ip", "plan", "priority")}
-        return _remade, ({**fields, "dimensions": dict(self.dimensions), "rates": dict(self.rates)},)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain = {name: dict(values[name]) for name in _MAPPINGS}
+        return _remade, (type(self), {**getattr(self, "__dict__", {}), **values, **plain})
 
     def granted(self, policy: str) -> Rate | int | None:
         """Return the rate or number that was granted to this caller for a policy, or `None`."""
@@ -77,8 +96,16 @@ _set_plan, _set_priority = (Identity.__dict__[name].__set__ for name in ("plan",
 _set_dimensions, _set_rates = (Identity.__dict__[name].__set__ for name in ("dimensions", "rates"))
 
 
-def _remade(fields: dict[str, Any]) -> Identity:
-    return Identity(**fields)
+def _remade(kind: type[Identity], values: Mapping[str, Any]) -> Identity:
+    made = object.__new__(kind)
+    for name, value in values.items():
+        is_read_only = name in _MAPPINGS and value
+        object.__setattr__(made, name, MappingProxyType(value) if is_read_only else value)
+    return made
+
+
+def _read_only(values: dict[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(values) if values else {}
 
 
 def _optional(name: str, value: object) -> str | None:

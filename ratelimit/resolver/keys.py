@@ -48,7 +48,7 @@ class KeyBuilder:
         self._secret = blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest() if secret else b""
 
     def tagged(self, partition: str) -> str:
-        """Return what a key has between its first brace and the last one that closes."""
+        """Return a partition with the hash tag before it, where there is a number of them: `7}:{acme`, to be put in braces."""
         if self._partitions is None:
             return partition
         return f"{crc32(partition.encode()) % self._partitions}}}:{{{partition}"

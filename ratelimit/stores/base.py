@@ -57,8 +57,8 @@ class Store(ABC):
     ) -> asyncio.Future[T] | None:
         """Do as `submit`, by a future of what `then` makes of the reply or the `StoreError`, or return `None`.
 
-        `then` is called as soon as the outcome is known, unless the future was cancelled before. It saves a store of
-        many callers the way through their coroutines; a store without such a way returns `None`, and does nothing.
+        `then` is called as soon as the outcome is known, unless the future was cancelled before. The callers of
+        a batch then need no coroutine each. A store that does not offer this returns `None`, and does nothing.
         """
         del request, then
         return None

@@ -34,8 +34,8 @@ class OpenTelemetryListener(Listener):
     """Let OpenTelemetry read what limiters decide, by the names, units and attributes of `ratelimit.telemetry.measures`.
 
     Needs `opentelemetry-api` alone; `meter_provider` is the app's own (default: the global one). Counters and gauges are
-    observed when they are exported and cost a request nothing; the histograms are recorded with each decision, each call to
-    the store and each batch of calls. A span that is current gets `ratelimit.result`, `ratelimit.policy` and
+    observed when they are exported and cost a request nothing; the histograms are recorded with each decision, each request to
+    the store, and each call with the number of its requests. A span that is current gets `ratelimit.result`, `ratelimit.policy` and
     `ratelimit.remaining`, and an event for a refusal.
     """
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.routing import Route
 
 from ratelimit import ConfigurationError, Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings
@@ -99,6 +100,31 @@ async def test_a_dimension_is_blocked_wherever_it_is_found(store: Store, clock: 
     await limiter.block({"tenant": "evil"})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         assert [(await client.get(f"/t/{tenant}")).status_code for tenant in ("evil", "good")] == [403, 200]
+
+
+async def test_the_body_of_a_blocked_caller_is_not_read(store: Store, clock: ManualClock) -> None:
+    """Nor is the cost of its request evaluated."""
+    costs = list[int]()
+
+    async def cost(request: Request) -> int:
+        costs.append(len(await request.body()))
+        return 1
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"12345"
+
+    settings = RateLimitSettings(limits=[Limit(name="bytes", rate="9/minute", per="org", cost=cost)])
+    async with Limiter(settings, store, clock) as limiter:
+        await limiter.block({"org": "bad"})
+        app = Starlette(
+            routes=[Route("/", ok, methods=["POST"])],
+            middleware=[Middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)],
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            refused = await client.post("/", content=body(), headers={"x-org": "bad"})
+            assert (refused.status_code, costs) == (403, [])
+            assert (await client.post("/", content=body(), headers={"x-org": "good"})).status_code == 200
+            assert costs == [5]
 
 
 async def test_a_blocked_caller_is_refused_by_name_too(limiter: Limiter) -> None:

@@ -46,9 +46,10 @@ class Batcher:
 
     If no call is in flight, the requests that arrive in this turn of the event loop go at its end. Otherwise they wait
     until there are enough of them for a second call, or until the call in flight returns. Where the last call had one
-    request alone, the next one goes at once, which spares a turn of the event loop; those that arrive behind it go in a
-    second call at the end of the turn. First come, first served. A
-    caller that is cancelled leaves the other requests of its batch alone; if its request was already sent, the reply
+    request alone, the next one goes at once, which spares a turn of the event loop; while it is in flight, those behind it
+    go in a second call at the end of their turn. First come, first served.
+
+    A caller that is cancelled leaves the other requests of its batch alone; if its request was already sent, the reply
     goes to `StoreRequest.on_orphaned`, which may undo it. `on_batch` gets to know how many requests travel together.
     """
 
@@ -82,7 +83,7 @@ class Batcher:
         if not self._scheduled and self._may_send():
             if self._was_alone and not self._in_flight:
                 self._flush()
-                self._is_early = True
+                self._is_early = self._in_flight > 0
             else:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
@@ -146,7 +147,7 @@ class Batcher:
                     _finish(request, future, then, reply)
         if self._waiting:
             self._flush()
-        elif self._idle is not None and not self._in_flight:
+        if self._idle is not None and not self._in_flight and not self._waiting:
             self._idle.set_result(None)
             self._idle = None
 
@@ -179,9 +180,15 @@ def _fail(batch: Sequence[Waiting], error: Exception) -> None:
 
 def _finish(request: StoreRequest, future: asyncio.Future[Any], then: Then, outcome: Outcome) -> None:
     try:
-        future.set_result(then(request, outcome))
+        result = then(request, outcome)
     except Exception as error:  # noqa: BLE001 - handed to the caller
-        future.set_exception(error)
+        if not future.done():
+            future.set_exception(error)
+        return
+    if not future.done():
+        future.set_result(result)
+    elif not isinstance(outcome, StoreError):  # What heard of the outcome has cancelled the caller.
+        _orphan(request, outcome)
 
 
 def _orphan(request: StoreRequest, reply: StoreReply | None) -> None:

@@ -94,8 +94,11 @@ class ClusterClient(RedisClient):
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
         await self._split.drain()
-        for batcher in self._batchers.values():
-            await batcher.aclose()
+        closed = set[int]()
+        while waiting := self._batchers.keys() - closed:  # A request for another slot may come meanwhile.
+            for slot in waiting:
+                await self._batchers[slot].aclose()
+            closed |= waiting
         await self._in_doubt.aclose()
         await self._tasks.cancel()
         await self._topology.aclose()
@@ -158,8 +161,8 @@ class ClusterClient(RedisClient):
 
     def _known_executor(self, slot: int) -> tuple[str, ScriptExecutor] | None:
         """Return the name and the executor of the node that serves a hash slot, where nothing has to be found out."""
-        node: Any = None if self._down_until else self._topology.known_node(slot)
-        executor = None if node is None else self._executors.get(node.name)
+        node: Any = self._topology.known_node(slot)
+        executor = None if node is None or node.name in self._down_until else self._executors.get(node.name)
         return None if executor is None else (node.name, executor)
 
     def _look_up(self, call: PendingCall, on_result: OnResult) -> None:

@@ -77,7 +77,7 @@ class RedisStore(Store):
     def submit_soon(
         self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]
     ) -> asyncio.Future[T] | None:
-        """Do as `submit`, where one server holds all keys."""
+        """Do as `submit`, by a future of what `then` makes of the outcome; `None` for a Cluster."""
         return self._clients.get().submit_soon(request, then)
 
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:

@@ -1,12 +1,13 @@
 """Identities: frozen, checked when they are made, and silent about secrets."""
 
 import pickle
-from copy import deepcopy
-from dataclasses import FrozenInstanceError, replace
+from copy import copy, deepcopy
+from dataclasses import FrozenInstanceError, asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import TypeAdapter
 
 from ratelimit import ConfigurationError, Identity, Rate
 
@@ -49,9 +50,28 @@ def test_an_identity_is_copied_with_all_that_it_has() -> None:
     assert replace(one, org=None).rates == one.rates
     teams["team"] = "b"
     assert one.dimensions == {"team": "a"}
-    for mapping in (one.dimensions, Identity().dimensions, Identity(dimensions={}).rates):
-        with pytest.raises(TypeError):
-            mapping["team"] = "c"  # type: ignore[index]
+    with pytest.raises(TypeError):
+        one.dimensions["team"] = "c"  # type: ignore[index]
+    assert repr(Identity(org="o")).endswith("dimensions={}, rates={})")
+    assert asdict(Identity(org="o"))["org"] == "o"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Employee(Identity):
+    """An identity of an app's own."""
+
+    user: str = ""
+
+
+def test_identities_may_be_derived_from() -> None:
+    """By a dataclass, whose fields are checked as they are here; copies keep the class, and pydantic reads it."""
+    one = Employee(org=7, user="u", dimensions={"team": "a"})  # type: ignore[arg-type]
+    assert (one.org, one.user, one.token) == ("7", "u", None)
+    for other in (copy(one), deepcopy(one), replace(one), pickle.loads(pickle.dumps(one))):
+        assert (type(other), other) == (Employee, one)
+    with pytest.raises(ConfigurationError, match="^plan: must be text"):
+        Employee(plan=[])  # type: ignore[arg-type]
+    assert TypeAdapter(Identity).validate_python({"org": "x"}) == Identity(org="x")
 
 
 def test_granted_rates_are_parsed_at_once() -> None:

@@ -20,9 +20,10 @@
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
 
 --
--- Two ways, with the same replies and the same states. The usual way takes charges of sliding windows that leave something
--- of each: one pass, in one flat list of numbers, without a table or function for any state. All else goes the general
--- way, by the functions of each kind, request by request: a refusal in a batch does not slow the other requests down.
+-- Two ways, with the same replies and the same states. The usual way takes charges of sliding windows, of each of which
+-- something remains afterwards: one pass, in one flat list of numbers, without a table or function for any state. All else goes the general
+-- way, by the functions of each kind, request by request: where one request of a batch is refused, the others go on
+-- the usual way, unless they charge the same key as the limit that refused it.
 
 local CHARGE, PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 0, 1, 2, 3, 4, 5, 6
 local NEVER, WIDE = 9007199254740991, 4294967296
@@ -50,7 +51,7 @@ end
 -- A table that grows is copied again and again: these three begin with the places that three charges take.
 local reply, n = { number, now, nil, nil, nil, nil, nil, nil, nil, nil, nil }, 2
 
--- By limit: up to which total the usual way charges it, or false.
+-- By limit: below which total the usual way charges it, or false.
 local most = { nil, nil, nil }
 for i = 1, #limits do
   local limit = limits[i]
@@ -61,7 +62,7 @@ end
 -- The states that the usual way has charged, FIELDS places for each key: see sliding_window.lua for the terms.
 --   0 index of its limit, 1 total (false: this key has no state here), 2 stamp, 3 count, 4 stamp of the carried overage,
 --   5 older entries (false: they stay as they are, and the header alone is written), 6 form, 7 stamp of the entry that
---   leaves first, 8 the request that has loaded it. Its last bucket is open, and no overage is in it.
+--   leaves first, 8 where in `requests` the request begins that has loaded it (0: another way did). Its last bucket is open, and no overage is in it.
 local FIELDS = 9
 local flat = {
   nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit._utils.histogram import Histogram
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
 from ratelimit.stores.messages import Operation, StoreRequest
 from ratelimit.stores.redis.batching import MAX_BATCH_CHARGES, MAX_BATCH_REQUESTS, SECOND_CALL_MIN, Batcher
@@ -273,3 +274,60 @@ async def test_a_caller_that_is_cancelled_with_its_reply_orphans_it() -> None:
     task.cancel()
     await turns()
     assert (task.cancelled(), orphaned) == (True, [7])
+
+
+async def test_a_callback_that_cancels_its_caller_leaves_the_others_alone() -> None:
+    """The others get their results, and what was done for the caller that went is orphaned."""
+    calls, orphans = Calls(), list[Any]()
+    batcher = Batcher(calls.send)
+    futures: list[asyncio.Future[Any]] = []
+
+    def then(request: StoreRequest, outcome: object) -> object:
+        if request.charges[0] == 1:  # type: ignore[comparison-overlap]
+            futures[0].cancel()
+        if request.charges[0] == 2:  # type: ignore[comparison-overlap]
+            raise LookupError
+        return outcome
+
+    for number in (1, 2, 3):
+        request: Any = StoreRequest([number], on_orphaned=lambda *pair: orphans.append(pair[1]))  # type: ignore[list-item]
+        futures.append(batcher.submit_soon(request, then))
+    await turns()
+    calls.reply()
+    assert [future.done() for future in futures] == [True] * 3
+    assert orphans == [1]
+    assert isinstance(futures[1].exception(), LookupError)
+    assert futures[2].result() == 3
+
+
+async def test_closing_ends_where_those_that_waited_have_gone() -> None:
+    """A request that is cancelled while it waits needs no call."""
+    calls = Calls()
+    batcher = Batcher(calls.send)
+    submit(batcher, [0])
+    await turns()
+    (waiting,) = submit(batcher, [1])
+    await turns()
+    closing = asyncio.create_task(batcher.aclose())
+    await turns()
+    waiting.cancel()
+    await turns()
+    calls.reply()
+    await turns()
+    assert closing.done()
+
+
+async def test_what_counts_batches_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, called no more, and changes nothing."""
+    calls, sizes = Calls(), Histogram((1, 2, 4))
+
+    def fail(value: float) -> None:
+        raise LookupError
+
+    sizes.relays.append(fail)
+    tasks = submit(Batcher(calls.send, sizes.observe), [1, 2])
+    await turns()
+    calls.reply()
+    assert await asyncio.gather(*tasks) == [1, 2]
+    assert (sizes.relays, sizes.number) == ([], 1)
+    assert "an observation could not be handed on" in caplog.text
