@@ -32,25 +32,29 @@ class SlidingWindowState:
     older: list[Entry] = field(default_factory=list)
     may_carry: bool = False
 
-    def is_open(self, limit: EffectiveRate, now: int, cost: int) -> bool:
-        """Say whether the fast path may charge `cost`: the last bucket is open, no entry has left, something remains."""
-        last, older = self.last, self.older
-        return (
-            last is not None
-            and now <= last[0] < now + limit.clock_tolerance_ms
-            and self.total + cost < limit.advertised_limit
-            and not self.carried_overage
-            and (not older or older[0][0] >= now - limit.window_ms)
-            and (self.may_carry or not limit.burst)
-        )
+    def charge_open(self, limit: EffectiveRate, now: int, cost: int) -> tuple[int, int, int] | None:
+        """Count `cost` units and return the reading after that, where nothing else has to be done; else change nothing.
 
-    def add(self, limit: EffectiveRate, now: int, cost: int) -> tuple[int, int, int]:
-        """Count `cost` units in a window that `is_open`, and return the reading after that charge."""
-        stamp, count, _ = self.last or (0, 0, 0)
-        self.last = (stamp, count + cost, 0)
-        self.total += cost
+        So it is where the last bucket is open, no entry has left, no overage counts, and something remains.
+        """
+        last, older, total = self.last, self.older, self.total + cost
+        if (
+            last is None
+            or not now <= last[0] < now + limit.clock_tolerance_ms
+            or total >= limit.advertised_limit
+            or self.carried_overage
+            or (older and older[0][0] < now - limit.window_ms)
+            or (limit.burst and not self.may_carry)
+        ):
+            return None
+        stamp, count, _ = last
+        self.last, self.total = (stamp, count + cost, 0), total
         gone = 1 + limit.window_ms - now
-        return limit.advertised_limit - self.total, stamp + gone, -(self.older[0][0] if self.older else stamp) - gone
+        return limit.advertised_limit - total, stamp + gone, -(older[0][0] if older else stamp) - gone
+
+    def take_back(self, before: Entry | None, cost: int) -> None:
+        """Undo a `charge_open` of `cost` units, before which the last entry was `before`."""
+        self.last, self.total = before, self.total - cost
 
     def expires(self, limit: EffectiveRate) -> int:
         """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.algorithms import concurrency, pace, quota, sliding_window
-from ratelimit.algorithms.sliding_window import SlidingWindowState
+from ratelimit.algorithms.sliding_window import Entry, SlidingWindowState
 from ratelimit.clock import Clock, system_clock
 from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import NEVER, Kind
@@ -130,15 +130,25 @@ class MemoryStore(Store):
 
     def _charge_open(self, request: StoreRequest, ms: int) -> list[Reading] | None:
         """Charge sliding windows that are all open, as they are for most requests of frequent callers."""
-        windows = []
+        readings: list[Reading] = []
+        charged: list[tuple[SlidingWindowState, Entry | None, int]] = []
+        states = self._states
         for limit, key, cost in request.charges:
-            window = self._states.get(key)
+            window = states.get(key)
+            if window.__class__ is not SlidingWindowState:
+                break
+            before = window.last
             # A key that has this state is charged under an `EffectiveRate`.
-            if window.__class__ is not SlidingWindowState or not window.is_open(limit, ms, cost):  # type: ignore[arg-type]
-                return None
-            windows.append(window)
-        charged = zip(windows, request.charges, strict=True)
-        return [window.add(limit, ms, cost) for window, (limit, _, cost) in charged]  # type: ignore[arg-type]
+            reading = window.charge_open(limit, ms, cost)  # type: ignore[arg-type]
+            if reading is None:
+                break
+            charged.append((window, before, cost))
+            readings.append(reading)
+        else:
+            return readings
+        for window, before, cost in reversed(charged):
+            window.take_back(before, cost)
+        return None
 
     def _charge_any(self, request: StoreRequest, ms: int) -> list[Reading]:
         admitted, views = request.operation != Operation.PEEK, []

@@ -3,6 +3,8 @@
 `tests/behaviour/test_window_bound.py` holds the bound over any history, `test_lua_python_parity.py` the Lua twin.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from ratelimit.algorithms.sliding_window import SlidingWindowState, SlidingWindowView
@@ -119,18 +121,21 @@ def test_a_release_takes_the_newest_units_first() -> None:
 
 @pytest.mark.parametrize("cost", [1, 3])
 def test_the_fast_path_admits_what_the_view_admits(cost: int) -> None:
-    """`is_open` and `add` give the same state and reading as a view, and refuse to be used where anything is special."""
+    """`charge_open` gives the same state and reading as a view, can be taken back, and does nothing where anything is special."""
     fast, slow = Window(window_limit(100, 60, 20)), Window(window_limit(100, 60, 20))
-    assert not fast.state.is_open(fast.limit, NOW, cost)
+    assert fast.state.charge_open(fast.limit, NOW, cost) is None
     for window in (fast, slow):
         window.charge(cost)
-    assert fast.state.is_open(fast.limit, NOW, cost)
+    before, last = replace(fast.state), fast.state.last
     view = slow.view
     view.charge(cost)
-    assert fast.state.add(fast.limit, NOW, cost) == view.status_after_charge()
+    assert fast.state.charge_open(fast.limit, NOW, cost) == view.status_after_charge()
     assert fast.state == slow.state
-    assert not fast.state.is_open(fast.limit, NOW, 100)
-    assert not fast.state.is_open(fast.limit, NOW + 60_000, cost)
+    assert fast.state.charge_open(fast.limit, NOW, 100) is None
+    assert fast.state.charge_open(fast.limit, NOW + 60_000, cost) is None
+    assert fast.state == slow.state
+    fast.state.take_back(last, cost)
+    assert fast.state == before
 
 
 def test_a_limit_that_changes_keeps_what_was_counted() -> None:
