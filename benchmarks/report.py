@@ -46,7 +46,7 @@ def draw(result: Result, path: Path) -> None:
     axes.set_title(result.question, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
 
 

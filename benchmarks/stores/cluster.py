@@ -45,7 +45,7 @@ def run() -> Result:
     measured = "; ".join(f"{name} {figures}" for name, figures in told.items())
     return result(
         "cluster",
-        "Decisions per second on a Cluster of three nodes on this machine, of those on one server",
+        "Decisions per second on a Cluster of three, here, of one server",
         goal="≥ 0.9 at 64, ≥ 1.2 at 256 where cores allow",
         measured=measured,
         unit="decisions/s",
