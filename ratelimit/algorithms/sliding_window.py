@@ -33,16 +33,12 @@ class SlidingWindowState:
     may_carry: bool = False
 
     def charge_open(self, limit: EffectiveRate, now: int, cost: int) -> tuple[int, int, int] | None:
-        """Count `cost` units and return the reading after that, where nothing else has to be done; else change nothing.
-
-        So it is where the last bucket is open, no entry has left, no overage counts, and something remains.
-        """
+        """Count `cost` units and return the reading; change nothing where an entry has left or too little remains."""
         last, older, total = self.last, self.older, self.total + cost
+        if last is None or not now <= last[0] < now + limit.clock_tolerance_ms or total >= limit.advertised_limit:
+            return None
         if (
-            last is None
-            or not now <= last[0] < now + limit.clock_tolerance_ms
-            or total >= limit.advertised_limit
-            or self.carried_overage
+            self.carried_overage
             or (older and older[0][0] < now - limit.window_ms)
             or (limit.burst and not self.may_carry)
         ):

@@ -171,6 +171,24 @@ async def test_many_threads_record_at_once(clock: ManualClock) -> None:
     assert (await used(limiter, store))["tokens-month"] == 20_000
 
 
+async def test_the_first_threads_to_record_share_a_settlement(clock: ManualClock) -> None:
+    """It is made when it is asked for first: also where two threads ask at once, no cost is lost."""
+    store = MemoryStore(clock=clock)
+    limiter, rounds = limiter_with(store, clock), 1000
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(rounds):
+                decision = await limiter.check(WHO)
+                for spent in [pool.submit(decision.spend, {"tokens": 1}) for _ in range(2)]:
+                    spent.result()
+                await limiter.finish(decision)
+    finally:
+        sys.setswitchinterval(before)
+    assert (await used(limiter, store))["tokens-month"] == 2 * rounds
+
+
 async def test_settlement_within_the_window_that_was_charged(store: Store, clock: ManualClock) -> None:
     """A charge that is settled upwards leaves the window whole, when the estimate would have left it."""
     limit = {"name": "w", "rate": "10/minute", "per": "org", "unit": "tokens"}
