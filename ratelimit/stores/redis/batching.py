@@ -45,9 +45,7 @@ class Batcher:
     """Collects the requests of one event loop and sends them together.
 
     If no call is in flight, the requests that arrive in this turn of the event loop go at its end. Otherwise they wait
-    until there are enough of them for a second call, or until the call in flight returns. Where the last call had one
-    request alone, the next one goes at once, which spares a turn of the event loop; while it is in flight, those behind it
-    go in a second call at the end of their turn. First come, first served.
+    until there are enough of them for a second call, or until the call in flight returns. First come, first served.
 
     A caller that is cancelled leaves the other requests of its batch alone; if its request was already sent, the reply
     goes to `StoreRequest.on_orphaned`, which may undo it. `on_batch` gets to know how many requests travel together.
@@ -58,7 +56,6 @@ class Batcher:
         self._waiting: deque[Waiting] = deque()
         self._in_flight = 0
         self._scheduled = False
-        self._was_alone = self._is_early = False
         self._loop = asyncio.get_running_loop()
         self._idle: asyncio.Future[None] | None = None
 
@@ -81,12 +78,8 @@ class Batcher:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((request, future, then))
         if not self._scheduled and self._may_send():
-            if self._was_alone and not self._in_flight:
-                self._flush()
-                self._is_early = self._in_flight > 0
-            else:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
         return future
 
     async def aclose(self) -> None:
@@ -97,16 +90,13 @@ class Batcher:
             await asyncio.shield(self._idle)
 
     def _may_send(self) -> bool:
-        if not self._in_flight:
-            return True
-        return self._in_flight < MAX_IN_FLIGHT and (self._is_early or len(self._waiting) >= SECOND_CALL_MIN)
+        return not self._in_flight or (self._in_flight < MAX_IN_FLIGHT and len(self._waiting) >= SECOND_CALL_MIN)
 
     def _flush(self) -> None:
         self._scheduled = False
         while self._waiting and self._may_send():
             if batch := self._next_batch():
                 self._in_flight += 1
-                self._was_alone, self._is_early = len(batch) == 1 and not self._waiting, False
                 if self._on_batch is not None:
                     self._on_batch(len(batch))
                 finished = partial(self._finished, batch)

@@ -74,28 +74,6 @@ async def test_requests_during_a_call_go_together_in_order() -> None:
     calls.reply()
 
 
-async def test_after_a_lonely_request_the_next_one_goes_at_once() -> None:
-    """Without the turn of the event loop that collects others; those go behind it, together, and wait for no reply."""
-    calls = Calls()
-    batcher = Batcher(calls.send)
-    submit(batcher, [0])
-    await turns()
-    calls.reply()
-    await turns()
-    tasks = submit(batcher, [1, 2, 3])
-    await asyncio.sleep(0)
-    assert calls.sent == [[0], [1]]
-    await turns()
-    assert calls.sent == [[0], [1], [2, 3]]
-    calls.reply()
-    calls.reply()
-    assert await asyncio.gather(*tasks) == [1, 2, 3]
-    submit(batcher, [4, 5, 6])  # Callers are not alone any more.
-    await turns()
-    assert calls.sent == [[0], [1], [2, 3], [4, 5, 6]]
-    calls.reply()
-
-
 async def test_batches_and_calls_in_flight_are_bounded() -> None:
     """No call carries more than the bound, and there are two at a time."""
     calls = Calls()
