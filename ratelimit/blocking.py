@@ -10,11 +10,13 @@ from ratelimit._utils.background_loop import run_blocking
 from ratelimit.clock import Clock
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.controls.blocks import Blocks
+from ratelimit.controls.fleet_switches import FleetSwitches
 from ratelimit.controls.overrides import Overrides
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.listeners import Listener
 from ratelimit.limiter import Limiter
 from ratelimit.model.block import Block
+from ratelimit.model.fleet_switch import FleetSwitch
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
 from ratelimit.resolver.endpoint import UNMATCHED
@@ -65,13 +67,36 @@ class BlockingBlocks:
         """Do as `Blocks.set`."""
         run_blocking(self._blocks.set(key, **options))
 
-    def delete(self, key: Mapping[str, str]) -> bool:
+    def delete(self, key: Mapping[str, str], **options: Any) -> bool:
         """Do as `Blocks.delete`."""
-        return run_blocking(self._blocks.delete(key))
+        return run_blocking(self._blocks.delete(key, **options))
 
     def list(self) -> Sequence[Block]:
         """Do as `Blocks.list`."""
         return run_blocking(self._blocks.list())
+
+
+class BlockingFleet:
+    """Does as `FleetSwitches`, without `await`."""
+
+    def __init__(self, fleet: FleetSwitches) -> None:
+        self._fleet = fleet
+
+    def shadow(self, **options: Any) -> None:
+        """Do as `FleetSwitches.shadow`."""
+        run_blocking(self._fleet.shadow(**options))
+
+    def pause(self, **options: Any) -> None:
+        """Do as `FleetSwitches.pause`."""
+        run_blocking(self._fleet.pause(**options))
+
+    def off(self, **options: Any) -> bool:
+        """Do as `FleetSwitches.off`."""
+        return run_blocking(self._fleet.off(**options))
+
+    def list(self) -> Sequence[FleetSwitch]:
+        """Do as `FleetSwitches.list`."""
+        return run_blocking(self._fleet.list())
 
 
 class BlockingLimiter:
@@ -110,6 +135,16 @@ class BlockingLimiter:
     def blocks(self) -> "BlockingBlocks":
         """The blocks, as `Limiter.blocks`."""
         return BlockingBlocks(self.limiter.blocks)
+
+    @property
+    def allowed(self) -> "BlockingBlocks":
+        """The callers that are not limited, as `Limiter.allowed`."""
+        return BlockingBlocks(self.limiter.allowed)
+
+    @property
+    def fleet(self) -> "BlockingFleet":
+        """The fleet switches, as `Limiter.fleet`."""
+        return BlockingFleet(self.limiter.fleet)
 
     @property
     def overrides(self) -> "BlockingOverrides":

@@ -19,6 +19,7 @@ from ratelimit.model.kinds import NEVER
 from ratelimit.model.quota_usage import QuotaUsage, quota_usage
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.resolver.endpoint import UNMATCHED
+from ratelimit.resolver.labels import label_of
 from ratelimit.stores.messages import Operation, StoreRequest
 
 __all__ = ["POLL_INTERVAL", "Limiter"]
@@ -66,11 +67,11 @@ class Limiter(LimiterCore):
         check_amount("cost", cost)
         _check_identity(identity)
         ask_store = self.poller.is_running or await self.start()
-        if len(self.blocks) and (refused := self.blocked(identity)) is not None:
-            self.observer.tally(refused, (), 0.0)
-            self.said(refused, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
-            refused.granted = 0 if at_most else None
-            return refused
+        if self.has_listed and (listed := self.listed(identity)) is not None:
+            self.observer.tally(listed, (), 0.0)
+            self.said(listed, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
+            listed.granted = cost * listed.allowed if at_most else None
+            return listed
 
         if policies is None and not at_most:  # The usual check.
             place = self.resolver.route(method.upper(), endpoint)
@@ -101,10 +102,10 @@ class Limiter(LimiterCore):
         if cost != 0:
             check_amount("cost", cost)
         await self.start()
-        blocked = self.blocked(identity)
-        if blocked is None:
-            blocked = await self.look(identity, method=method, endpoint=endpoint, cost=cost, policies=policies)
-        return blocked
+        listed = self.listed(identity)
+        if listed is None:
+            listed = await self.look(identity, method=method, endpoint=endpoint, cost=cost, policies=policies)
+        return listed
 
     async def limits(
         self, identity: Identity, *, method: str = "GET", endpoint: str = UNMATCHED
@@ -160,10 +161,10 @@ class Limiter(LimiterCore):
         check_amount("amount", amount)
         _check_identity(identity)
         ask_store = await self.start()
-        if not force and (blocked := self.blocked(identity)) is not None:
-            self.observer.tally(blocked, (), 0.0)
-            self.said(blocked, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
-            return blocked
+        if not force and (listed := self.listed(identity)) is not None:
+            self.observer.tally(listed, (), 0.0)
+            self.said(listed, (), identity, self.resolver.endpoint(method.upper(), endpoint), 0.0)
+            return listed
         charge = self.resolver.named.units(policy, identity, amount, self.clock(), method=method, endpoint=endpoint)
         return await self.decide_and_say(
             [] if charge is None else [charge],
@@ -224,11 +225,14 @@ class Limiter(LimiterCore):
         reply = await self.enforcer.submit(StoreRequest(charges, Operation.USAGE))
         return tuple(map(quota_usage, charges, reply.readings, repeat(reply.now)))
 
-    async def reset(self, identity: Identity, policy: str | None = None) -> int:
+    async def reset(
+        self, identity: Identity, policy: str | None = None, *, why: str | None = None, by: str | None = None
+    ) -> int:
         """Empty what `identity` has used, at all endpoints that this process knows; return how many counters there were.
 
         Windows and calendar quotas; levels, permits, and what all callers share only by their policy's name. Other
-        workers remember a refusal for a second at most. An unknown policy raises `ConfigurationError`, an unavailable store `StoreError`.
+        workers remember a refusal for a second at most. The audit trail keeps `why` and `by`. An unknown policy raises
+        `ConfigurationError`, an unavailable store `StoreError`.
         """
         _check_identity(identity)
         await self.start()
@@ -239,6 +243,8 @@ class Limiter(LimiterCore):
             emptied += sum(units > 0 for units, _, _ in used.readings)
             back = [quota._replace(cost=-NEVER) for quota in quotas]
             await self.enforcer.submit(StoreRequest(back, Operation.ADJUST))
+        done = {"policy": policy, "caller": label_of(identity, self.resolver.named), "why": why, "by": by}
+        await self.audit.record("reset", "counters", done)
         return emptied
 
     async def _check_chosen(

@@ -10,7 +10,10 @@ from typing import Any, Final, Self
 from ratelimit._utils.poller import Poller
 from ratelimit.clock import Clock, monotonic, system_clock
 from ratelimit.config.settings import RateLimitSettings, StatisticsSettings
+from ratelimit.controls.allowed_callers import AllowedCallers
+from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.controls.blocks import Blocks
+from ratelimit.controls.fleet_switches import FleetSwitches
 from ratelimit.controls.overrides import Overrides
 from ratelimit.controls.shared_entries import SharedEntries
 from ratelimit.enforcement.background_polls import BackgroundPolls
@@ -43,7 +46,8 @@ POLL_INTERVAL: Final = 1.0
 class LimiterCore:
     """Has the settings, the store and the parts; decides charges that are made already.
 
-    `overrides` change rates while the app runs, `blocks` refuse callers; `statistics` are there where the settings want
+    `overrides` change rates while the app runs, `blocks` refuse callers and `allowed` exempts them, `fleet` puts policies into shadow
+    or pauses them, and `audit` knows who has done what of these; `statistics` are there where the settings want
     them. `resolver`, `store`, `enforcer` and `observer` are its parts.
     """
 
@@ -72,18 +76,33 @@ class LimiterCore:
             observer=self.observer,
         )
         self.statistics = self._statistics(settings.statistics)
-        self._entries = SharedEntries(store, f"{settings.key_prefix}:{{overrides}}")
-        self.overrides = Overrides(self.resolver, self._entries, self.clock)
-        self.blocks = Blocks(self.resolver, self._entries, self.clock)
+        self._add_controls()
         self._health: tuple[float, Health | None] = 0.0, None
         self._holding = OverrideEvent(overrides=0, blocks=0)
-        self._entries.subscribe(self._say_what_holds)
         breaker = self.enforcer.circuit_breaker
-        actions = [self._entries.refresh, self.enforcer.workers.heartbeat, self.observer.flush]
+        actions = [
+            self._entries.refresh,
+            self.fleet.end_those_over,
+            self.enforcer.workers.heartbeat,
+            self.observer.flush,
+        ]
         actions += [] if self.statistics is None else [self.statistics.flush]
         self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
         for listener in listeners:
             listener.attach(self)
+
+    def _add_controls(self) -> None:
+        """Make what operators change while the app runs, all of it in one shared map of the store."""
+        shared = f"{self.settings.key_prefix}:{{overrides}}"
+        self.audit = AuditTrail(self.store, f"{shared}:audit", self.clock)
+        self._entries = SharedEntries(self.store, shared, self.audit)
+        self.overrides = Overrides(self.resolver, self._entries, self.clock)
+        self.blocks = Blocks(self.resolver, self._entries, self.clock)
+        self.allowed = AllowedCallers(self.resolver, self._entries, self.clock)
+        self.fleet = FleetSwitches(self.resolver, self._entries, self.clock)
+        self.has_listed = False
+        """Whether any caller is blocked, or is allowed whatever it does."""
+        self._entries.subscribe(self._say_what_holds)
 
     @property
     def is_started(self) -> bool:
@@ -178,9 +197,13 @@ class LimiterCore:
             request_id=request_id,
         )
 
-    def blocked(self, identity: Identity) -> Decision | None:
-        """Return the refusal of a caller that is blocked, else `None`."""
-        block = self.blocks.find(identity) if len(self.blocks) else None
+    def listed(self, identity: Identity) -> Decision | None:
+        """Return the decision on a caller that is blocked or allowed whatever its limits say, else `None`."""
+        if not self.has_listed:
+            return None
+        if self.allowed.find(identity) is not None:
+            return Decision(True)
+        block = self.blocks.find(identity)
         return None if block is None else Decision.blocked(block.seconds_left(self.clock()))
 
     async def block(
@@ -236,6 +259,7 @@ class LimiterCore:
 
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries
+        self.has_listed = len(self.blocks) + len(self.allowed) > 0
         event = OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks))
         if event != self._holding:
             logger.info("%d overrides and %d blocks hold", event.overrides, event.blocks)

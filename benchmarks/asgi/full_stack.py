@@ -70,6 +70,7 @@ def served(python: str, app: str, url: str, folder: Path) -> float:
     """Serve an app, generate load for a few seconds, and return requests per second."""
     port = free_port()
     command = [python, "-m", "uvicorn", f"benchmarks.asgi.stack_apps:{app}", "--factory", "--port", str(port)]
+    command += ["--loop", "asyncio"]
     process = subprocess.Popen(
         [*command, "--log-level", "warning", "--no-access-log"], cwd=ROOT, env={**os.environ, "STACK_REDIS": url}
     )

@@ -8,7 +8,7 @@ Imports are local: the other libraries are installed in another virtual environm
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import count
 from statistics import median
 from time import perf_counter, process_time
@@ -55,6 +55,11 @@ async def ours_without_batches(url: str) -> Decide:
     from ratelimit.stores.redis import batching
 
     vars(batching).update(MAX_BATCH_REQUESTS=1, MAX_IN_FLIGHT=7)
+    return await ours(url)
+
+
+async def ours_on_uvloop(url: str) -> Decide:
+    """Run this package on uvloop's event loop (see `_run`)."""
     return await ours(url)
 
 
@@ -214,6 +219,7 @@ async def _call(app: Any, headers: list[tuple[bytes, bytes]]) -> int:
 
 COMPETITORS = {
     "ours": ours,
+    "ours, on uvloop": ours_on_uvloop,
     "ours, a call each": ours_without_batches,
     "limits, sliding-window counter": limits_sliding_window,
     "limits, moving window": limits_moving_window,
@@ -223,7 +229,12 @@ COMPETITORS = {
     "GCRA by hand, in a pipeline": gcra_by_hand,
     "slowapi, fixed window": slowapi,
 }
-OURS = ("ours", "ours, a call each")
+OURS = ("ours", "ours, on uvloop", "ours, a call each")
+
+
+def interpreter(name: str, peers: str) -> str:
+    """Return the interpreter that runs a competitor: `peers` is that of the other libraries, where uvloop is, too."""
+    return sys.executable if name in OURS and not name.endswith("uvloop") else peers
 
 
 async def measure(
@@ -251,7 +262,16 @@ async def measure(
     }
 
 
+def _run(name: str, figures: Coroutine[Any, Any, dict[str, float]]) -> dict[str, float]:
+    if not name.endswith("uvloop"):
+        return asyncio.run(figures)
+    import uvloop
+
+    measured: dict[str, float] = uvloop.run(figures)
+    return measured
+
+
 if __name__ == "__main__":
     name, address, concurrency, seconds = sys.argv[1:]
     url = f"{address}?max_connections=1000"  # No competitor runs out of connections.
-    print(json.dumps(asyncio.run(measure(COMPETITORS[name], url, int(concurrency), float(seconds)))))
+    print(json.dumps(_run(name, measure(COMPETITORS[name], url, int(concurrency), float(seconds)))))

@@ -4,14 +4,13 @@ Each competitor runs in a child process against the same server, in turns. Its o
 `INFO cpu` says, so parsing and sockets are in both.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 
 from benchmarks.harness import child, in_turns, peers_python, redis
 from benchmarks.report import Result
-from benchmarks.stores.competitors import COMPETITORS, OURS
+from benchmarks.stores.competitors import COMPETITORS, OURS, interpreter
 from tests.support.redis_server import RedisServer
 
 ROUNDS, SECONDS, CONCURRENCY = 3, 0.7, 64
@@ -25,7 +24,7 @@ def run() -> Result:
     peers, pairs = peers_python(), dict[str, list[Pair]]({name: [] for name in NAMES})
     with redis() as server:
         measures: dict[str, Callable[[], float]] = {
-            name: partial(_both, sys.executable if name in OURS else peers, name, server, pairs) for name in NAMES
+            name: partial(_both, interpreter(name, peers), name, server, pairs) for name in NAMES
         }
         in_turns(measures, ROUNDS)
     client = {name: median(own for own, _ in pairs[name]) for name in NAMES}

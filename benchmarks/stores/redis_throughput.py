@@ -6,14 +6,13 @@ request: INCR in pipelines of 16 over eight connections, divided by three.
 
 import selectors
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
 from benchmarks.harness import child, compared, in_turns, peers_python, redis, result
 from benchmarks.report import Result
-from benchmarks.stores.competitors import COMPETITORS, OURS
+from benchmarks.stores.competitors import COMPETITORS, OURS, interpreter
 from tests.support.redis_server import RedisServer
 
 ROUNDS, SECONDS, CONCURRENCY, PIPELINE = 5, 1.0, 64, 16
@@ -27,8 +26,7 @@ def run() -> Result:
     peers = peers_python()
     with redis() as server:
         measures: dict[str, Callable[[], float]] = {
-            name: partial(_decisions, sys.executable if name in OURS else peers, name, server.url)
-            for name in COMPETITORS
+            name: partial(_decisions, interpreter(name, peers), name, server.url) for name in COMPETITORS
         }
         measures[FLOOR] = partial(increments, server)
         times = in_turns(measures, ROUNDS)

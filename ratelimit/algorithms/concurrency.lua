@@ -102,7 +102,7 @@ local function status(s, lim, now)
   if lim.caller_capacity < 1 then return 0, 0, NEVER end
   flush(s)
   local first = redis.call('ZRANGEBYSCORE', s.key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  local wait = min(MAX_RETRY_MS, tonumber(first[2]) - now)
+  local wait = min(MAX_RETRY_MS, (tonumber(first[2]) or now + lim.lease_ms) - now)
   return 0, wait, wait
 end
 

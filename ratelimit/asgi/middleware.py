@@ -136,10 +136,10 @@ class RateLimitMiddleware:
         found = self._callers.begin(scope)
         identity = found if isinstance(found, Identity) else await found
         reader = None
-        if policies.reads_request or len(limiter.blocks):
+        if policies.reads_request or limiter.has_listed:
             identity, reader = await self._add_dimensions(policies, identity, connection)
         began = limiter.observer.began()
-        decision, charges = limiter.blocked(identity), _NO_CHARGES
+        decision, charges = limiter.listed(identity), _NO_CHARGES
         if decision is None:
             costs = None if reader is None else await self._costs(policies, reader)
             already = () if outer is None else outer.policies
@@ -169,7 +169,7 @@ class RateLimitMiddleware:
     ) -> tuple[Identity, RequestReader | None]:
         """Return the identity with its dimensions, and what reads the request, where something has to read it."""
         scope, receive, _ = connection
-        sources = policies.sources if not len(self.limiter.blocks) else self._with_blocked(policies.sources)
+        sources = policies.sources if not self.limiter.has_listed else self._with_listed(policies.sources)
         if not (sources or policies.dynamic_cost_policies):
             return identity, None
         reader = RequestReader(scope, receive)
@@ -210,9 +210,9 @@ class RateLimitMiddleware:
     async def _costs(self, policies: EndpointPolicies, reader: RequestReader) -> dict[str, int] | None:
         return await evaluate_costs(policies.dynamic_cost_policies, reader, self.limiter.observer.failed)
 
-    def _with_blocked(self, sources: Mapping[str, DimensionSource]) -> Mapping[str, DimensionSource]:
-        """Return these sources with those of the dimensions by which callers are blocked."""
-        named = self.limiter.blocks.dimensions
+    def _with_listed(self, sources: Mapping[str, DimensionSource]) -> Mapping[str, DimensionSource]:
+        """Return these sources with those of the dimensions by which callers are blocked or allowed."""
+        named = self.limiter.blocks.dimensions | self.limiter.allowed.dimensions
         return {**{name: source for name, source in self.limiter.resolver.sources.items() if name in named}, **sources}
 
     async def _identity_of(self, scope: Scope) -> Identity:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ratelimit.clock import Clock
 from ratelimit.controls.shared_entries import (
@@ -29,9 +29,6 @@ from ratelimit.resolver.resolver import PolicyResolver
 
 logger = logging.getLogger("ratelimit")
 
-_PREFIX: Final = f"{CONTROL}block:"
-"""Begins the names of the entries that are blocks."""
-
 _MAX_CACHED_NETWORKS: Final = 4096
 _CLIENT_BITS: Final = 64
 _MAPPED_BITS: Final = 96
@@ -47,6 +44,9 @@ class Blocks:
 
     A blocked request is answered 403 with the code `blocked`, before anything is charged, and without numbers.
     """
+
+    prefix: ClassVar[str] = f"{CONTROL}block:"
+    """Begins the names of the entries in the store."""
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._entries, self._clock = resolver, entries, clock
@@ -73,9 +73,9 @@ class Blocks:
             "why": checked_text("why", why),
             "by": checked_text("by", by),
         }
-        await self._entries.put(_entry_name(shown), entry)
+        await self._entries.put(self._entry_name(shown), entry)
         for old in [old for old, block in self._known.items() if block.is_over(self._clock())]:
-            await self._entries.put(old, None)
+            await self._entries.remove_expired(old)
 
     async def list(self) -> list[Block]:
         """Return all blocks that hold, sorted by key; raises `StoreError`."""
@@ -83,12 +83,13 @@ class Blocks:
         holding = [block for block in self._known.values() if not block.is_over(self._clock())]
         return sorted(holding, key=lambda block: sorted(block.key.items()))
 
-    async def delete(self, key: Mapping[str, str]) -> bool:
-        """Remove a block and return whether there was one; raises what `set` raises."""
-        name = _entry_name(self._shown_key(key))
+    async def delete(self, key: Mapping[str, str], *, why: str | None = None, by: str | None = None) -> bool:
+        """Remove an entry and return whether there was one; raises what `set` raises."""
+        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
+        name = self._entry_name(self._shown_key(key))
         await self._entries.refresh()
         existed = name in self._known
-        await self._entries.put(name, None)
+        await self._entries.put(name, None, removed=reason)
         return existed
 
     @property
@@ -114,13 +115,17 @@ class Blocks:
         return str(network.supernet(new_prefix=prefix))
 
     def _apply(self, entries: Mapping[str, bytes]) -> None:
-        self._known = {name: block for name, value in entries.items() if (block := _readable(name, value))}
+        own = {name: value for name, value in entries.items() if name.startswith(self.prefix)}
+        self._known = {name: block for name, value in own.items() if (block := _readable(name, value))}
         self._tables = {}
         for block in self._known.values():
             aspects = tuple(_aspect(dimension, value) for dimension, value in sorted(block.key.items()))
             values = tuple(_stored_value(dimension, value) for dimension, value in sorted(block.key.items()))
             table = self._tables.setdefault(aspects, {})
             table[values] = _longer(table.get(values), block)
+
+    def _entry_name(self, key: Mapping[str, str]) -> str:
+        return self.prefix + ":".join(f"{name}={escape(value)}" for name, value in sorted(key.items()))
 
     def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
         known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
@@ -148,10 +153,6 @@ class Blocks:
         if name == dimension and self._resolver.named.is_hashed(dimension):
             return f"{name}{HASH_SUFFIX}", self._resolver.named.hashed(value)
         return name, value
-
-
-def _entry_name(key: Mapping[str, str]) -> str:
-    return _PREFIX + ":".join(f"{name}={escape(value)}" for name, value in sorted(key.items()))
 
 
 def _aspect(dimension: str, value: str) -> _Aspect:
@@ -199,8 +200,6 @@ def _single_address(text: str) -> str:
 
 
 def _readable(name: str, value: bytes) -> Block | None:
-    if not name.startswith(_PREFIX):
-        return None
     try:
         return _block(json.loads(value))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):

@@ -91,7 +91,7 @@ class Overrides:
         }
         await self._entries.put(self._entry_name(policy, key, plan), entry)
         for old in [old for old, override in self._known.items() if override.is_over(self._clock())]:
-            await self._entries.put(old, None)
+            await self._entries.remove_expired(old)
 
     async def list(self) -> list[Override]:
         """Return all overrides that hold, sorted by policy, plan and key; raises `StoreError`."""
@@ -99,12 +99,21 @@ class Overrides:
         holding = [override for override in self._known.values() if not override.is_over(self._clock())]
         return sorted(holding, key=lambda each: (each.policy, each.plan or "", sorted(each.key.items())))
 
-    async def delete(self, *, policy: str, key: Mapping[str, str] | None = None, plan: str | None = None) -> bool:
+    async def delete(
+        self,
+        *,
+        policy: str,
+        key: Mapping[str, str] | None = None,
+        plan: str | None = None,
+        why: str | None = None,
+        by: str | None = None,
+    ) -> bool:
         """Remove an override and return whether there was one; raises what `set` raises."""
+        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
         name = self._entry_name(policy, key, plan)
         await self.refresh()
         existed = name in self._known
-        await self._entries.put(name, None)
+        await self._entries.put(name, None, removed=reason)
         return existed
 
     async def refresh(self, *, force: bool = False) -> None:

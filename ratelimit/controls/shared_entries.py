@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, Final
 
 from ratelimit.clock import Clock
+from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.errors import ConfigurationError
 from ratelimit.stores.base import Store
 
@@ -29,8 +30,8 @@ class SharedEntries:
     Every worker reads changes once a second in the background; requests never wait for it.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name = store, name
+    def __init__(self, store: Store, name: str, audit: AuditTrail) -> None:
+        self._store, self._name, self.audit = store, name, audit
         self._seen: int | None = None
         self._refreshes, self._applied = count(), -1
         self._subscribers: list[OnChange] = []
@@ -44,9 +45,23 @@ class SharedEntries:
         """Call `on_change` with all entries whenever they have changed."""
         self._subscribers.append(on_change)
 
-    async def put(self, entry: str, value: Mapping[str, Any] | None) -> None:
-        """Write one entry, or remove it with `None`, and read what has changed; raises `StoreError`."""
+    async def put(
+        self, entry: str, value: Mapping[str, Any] | None, *, removed: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Write one entry, or remove it with `None`, note it in the audit trail, and read what has changed.
+
+        `removed` says why, and by whom. Raises `StoreError`.
+        """
         await self._store.put_entry(self._name, entry, None if value is None else json.dumps(value).encode())
+        if value is not None:
+            await self.audit.record("set", entry, value)
+        elif removed is not None:
+            await self.audit.record("delete", entry, removed)
+        await self.refresh()
+
+    async def remove_expired(self, entry: str) -> None:
+        """Remove an entry that has ended; that is no change, and not in the audit trail. Raises `StoreError`."""
+        await self._store.put_entry(self._name, entry, None)
         await self.refresh()
 
     async def refresh(self, *, force: bool = False) -> None:

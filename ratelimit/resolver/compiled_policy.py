@@ -1,7 +1,7 @@
 """Compiled policies: which rate of a policy holds for a caller, and what a request is charged under it."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
 
 from ratelimit._utils.bounded_cache import BoundedCache
 from ratelimit.config.fields import share_of
@@ -27,6 +27,12 @@ EVERYBODY: Final = "=all"
 MAX_EFFECTIVE_LIMITS: Final = 4096
 """Effective limits that are kept for each policy: granted rates may be as many as tokens."""
 
+RateSource = Literal["grant", "override", "schedule", "plan", "rate"]
+"""Where a rate comes from."""
+
+Mode = Literal["enforced", "shadow", "paused"]
+"""Whether a policy refuses, only reports, or does not count at all."""
+
 _MINUTE_US: Final = 60_000_000
 _ATTRIBUTES: Final = ("token", "org", "ip", "plan")
 _KEY_PERIODS: Final = {"quota": "level", "concurrency": "slots"}
@@ -36,7 +42,7 @@ class CompiledPolicy:
     """One policy with everything precomputed that depends neither on the caller nor on the endpoint.
 
     `overrides` holds the overrides of this policy by counter name; the owner changes it while this is in use.
-    `has_dynamic_cost` says that a function of the request tells its cost, `turns_over` that time alone gives back units,
+    `mode` says whether it refuses, `has_dynamic_cost` says that a function of the request tells its cost, `turns_over` that time alone gives back units,
     `is_of_a_caller` that not all callers, or all of a plan, share its counters.
     """
 
@@ -59,7 +65,14 @@ class CompiledPolicy:
         self._scheduled_minute, self._scheduled = -1, None if policy.schedule else policy.amount
         self._limits: BoundedCache[tuple[RateOrCount, float | None], tuple[EffectiveLimit, str]]
         self._limits = BoundedCache(MAX_EFFECTIVE_LIMITS)
-        self._usual = self._limit_of(policy.amount, None)
+        self.mode: Mode = "enforced"
+        self._usual: tuple[EffectiveLimit, str] | None = self._limit_of(policy.amount, None)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Refuse, only report, or count nothing from now on; charges that were made before stay as they are."""
+        self.mode = mode
+        self._limits.clear()
+        self._usual = None if mode == "paused" else self._limit_of(self.policy.amount, None)
 
     @property
     def dimensions(self) -> set[str]:
@@ -77,16 +90,23 @@ class CompiledPolicy:
         The first that there is: the grant of the caller's token, an override (of this counter, of the caller's plan, of
         all callers), the schedule, the caller's plan, the policy's own rate.
         """
+        return next(self.rate_chain(identity, counter, now))[1]
+
+    def rate_chain(self, identity: Identity, counter: str, now: int) -> Iterator[tuple[RateSource, RateOrCount | None]]:
+        """Yield what each source of a rate says of a caller at `now` (epoch µs), the one that holds first.
+
+        `None`: no limit. A source that says nothing is left out; the policy's own rate is always the last.
+        """
         policy = self.policy
         if (granted := identity.granted(policy.name)) is not None:
-            return self.coerce_rate(granted)
+            yield "grant", self.coerce_rate(granted)
         if self._overrides and (override := self._override_for(identity, counter, now)) is not None:
-            return None if override.rate is None else self.coerce_rate(override.rate)
+            yield "override", None if override.rate is None else self.coerce_rate(override.rate)
         if policy.schedule and (scheduled := self._scheduled_rate(now)) is not None:
-            return scheduled
+            yield "schedule", scheduled
         if identity.plan is not None and identity.plan in policy.by_plan:
-            return policy.by_plan[identity.plan]
-        return policy.amount
+            yield "plan", policy.by_plan[identity.plan]
+        yield "rate", policy.amount
 
     def charge(
         self, identity: Identity, cost: int, values: Mapping[str, str], now: int, dynamic_costs: Mapping[str, int]
@@ -143,7 +163,7 @@ class CompiledPolicy:
         return next((each for each in found if each is not None and not each.is_over(now)), None)
 
     def _limit_for(self, identity: Identity, counter: str, now: int) -> tuple[EffectiveLimit, str] | None:
-        amount = self.rate_for(identity, counter, now)
+        amount = None if self.mode == "paused" else self.rate_for(identity, counter, now)
         if amount is None:
             return None
         share = self.policy.shares.get(identity.priority) if identity.priority is not None else None
@@ -157,7 +177,7 @@ class CompiledPolicy:
         return self._scheduled
 
     def _limit_of(self, amount: RateOrCount, share: float | None) -> tuple[EffectiveLimit, str]:
-        limit = _effective_limit(self.policy, amount, share)
+        limit = _effective_limit(self.policy, amount, share, shadow=self.policy.shadow or self.mode == "shadow")
         period = limit.window if limit.kind == "limit" else limit.period or _KEY_PERIODS[limit.kind]
         found = self._limits[amount, share] = limit, f"}}:{escape(self.policy.name)}:{period}:"
         return found
@@ -179,21 +199,21 @@ def _value(identity: Identity, dimension: str, keys: KeyBuilder) -> str:
     return "" if value is None or value == "" else keys.value(dimension, value)
 
 
-def _effective_limit(policy: Policy, amount: RateOrCount, share: float | None) -> EffectiveLimit:
+def _effective_limit(policy: Policy, amount: RateOrCount, share: float | None, *, shadow: bool) -> EffectiveLimit:
     number = amount.limit if isinstance(amount, Rate) else amount
     common: dict[str, Any] = {
         "policy": policy.name,
         "scope": policy.scope,
         "limit": number,
         "share": None if share is None else share_of(number, share),
-        "shadow": policy.shadow,
+        "shadow": shadow,
         "on_store_failure": policy.on_store_failure,
         "code": policy.code,
         "detail": policy.detail,
         "refund_on": policy.refund_on,
     }
     if isinstance(policy, Limit) and isinstance(amount, Rate):
-        prefetch = 0 if policy.shadow else policy.prefetch
+        prefetch = 0 if shadow else policy.prefetch
         burst = share_of(number, policy.burst)
         return EffectiveRate(**common, window=amount.period, burst=burst, prefetch=prefetch, unit=policy.unit)
     if isinstance(policy, Quota):

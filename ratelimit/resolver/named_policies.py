@@ -51,6 +51,10 @@ class NamedPolicies:
             raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'}")
         return found
 
+    def compiled(self) -> list[CompiledPolicy]:
+        """Return all policies that are known."""
+        return list({id(each): each for each in (*self._by_name.values(), *self._by_name_and_label.values())}.values())
+
     def counts_by(self, dimension: str) -> bool:
         """Say whether a policy that is known has this dimension."""
         return any(dimension in compiled.per for compiled in self._by_name.values())

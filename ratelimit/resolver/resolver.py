@@ -15,7 +15,7 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
-from ratelimit.resolver.compiled_policy import CompiledPolicy
+from ratelimit.resolver.compiled_policy import CompiledPolicy, Mode
 from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
 from ratelimit.resolver.endpoint_policies import ChargeCache, EndpointPolicies
 from ratelimit.resolver.keys import KeyBuilder
@@ -36,6 +36,7 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", 
 """Methods that name a counter even where the route did not declare them; all other methods share one counter."""
 
 _NO_DECLARATION: Final = EndpointDeclaration()
+_EVERYWHERE: Final = PathSelection(())
 
 
 class PolicyResolver:
@@ -57,6 +58,8 @@ class PolicyResolver:
         self.sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
         self.named = NamedPolicies(self._keys, self.endpoint)
+        self._modes: dict[str, Mode] = {}
+        self._mode: Mode = "enforced"
         self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
         self._policies = [(self._compile(policy), PathSelection(policy.paths)) for policy in settings.policies]
         self._exempt = [(method, PathPattern(path)) for method, path in map(split_entry, settings.exempt)]
@@ -166,21 +169,38 @@ class PolicyResolver:
         self.charge_cache.max_size = 0 if ending else MAX_CACHED_CHARGES
         self.charge_cache.clear()
 
+    def set_modes(self, modes: Mapping[str, Mode], everywhere: Mode = "enforced") -> None:
+        """Replace the modes of all policies: those that are named by theirs, all others by `everywhere`."""
+        if (modes, everywhere) != (self._modes, self._mode):
+            self._modes, self._mode = dict(modes), everywhere
+            for each in [*self.named.compiled(), *(compiled for compiled, _ in self._policies)]:
+                each.set_mode(modes.get(each.policy.name, everywhere))
+            self.compiled.clear()  # Decorated limits are compiled again.
+            self.charge_cache.clear()
+
+    def selection(self, endpoint: Endpoint) -> list[tuple[CompiledPolicy, str]]:
+        """Return every policy of the settings and of the endpoint's decorators, with why it does not hold there.
+
+        An empty reason says that it does.
+        """
+        is_exempt = self._is_exempt(endpoint)
+        found = [
+            (each, bool(paths.included), self._why_not(each.policy, endpoint, paths)) for each, paths in self._policies
+        ]
+        found += [(self._compile(each), True, self._why_not(each, endpoint, _EVERYWHERE)) for each in endpoint.limits]
+        # A shadow refuses nothing, so it takes no default's place.
+        own = [each.policy for each, is_own, why_not in found if is_own and not why_not and not each.policy.shadow]
+        names = [policy.name for policy in own if _is_limit(policy, default=False)]
+        return [
+            (each, "the endpoint is exempt" if is_exempt else why_not or _gives_way(each.policy, names))
+            for each, _, why_not in found
+        ]
+
     def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
         """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""
-        fitting = [(each, bool(paths.included)) for each, paths in self._policies if paths.selects(endpoint.fits)]
-        declared = [(self._compile(limit), True) for limit in endpoint.limits]
-        applying = [
-            (each, is_own)
-            for each, is_own in (*fitting, *declared)
-            if not each.policy.manual and (not each.policy.methods or endpoint.method in each.policy.methods)
-        ]
-        # A shadow refuses nothing, so it takes no default's place.
-        own = [each.policy for each, is_own in applying if is_own and not each.policy.shadow]
-        has_own = any(_is_limit(policy, default=False) for policy in own)
         is_exempt = self._is_exempt(endpoint)
         return EndpointPolicies(
-            [] if is_exempt else _without_defaults([each for each, _ in applying], has_own=has_own),
+            [each for each, why_not in self.selection(endpoint) if not why_not],
             self.settings.style_for(endpoint.fits),
             self._keys,
             self.charge_cache,
@@ -190,6 +210,13 @@ class PolicyResolver:
             sources=self.sources,
             manual_sources={} if is_exempt else self._manual_sources(),
         )
+
+    def _why_not(self, policy: Policy, endpoint: Endpoint, paths: PathSelection) -> str:
+        if policy.manual:
+            return "it is charged by its name alone"
+        if policy.methods and endpoint.method not in policy.methods:
+            return f"it holds for {', '.join(policy.methods)} alone"
+        return "" if paths.selects(endpoint.fits) else f"its paths do not mean {endpoint.label}"
 
     def _manual_sources(self) -> dict[str, DimensionSource]:
         """Return the sources of the policies that are charged by name: anything may name them while a request runs."""
@@ -210,6 +237,7 @@ class PolicyResolver:
 
     def _compile(self, policy: Policy) -> CompiledPolicy:
         compiled = CompiledPolicy(policy, self._keys, self._overrides.setdefault(policy.name, {}))
+        compiled.set_mode(self._modes.get(policy.name, self._mode))
         self.named.add(compiled)
         if isinstance(policy, (Limit, Quota)):
             self.settleable |= {policy.name, policy.unit}
@@ -234,9 +262,10 @@ def _free_name(name: str, taken: set[str]) -> str:
     return next(each for each in chain([name], numbered) if each not in taken)
 
 
-def _without_defaults(applying: list[CompiledPolicy], *, has_own: bool) -> list[CompiledPolicy]:
-    """Return the policies of an endpoint; where it has a limit of its own, without those that give way to it."""
-    return [each for each in applying if not (has_own and _is_limit(each.policy, default=True))]
+def _gives_way(policy: Policy, own: list[str]) -> str:
+    return (
+        f"it gives way to {own[0]!r}, a limit of the endpoint's own" if own and _is_limit(policy, default=True) else ""
+    )
 
 
 def _is_limit(policy: Policy, *, default: bool) -> bool:

@@ -52,6 +52,10 @@ class Store(ABC):
         del request
         return None
 
+    async def rehearse(self, request: StoreRequest) -> StoreReply:
+        """Return what `submit` would reply to charges, and change nothing. By default the numbers are as before them."""
+        return await self.submit(request._replace(operation=Operation.PEEK))
+
     def submit_soon(
         self, request: StoreRequest, then: Callable[[StoreRequest, Outcome], T]
     ) -> asyncio.Future[T] | None:
@@ -86,6 +90,23 @@ class Store(ABC):
     async def read_counts(self, spans: Sequence[str]) -> Sequence[Mapping[str, int]]:
         """Return the counts of these spans of time; of one that is not kept, none."""
         return [{} for _ in spans]
+
+    async def append_log(self, name: str, values: Sequence[bytes], *, keep: int, seconds: int) -> None:
+        """Append to a log that holds about `keep` values and ends `seconds` after the last; a store may keep none."""
+        del name, values, keep, seconds
+
+    async def read_log(self, name: str, *, last: int = 100, after: str | None = None) -> Sequence[tuple[str, bytes]]:
+        """Return the `last` values of a log, or the first so many `after` an id, each with its id, the oldest first."""
+        del name, last, after
+        return ()
+
+    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
+        """Add these numbers to rankings, of which each keeps its `keep` largest for `seconds`; a store may keep none."""
+        del ranks, keep, seconds
+
+    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
+        """Return these rankings; of one that is not kept, none."""
+        return [{} for _ in names]
 
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
         """Register `worker` for `seconds` (0: remove it), and return the number of workers registered now.

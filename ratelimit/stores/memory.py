@@ -1,7 +1,9 @@
 """The embedded store: counters in this process's memory."""
 
 import logging
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from threading import Lock
 from typing import Any, Final
 
@@ -45,6 +47,8 @@ class MemoryStore(Store):
         self._states: dict[str, Any] = {}
         self._maps: dict[str, SharedMap] = {}
         self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
+        self._logs: dict[str, deque[tuple[str, bytes]]] = {}
+        self._appended = 0
         self.expiry_index = ExpiryIndex(max_keys)
         self._overflowed = False
         self._lock = Lock()
@@ -63,6 +67,15 @@ class MemoryStore(Store):
     def submit_nowait(self, request: StoreRequest) -> StoreReply:
         """Do as `submit`."""
         return self.run(request)
+
+    async def rehearse(self, request: StoreRequest) -> StoreReply:
+        """Return what `submit` would reply to charges, by copies of their states."""
+        with self._lock:
+            now = self._clock()
+            copy = MemoryStore(clock=lambda: now)
+            own = {charge.key: self._states.get(charge.key) for charge in request.charges}
+            copy._states = {key: deepcopy(state) for key, state in own.items() if state is not None}
+        return copy.run(request)
 
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
         """Return the shared map `name`, unless its version is still `seen`."""
@@ -99,6 +112,37 @@ class MemoryStore(Store):
         now = self._clock() // 1_000_000
         found = [self._counts.get(span, (0, {})) for span in spans]
         return [counts if until > now else {} for until, counts in found]
+
+    async def append_log(self, name: str, values: Sequence[bytes], *, keep: int, seconds: int) -> None:
+        """Append to a log, which lives as long as the process."""
+        del seconds
+        with self._lock:
+            log = self._logs.setdefault(name, deque())
+            for value in values:
+                self._appended += 1
+                log.append((f"{self._appended:015d}", value))
+            while len(log) > keep:
+                log.popleft()
+
+    async def read_log(self, name: str, *, last: int = 100, after: str | None = None) -> Sequence[tuple[str, bytes]]:
+        """Return the last values of a log, or the first after an id."""
+        log = list(self._logs.get(name, ()))
+        return log[-last:] if after is None else [each for each in log if each[0] > after][:last]
+
+    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
+        """Add these numbers to rankings."""
+        await self.add_counts([], {})
+        until = self._clock() // 1_000_000 + seconds
+        with self._lock:
+            for name, changes in ranks.items():
+                _, known = self._counts.get(name, (0, {}))
+                added = Counter(known)
+                added.update(changes)
+                self._counts[name] = until, dict(added.most_common(keep))
+
+    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
+        """Return these rankings."""
+        return await self.read_counts(names)
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""

@@ -7,6 +7,7 @@ from typing import Any
 import redis.asyncio
 
 from ratelimit.clock import Clock
+from ratelimit.model.charge import Charge
 from ratelimit.stores.base import T
 from ratelimit.stores.messages import Outcome, StoreReply, StoreRequest
 from ratelimit.stores.redis.batching import Batcher, BatchResult, OnBatch
@@ -41,6 +42,11 @@ class RedisClient:
         """Do as `submit`, by a future of what `then` makes of the outcome; `None` where there is no such way."""
         del request, then
         return None
+
+    def slot_of(self, charge: Charge) -> int:
+        """Return the hash slot of a charge, or 0 for all where there are none."""
+        del charge
+        return 0
 
     async def run(self, *command: Any) -> Any:
         """Run one Redis command, and connect where that is needed, within the connect timeout; raises `StoreError`."""

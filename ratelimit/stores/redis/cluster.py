@@ -87,6 +87,10 @@ class ClusterClient(RedisClient):
             return await self._submit_parts(request, parts)
         return await self._submit_in_slot(_slot_of(request.charges[0]) if parts else _NO_KEYS_SLOT, request)
 
+    def slot_of(self, charge: Charge) -> int:
+        """Return the hash slot of a charge."""
+        return _slot_of(charge)
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls of all nodes, and return whether none remains."""
         return await self._in_doubt.resolve()

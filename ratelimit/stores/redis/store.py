@@ -80,6 +80,13 @@ class RedisStore(Store):
         """Do as `submit`, by a future of what `then` makes of the outcome; `None` for a Cluster."""
         return self._clients.get().submit_soon(request, then)
 
+    async def rehearse(self, request: StoreRequest) -> StoreReply:
+        """Return what `submit` would reply to charges, by calls that write nothing."""
+        from ratelimit.stores.redis.rehearsal import rehearse  # noqa: PLC0415 - it brings msgpack
+
+        client, now = self.client, None if self._clock is None else self._clock()
+        return await rehearse(client.run, request, now=now, server_of=client.slot_of)
+
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
         """Return the shared map `name`, a hash: one small call where nothing has changed, else page by page."""
         try:
@@ -129,6 +136,38 @@ class RedisStore(Store):
         except (TypeError, ValueError, AttributeError):
             raise StoreError(_UNEXPECTED) from None
 
+    async def append_log(self, name: str, values: Sequence[bytes], *, keep: int, seconds: int) -> None:
+        """Append to a stream, in one script call."""
+        await self._run_script("append_log", name, keep, seconds * 1000, *values)
+
+    async def read_log(self, name: str, *, last: int = 100, after: str | None = None) -> Sequence[tuple[str, bytes]]:
+        """Return the last values of a stream, or the first after an id."""
+        try:
+            if after is None:
+                found = list(reversed(await self.client.run("XREVRANGE", name, "+", "-", "COUNT", last)))
+            else:
+                found = await self.client.run("XRANGE", name, _next_id(after), "+", "COUNT", last)
+            return [(entry.decode(), fields[b"v"]) for entry, fields in found]
+        except (TypeError, ValueError, AttributeError, KeyError):
+            raise StoreError(_UNEXPECTED) from None
+
+    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
+        """Add these numbers to sorted sets, in one script call; they share a hash slot."""
+        from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
+
+        numbers: list[Any] = []
+        for changes in ranks.values():
+            numbers += [len(changes), *(each for pair in changes.items() for each in pair)]
+        await self.client.run("EVAL", read_script("add_ranks"), len(ranks), *ranks, keep, seconds * 1000, *numbers)
+
+    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
+        """Return these sorted sets."""
+        try:
+            found = [await self.client.run("ZRANGE", name, 0, -1, "WITHSCORES") for name in names]
+            return [{member.decode(): int(float(score)) for member, score in each} for each in found]
+        except (TypeError, ValueError, AttributeError):
+            raise StoreError(_UNEXPECTED) from None
+
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:
         """Register the worker in a sorted set, by when it expires; return the number registered now."""
         count = await self._run_script("heartbeat", registry, worker, round(seconds * 1000))
@@ -171,6 +210,12 @@ class RedisStore(Store):
             connect_timeout=self._connect_timeout,
             max_connections=self._max_connections,
         )
+
+
+def _next_id(entry: str) -> str:
+    """Return the id after that of a stream's entry: an open interval needs Redis 6.2."""
+    instant, _, number = entry.partition("-")
+    return f"{instant}-{int(number or 0) + 1}"
 
 
 def _version(value: Any) -> int:

@@ -4,12 +4,15 @@ import json
 from collections.abc import Mapping
 
 from ratelimit import MemoryStore
+from ratelimit.clock import system_clock
+from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.controls.shared_entries import SharedEntries, text_of
 
 
 async def test_subscribers_get_all_entries_after_each_change() -> None:
     """One that is removed is missing; without a change they are not called."""
-    entries = SharedEntries(MemoryStore(), "rl:{x}")
+    store = MemoryStore()
+    entries = SharedEntries(store, "rl:{x}", AuditTrail(store, "rl:{x}:audit", system_clock))
     seen: list[Mapping[str, bytes]] = []
     entries.subscribe(seen.append)
     assert not entries.is_loaded
@@ -25,6 +28,8 @@ async def test_subscribers_get_all_entries_after_each_change() -> None:
     ]
     await entries.refresh(force=True)
     assert len(seen) == 4
+    await entries.remove_expired("b")
+    assert [(each.action, each.entry) for each in await entries.audit.list()] == [("set", "b"), ("set", "a")]
 
 
 def test_a_text_from_the_store_is_bounded() -> None:

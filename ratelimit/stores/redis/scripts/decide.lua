@@ -17,6 +17,7 @@
 -- its place (a tombstone), so that the call does nothing if it arrives later.
 -- ARGV[2] = 'unnamed': the one key is that of the charges, and ARGV[3] the key of the reply. In a hash slot that is being
 -- migrated a call can name one key alone. The node that the slot leaves cannot keep a reply there; the other one can.
+-- ARGV[2] = 'rehearse': the call replies as it would, and writes nothing.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
 
 --
@@ -29,6 +30,12 @@ local CHARGE, PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 0, 1, 2, 3, 4, 5, 6
 local NEVER, WIDE = 9007199254740991, 4294967296
 local REPLY_TTL_MS, TOMBSTONE_TTL_MS = '10000', '60000'
 local WINDOW = 1
+
+local redis = redis
+if ARGV[2] == 'rehearse' then
+  local server, is_write = redis, { DEL = true, PEXPIRE = true, SET = true, SETRANGE = true, ZADD = true, ZREM = true, ZREMRANGEBYSCORE = true }
+  redis = { pcall = server.pcall, call = function(name, ...) return not is_write[name] and server.call(name, ...) end }
+end
 
 local now, ttl_floor, limits, requests, number = unpack(cmsgpack.unpack(ARGV[1]))
 if now < 0 then

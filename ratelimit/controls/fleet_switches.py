@@ -1,0 +1,141 @@
+"""Fleet switches: shadow and pause, for one policy or all of them, in every worker."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from ratelimit.clock import Clock
+from ratelimit.controls.shared_entries import (
+    CONTROL,
+    SharedEntries,
+    checked_instant,
+    checked_text,
+    instant_of,
+    readable,
+    text_of,
+)
+from ratelimit.errors import ConfigurationError
+from ratelimit.model.fleet_switch import FleetSwitch
+from ratelimit.resolver.keys import escape
+from ratelimit.resolver.resolver import PolicyResolver
+
+logger = logging.getLogger("ratelimit")
+
+_PREFIX: Final = f"{CONTROL}switch:"
+_ALL: Final = "*"
+
+
+class FleetSwitches:
+    """Keeps which policies are in shadow or paused: in the store, so that all workers follow within 2 seconds.
+
+    In shadow, a policy counts and reports, and refuses nothing. Paused, it neither counts nor refuses, so a pause always has an end.
+    A switch of one policy wins over that of all policies. Blocks hold in both cases.
+    """
+
+    def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
+        self._resolver, self._entries, self._clock = resolver, entries, clock
+        self._known: dict[str, FleetSwitch] = {}
+        entries.subscribe(self._apply)
+
+    async def shadow(
+        self,
+        *,
+        policy: str | None = None,
+        until: datetime | None = None,
+        why: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Let one policy, or all of them, only report, until then or until it is switched off.
+
+        A wrong value raises `ConfigurationError`, an unavailable store `StoreError`.
+        """
+        await self._set("shadow", policy, until, why, by)
+
+    async def pause(
+        self, *, until: datetime | None, policy: str | None = None, why: str | None = None, by: str | None = None
+    ) -> None:
+        """Stop counting one policy, or all of them, until then; raises what `shadow` raises, also without an end."""
+        if until is None:
+            raise ConfigurationError("until: a pause needs an end")
+        await self._set("paused", policy, until, why, by)
+
+    async def off(self, *, policy: str | None = None, why: str | None = None, by: str | None = None) -> bool:
+        """Remove the switch of one policy, or the one of all policies, and return whether there was one."""
+        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
+        await self._entries.refresh()
+        name = self._entry_name(policy)
+        existed = name in self._known
+        await self._entries.put(name, None, removed=reason)
+        return existed
+
+    async def list(self) -> list[FleetSwitch]:
+        """Return the switches that hold, that of all policies first; raises `StoreError`."""
+        await self._entries.refresh()
+        return sorted(self._holding().values(), key=lambda each: each.policy or "")
+
+    def holding(self, policy: str) -> FleetSwitch | None:
+        """Return the switch that holds for a policy in this worker, or `None`."""
+        found = self._holding()
+        return found.get(f"{_PREFIX}{escape(policy)}") or found.get(f"{_PREFIX}{_ALL}")
+
+    async def end_those_over(self) -> None:
+        """Enforce again what is over; a worker calls this once a second."""
+        self._set_modes()
+
+    async def _set(
+        self,
+        mode: Literal["shadow", "paused"],
+        policy: str | None,
+        until: datetime | None,
+        why: str | None,
+        by: str | None,
+    ) -> None:
+        entry = {
+            "policy": policy,
+            "mode": mode,
+            "until": checked_instant(until, self._clock),
+            "why": checked_text("why", why),
+            "by": checked_text("by", by),
+        }
+        await self._entries.put(self._entry_name(policy), entry)
+
+    def _entry_name(self, policy: str | None) -> str:
+        return f"{_PREFIX}{_ALL if policy is None else escape(self._resolver.named.get(policy).policy.name)}"
+
+    def _holding(self) -> dict[str, FleetSwitch]:
+        now = self._clock()
+        return {name: switch for name, switch in self._known.items() if not switch.is_over(now)}
+
+    def _apply(self, entries: Mapping[str, bytes]) -> None:
+        own = {name: value for name, value in entries.items() if name.startswith(_PREFIX)}
+        self._known = {name: switch for name, value in own.items() if (switch := _readable(name, value)) is not None}
+        self._set_modes()
+
+    def _set_modes(self) -> None:
+        holding = self._holding()
+        everywhere = holding.pop(f"{_PREFIX}{_ALL}", None)
+        modes = {switch.policy: switch.mode for switch in holding.values() if switch.policy is not None}
+        self._resolver.set_modes(modes, "enforced" if everywhere is None else everywhere.mode)
+
+
+def _readable(name: str, value: bytes) -> FleetSwitch | None:
+    try:
+        return _switch(json.loads(value))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+        logger.exception("switch %r cannot be read and has no effect", name)
+        return None
+
+
+def _switch(entry: Any) -> FleetSwitch:
+    if entry["mode"] not in ("shadow", "paused"):
+        raise ValueError(entry["mode"])
+    policy = entry["policy"]
+    return FleetSwitch(
+        policy=None if policy is None else readable(str(policy)),
+        mode=entry["mode"],
+        until=instant_of(entry["until"]),
+        why=text_of(entry.get("why")),
+        by=text_of(entry.get("by")),
+    )

@@ -1,0 +1,85 @@
+"""Fleet switches: policies in shadow or paused, in every worker, until they end."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from ratelimit import Concurrency, ConfigurationError, Identity, Limit, Limiter, Quota, RateLimitSettings
+from ratelimit.model.fleet_switch import FleetSwitch
+from ratelimit.stores.base import Store
+from ratelimit.testing import ManualClock
+
+SETTINGS = RateLimitSettings(
+    limits=[Limit(name="a", rate="1/minute", per="token"), Limit(name="b/c", rate="2/minute", per="org")],
+    quotas=[Quota(name="q", limit=100, period="day", per="org")],
+    concurrency=[Concurrency(name="n", limit=50, per="org")],
+)
+WHO = Identity(token="t", org="o")
+
+
+def in_seconds(clock: ManualClock, seconds: float) -> datetime:
+    return datetime.fromtimestamp(clock() / 1e6 + seconds, UTC)
+
+
+async def test_a_policy_in_shadow_counts_and_refuses_nothing(store: Store, clock: ManualClock) -> None:
+    """Others go on refusing; one call ends it, and what was counted meanwhile stays."""
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        await limiter.fleet.shadow(policy="a", why="canary")
+        decisions = [await limiter.check(WHO) for _ in range(3)]
+        assert [decision.allowed for decision in decisions] == [True, True, False]
+        assert [limit.policy for limit in decisions[1].refused_in_shadow] == ["a"]
+        assert [limit.policy for limit in decisions[2].violated] == ["b/c"]
+        assert await limiter.fleet.off(policy="a")
+        assert not await limiter.fleet.off(policy="a")
+        assert [limit.policy for limit in (await limiter.check(WHO)).violated] == ["a", "b/c"]
+
+
+async def test_a_pause_of_all_counts_nothing_until_it_ends(store: Store, clock: ManualClock) -> None:
+    """A policy with a switch of its own goes by that; workers learn of the end by their poll."""
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        await limiter.fleet.pause(until=in_seconds(clock, 5), by="ann")
+        await limiter.fleet.shadow(policy="b/c", until=in_seconds(clock, 60))
+        for decision in [await limiter.check(WHO) for _ in range(5)]:
+            assert (decision.allowed, [limit.policy for limit in decision.limits]) == (True, ["b/c"])
+        assert [(each.policy, each.mode, each.by) for each in await limiter.fleet.list()] == [
+            (None, "paused", "ann"),
+            ("b/c", "shadow", None),
+        ]
+        assert (limiter.fleet.holding("a") or FleetSwitch(policy="", mode="shadow")).mode == "paused"
+        clock.advance(seconds=5)
+        await limiter.fleet.end_those_over()
+        assert limiter.fleet.holding("a") is None
+        assert [(await limiter.check(WHO)).allowed for _ in range(2)] == [True, False]
+
+
+async def test_another_worker_follows(store: Store, clock: ManualClock) -> None:
+    """By what it reads once a second."""
+    async with Limiter(SETTINGS, store, clock) as one, Limiter(SETTINGS, store, clock) as other:
+        await one.fleet.pause(until=in_seconds(clock, 60))
+        await other.overrides.refresh()
+        assert [(await other.check(WHO)).limits for _ in range(3)] == [(), (), ()]
+
+
+async def test_wrong_values_name_their_field(clock: ManualClock) -> None:
+    """And change nothing."""
+    limiter = Limiter(SETTINGS, clock=clock)
+    with pytest.raises(ConfigurationError, match="until: a pause needs an end"):
+        await limiter.fleet.pause(until=None)
+    with pytest.raises(ConfigurationError, match="until: .* is past"):
+        await limiter.fleet.pause(until=in_seconds(clock, -1))
+    with pytest.raises(ConfigurationError, match="policy: 'x' is not one of"):
+        await limiter.fleet.shadow(policy="x")
+    with pytest.raises(ConfigurationError, match="why: must be text"):
+        await limiter.fleet.shadow(why="x" * 501)
+    assert await limiter.fleet.list() == []
+
+
+async def test_an_unreadable_switch_has_no_effect(store: Store, clock: ManualClock) -> None:
+    """The log says so, and the others hold."""
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        broken = {"policy": None, "mode": "off", "until": None}
+        await store.put_entry("rl:{overrides}", "!switch:*", json.dumps(broken).encode())
+        await store.put_entry("rl:{overrides}", "!switch:a", b"[")
+        await limiter.overrides.refresh()
+        assert [(await limiter.check(WHO)).allowed for _ in range(2)] == [True, False]
