@@ -19,7 +19,7 @@ LAYERS = [
     ["limiter_core"],
     ["limiter"],
     ["asgi", "outbound", "blocking", "telemetry"],
-    ["client", "testing"],
+    ["client", "testing", "inspection"],
     ["__init__"],
 ]
 """From the lowest to the highest. Packages of one layer do not import each other."""
@@ -54,6 +54,7 @@ THIRD_PARTY = {
     "telemetry": {"prometheus_client", "opentelemetry"},
     "client": {"anyio", "http_sf", "httpx", "tenacity"},
     "testing": {"pytest"},
+    "inspection": set(),
     "__init__": set(),
 }
 """The packages of others that each package of ours imports."""

@@ -136,16 +136,20 @@ def _rendered(decision: Decision, style: ResponseStyle) -> tuple[int, bytes, Hea
     return found
 
 
+def problem_of(decision: Decision, style: ResponseStyle, request_id: str) -> tuple[int, Headers, bytes]:
+    """Return the status, all fields and the body of a refusal that is answered with a problem."""
+    status, body, headers = _rendered(decision, style)
+    if style.problem == "rfc9457" and style.members == "all":
+        body = with_instance(body, request_id)
+        return status, [(b"content-length", b"%d" % len(body)), *headers], body
+    return status, [(b"content-length", b"%d" % len(body)), *headers, request_id_header(request_id)], body
+
+
 async def _send_problem(
     decision: Decision, style: ResponseStyle, connection: tuple[Scope, Receive, Send], request_id: str
 ) -> None:
     scope, receive, send = connection
-    status, body, headers = _rendered(decision, style)
-    if style.problem == "rfc9457" and style.members == "all":
-        body = with_instance(body, request_id)
-        headers = [(b"content-length", b"%d" % len(body)), *headers]
-    else:
-        headers = [(b"content-length", b"%d" % len(body)), *headers, request_id_header(request_id)]
+    status, headers, body = problem_of(decision, style, request_id)
     prefix = ""
     if scope["type"] == "websocket":
         await receive()  # "websocket.connect", before which nothing may be sent.
