@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from ratelimit._utils.poller import Poller
 from ratelimit.clock import Clock, monotonic, system_clock
@@ -15,15 +15,17 @@ from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.controls.blocks import Blocks
 from ratelimit.controls.fleet_switches import FleetSwitches
 from ratelimit.controls.overrides import Overrides
+from ratelimit.controls.settings_reload import SettingsReload
 from ratelimit.controls.shared_entries import SharedEntries
 from ratelimit.enforcement.background_polls import BackgroundPolls
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.enforcer import Enforcer
-from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, OverrideEvent, result_of
+from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, OverrideEvent, ReloadEvent, result_of
 from ratelimit.enforcement.failure_modes import decision_of
 from ratelimit.enforcement.health import Health, check_health
 from ratelimit.enforcement.listeners import Listener, Listeners
 from ratelimit.enforcement.observer import Observer
+from ratelimit.enforcement.prefetch import PrefetchPool
 from ratelimit.enforcement.statistics import Statistics
 from ratelimit.errors import ConfigurationError, StoreError
 from ratelimit.model.charge import Charge
@@ -60,7 +62,6 @@ class LimiterCore:
     ) -> None:
         if not isinstance(settings, RateLimitSettings):
             raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100}")
-        self.settings = settings
         self.resolver = PolicyResolver(settings)
         self.clock: Clock = clock or system_clock
         if store is None:
@@ -83,6 +84,7 @@ class LimiterCore:
         actions = [
             self._entries.refresh,
             self.fleet.end_those_over,
+            self._reload.poll,
             self.enforcer.workers.heartbeat,
             self.observer.flush,
         ]
@@ -103,6 +105,21 @@ class LimiterCore:
         self.has_listed = False
         """Whether any caller is blocked, or is allowed whatever it does."""
         self._entries.subscribe(self._say_what_holds)
+        self._reload = SettingsReload(self.resolver, self._reloaded)
+
+    @property
+    def settings(self) -> RateLimitSettings:
+        """The settings that hold now."""
+        return self.resolver.settings
+
+    async def reload(self, settings: RateLimitSettings) -> bool:
+        """Let other settings hold from now on in this worker, and return whether they differ.
+
+        They are checked first and take effect in one step: what is under way finishes under the rules that it began with, and
+        counters go on whose policy keeps its name and period. Where they cannot hold, or change `store`, `key_prefix`,
+        `hash_key` or another field that needs a restart, `ConfigurationError` names the field, and the settings before stay.
+        """
+        return self._reload.apply(settings)
 
     @property
     def is_started(self) -> bool:
@@ -256,6 +273,11 @@ class LimiterCore:
         kept = {"minutes_kept": wanted.minutes_kept, "hours_kept": wanted.hours_kept}
         prefix = escape(self.settings.key_prefix)
         return Statistics(self.store, self.observer.count(measures=False), self.clock, prefix, **kept)
+
+    def _reloaded(self, result: Literal["applied", "unchanged", "rejected"], error: str | None) -> None:
+        if self.enforcer.prefetch_pool is None and any(limit.prefetch for limit in self.settings.limits):
+            self.enforcer.prefetch_pool = PrefetchPool()
+        self.observer.reloaded(ReloadEvent(result=result, error=error))
 
     def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
         del entries

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -26,6 +27,7 @@ from ratelimit.config.path_pattern import PathPattern
 from ratelimit.config.policies import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
 from ratelimit.config.redaction import RedactedValue, redact
 from ratelimit.config.response_style import PathStyle, ResponseStyle
+from ratelimit.config.settings_file import SettingsFile
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.store_url import check_store_url
 
@@ -173,6 +175,8 @@ class RateLimitSettings(FrozenModel):
     ] = "rl"
     partitions: Annotated[int, Field(ge=1, le=_MAX_PARTITIONS), BeforeValidator(not_bool)] | None = None
 
+    _file: Any = PrivateAttr(default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _redact_secrets(cls, data: Any) -> Any:
@@ -241,10 +245,11 @@ class RateLimitSettings(FrozenModel):
         return [response for response in self.responses if isinstance(response, PathStyle)]
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], **overrides: Any) -> Self:
+    def from_file(cls, path: str | PathLike[str], *, watch: bool = False, **overrides: Any) -> Self:
         """Load settings from a TOML file: the whole of it, or its table `ratelimit` where there is one.
 
-        `overrides` are fields that win over the file's, such as `store=os.environ["STORE"]`. A file that cannot be read,
+        With `watch`, a limiter loads the file again within 2 seconds after it has changed; where that fails, the log says why and the
+        settings before stay. `overrides` are fields that win over the file's, such as `store=os.environ["STORE"]`. A file that cannot be read,
         or is not TOML, raises `ConfigurationError` with its name and the line; a wrong value raises
         `pydantic.ValidationError` with the field's path.
         """
@@ -255,7 +260,16 @@ class RateLimitSettings(FrozenModel):
         table = data.get("ratelimit", data)
         if not isinstance(table, dict):
             raise ConfigurationError(f"{path}: ratelimit must be a table")
-        return cls.model_validate({**table, **overrides})
+        settings = cls.model_validate({**table, **overrides})
+        if watch:
+            settings._file = SettingsFile(Path(path), overrides, partial(cls.from_file, watch=True))  # noqa: SLF001 - of this class
+        return settings
+
+    @property
+    def watched_file(self) -> "SettingsFile[RateLimitSettings] | None":
+        """The file that these settings were read from, where it is watched."""
+        file: SettingsFile[RateLimitSettings] | None = self._file
+        return file
 
 
 def _placed(section: str, policies: Iterable[Policy]) -> list[tuple[str, Policy]]:

@@ -67,6 +67,9 @@ class PolicyResolver:
         self.compiled: BoundedCache[Endpoint, EndpointPolicies] = BoundedCache(2 * MAX_ENDPOINTS)
         self.endpoints: BoundedCache[tuple[str, str, tuple[str, ...]], Endpoint] = BoundedCache(MAX_ENDPOINTS)
         self._routes: dict[tuple[str, str], Endpoint] = {}
+        self._declared: dict[tuple[str, str], tuple[str, EndpointDeclaration]] = {}
+        self.generation = 0
+        """Counts the reloads: endpoints that were found before one are found again."""
         self.patterns = tuple(self._all_patterns())
 
     def endpoint(self, method: str, template: str = UNMATCHED, *, matched_patterns: tuple[str, ...] = ()) -> Endpoint:
@@ -110,6 +113,7 @@ class PolicyResolver:
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=declaration.exempt)
         self._check(endpoint)
         self._routes[method, host + template] = endpoint
+        self._declared[method, host + template] = host, declaration
         for limit in endpoint.limits:  # From now on they can be named.
             self.named.add(self._compile(limit), endpoint.label)
         return endpoint
@@ -195,6 +199,22 @@ class PolicyResolver:
             (each, "the endpoint is exempt" if is_exempt else why_not or _gives_way(each.policy, names))
             for each, _, why_not in found
         ]
+
+    def reload(self, settings: RateLimitSettings) -> None:
+        """Resolve by other settings from now on, in one step; requests that have their charges go on with them.
+
+        Overrides, modes and the limits of decorators stay. Where these do not go with the settings, `ConfigurationError` is
+        raised and nothing is changed.
+        """
+        fresh = PolicyResolver(settings)
+        for (method, name), (host, declaration) in self._declared.items():
+            fresh.register_endpoint(method, name.removeprefix(host), host=host, declaration=declaration)
+        fresh.set_modes(self._modes, self._mode)
+        fresh.set_overrides(self._overrides)
+        fresh.generation = self.generation + 1
+        self.settleable |= fresh.settleable  # Those that settle have this very set.
+        fresh.settleable = self.settleable
+        vars(self).update(vars(fresh))
 
     def _resolve(self, endpoint: Endpoint) -> EndpointPolicies:
         """Collect the policies of an endpoint: those of the settings that fit it, then those of its decorators."""

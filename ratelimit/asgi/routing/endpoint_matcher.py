@@ -34,7 +34,7 @@ class EndpointMatcher:
         self._indexes: dict[tuple[int, bool], tuple[Any, RouteIndex]] = {}
         self.cache: BoundedCache[tuple[str, str, str, str, int], FoundRoute] = BoundedCache(MAX_CACHED_PATHS)
         self._mounted: dict[tuple[Endpoint, Endpoint], Endpoint] = {}
-        self._warned = False
+        self._warned, self._generation = False, resolver.generation
 
     def find(self, scope: Scope) -> Endpoint:
         """Return the endpoint of an `http` or `websocket` scope, which is not changed; raises what `match` raises."""
@@ -45,6 +45,8 @@ class EndpointMatcher:
 
         The first call reads the routes and raises `ConfigurationError` where a decorator cannot work.
         """
+        if self._generation != self._resolver.generation:
+            self._forget_all()
         router = self._router or router_of(scope.get("app"))
         routes = len(router.routes) if router is not None else 0
         key = (scope["type"], scope.get("method", "GET"), scope["path"], scope.get("root_path", ""), routes)
@@ -63,6 +65,12 @@ class EndpointMatcher:
             self._warn_that_no_routes_are_visible()
             return None
         return self._index(router)
+
+    def _forget_all(self) -> None:
+        """Find all endpoints again: other settings hold."""
+        self._generation = self._resolver.generation
+        self.cache.clear()
+        self._indexes, self._mounted = {}, {}
 
     def _search(self, route_path: RoutePath, router: Any) -> tuple[FoundRoute, bool]:
         """Return the endpoint with its path parameters, and whether the same path will always lead there."""
