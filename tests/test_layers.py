@@ -20,7 +20,8 @@ LAYERS = [
     ["limiter"],
     ["asgi", "outbound", "blocking", "telemetry"],
     ["client", "testing", "inspection"],
-    ["__init__"],
+    ["cli"],
+    ["__init__", "__main__"],
 ]
 """From the lowest to the highest. Packages of one layer do not import each other."""
 
@@ -55,6 +56,8 @@ THIRD_PARTY = {
     "client": {"anyio", "http_sf", "httpx", "tenacity"},
     "testing": {"pytest"},
     "inspection": set(),
+    "cli": {"click", "pydantic", "rich"},
+    "__main__": {"click", "rich"},
     "__init__": set(),
 }
 """The packages of others that each package of ours imports."""

@@ -75,7 +75,7 @@ class RateLimitMiddleware:
         self._on_refused = check_on_refused(on_refused, app)
         self.limiter = limiter or Limiter(settings or RateLimitSettings(), listeners=listeners)
         self._owns_limiter = limiter is None
-        self._has_own_identify = identify is not None
+        self.has_own_identify = identify is not None
         proxies = self.limiter.settings.trusted_proxies
         unverified = unverified_identity(proxies)
         watch = ConnectionWarnings(self.limiter, has_own_identify=identify is not None).watch
@@ -237,7 +237,7 @@ class RateLimitMiddleware:
                 await self.limiter.start()
                 # A mistake in a decorator keeps the app from starting here.
                 index = self.endpoint_matcher.read_routes(scope.get("app"))
-                log_startup_warnings(self.limiter, index, has_own_identify=self._has_own_identify)
+                log_startup_warnings(self.limiter, index, has_own_identify=self.has_own_identify)
             elif message["type"].startswith("lifespan.shutdown") and self._owns_limiter:
                 await self.limiter.aclose()
             await send(message)

@@ -58,12 +58,18 @@ class Blocks:
         return len(self._known)
 
     async def set(
-        self, key: Mapping[str, str], *, until: datetime | None = None, why: str | None = None, by: str | None = None
+        self,
+        key: Mapping[str, str],
+        *,
+        until: datetime | None = None,
+        why: str | None = None,
+        by: str | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Block all callers whose identity has these values, until then or until the block is deleted.
 
         `key` names `token`, `org`, `ip` (an address, or a network as CIDR), `plan` or dimensions of the settings; several
-        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. A wrong value raises
+        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. With `dry_run` all is checked, and nothing written. A wrong value raises
         `ConfigurationError`, an unavailable store `StoreError`.
         """
         shown = self._shown_key(key)
@@ -73,6 +79,8 @@ class Blocks:
             "why": checked_text("why", why),
             "by": checked_text("by", by),
         }
+        if dry_run:
+            return
         await self._entries.put(self._entry_name(shown), entry)
         for old in [old for old, block in self._known.items() if block.is_over(self._clock())]:
             await self._entries.remove_expired(old)

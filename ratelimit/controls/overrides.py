@@ -68,6 +68,7 @@ class Overrides:
         until: datetime | None = None,
         why: str | None = None,
         by: str | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Let `rate` hold for one value of a policy's dimensions, for a plan or for all, until then or until it is deleted.
 
@@ -75,7 +76,7 @@ class Overrides:
         leaves the process (or `{"token_hash": "…"}`, as `list` shows it); `{}` means all callers. `plan` means all callers
         of that plan instead. `rate` is a rate or its text for limits, and a number for quotas and concurrency;
         `"unlimited"` lifts the policy. `until` is an aware `datetime`. `why` and `by` are kept with it. It holds here at
-        once, and in other workers within 2 seconds. A wrong value raises `ConfigurationError`, an unavailable store
+        once, and in other workers within 2 seconds. With `dry_run` all is checked, and nothing written. A wrong value raises `ConfigurationError`, an unavailable store
         `StoreError`.
         """
         for dimension, value in (key or {}).items():
@@ -89,7 +90,10 @@ class Overrides:
             "why": checked_text("why", why),
             "by": checked_text("by", by),
         }
-        await self._entries.put(self._entry_name(policy, key, plan), entry)
+        name = self._entry_name(policy, key, plan)
+        if dry_run:
+            return
+        await self._entries.put(name, entry)
         for old in [old for old, override in self._known.items() if override.is_over(self._clock())]:
             await self._entries.remove_expired(old)
 

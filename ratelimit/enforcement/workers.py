@@ -21,11 +21,15 @@ class WorkerRegistry:
         self._store, self._is_unavailable = store, is_unavailable
         self._registry = f"{key_prefix}:{{workers}}"
         self._name = secrets.token_hex(6)
+        self.is_onlooker = False
+        """Whether this process serves no requests, and is no worker: a command line."""
         self.count = 1
         """The number of workers, this one included."""
 
     async def heartbeat(self, seconds: float = WORKER_TTL) -> None:
         """Register this worker for `seconds`, and count the workers; raises `StoreError`."""
+        if self.is_onlooker:
+            return
         # The process id tells workers apart that were forked after this was made.
         worker = f"{self._name}-{os.getpid()}"
         registered = await self._store.heartbeat(self._registry, worker, seconds)

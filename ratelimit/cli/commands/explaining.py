@@ -1,0 +1,82 @@
+"""`explain`: why a request would be admitted or refused."""
+
+import click
+from rich.text import Text
+
+from ratelimit.cli.options import caller_options, json_option, run, settings_options
+from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
+from ratelimit.cli.target import Target
+from ratelimit.inspection.explanation import Explanation, PolicyExplanation, explain
+from ratelimit.model.identity import Identity
+from ratelimit.resolver.labels import label_of
+
+
+@click.command("explain")
+@click.argument("method")
+@click.argument("path")
+@click.option("--cost", type=click.IntRange(min=1), default=1, show_default=True, help="Requests at once.")
+@caller_options
+@settings_options
+@json_option
+def explain_command(*, method: str, path: str, cost: int, identity: Identity, target: Target, as_json: bool) -> None:
+    """Tell what a request of a caller would be answered, and why.
+
+    PATH is a path of the app (--app), or without an app a route template. Nothing is charged. The numbers are those of the
+    store, so --store must be the running app's.
+    """
+    run(_explain(target, identity, method, path, cost, as_json=as_json))
+
+
+async def _explain(target: Target, identity: Identity, method: str, path: str, cost: int, *, as_json: bool) -> int:
+    async with target.limiter(shared=False) as limiter:
+        place = target.place(limiter, method, path)
+        told = await explain(limiter, identity, method=method, endpoint=place, cost=cost)
+        if as_json:
+            print_json(told.as_dict())
+        else:
+            _print(told, label_of(identity, limiter.resolver.named), target)
+    return 0
+
+
+def _print(told: Explanation, label: str, target: Target) -> None:
+    out = console()
+    out.print(Text.assemble((f"{told.endpoint}", "bold"), f"  {label}"))
+    out.print(_verdict(told))
+    out.print()
+    names = ["POLICY", "RATE", "USED", "LEFT", "WAIT", "WHY"]
+    rows = [_row(each) for each in told.policies]
+    print_table(names, rows, none="no policy is declared", numbers=names[2:5])
+    if told.headers or told.body is not None:
+        out.print()
+    for name, value in told.headers:
+        out.print(Text(f"{name}: {value}"))
+    if told.body is not None:
+        out.print(Text(told.body.decode()))
+    if target.settings.store.startswith("memory:"):
+        out.print(
+            Text("\nmemory:// counts in each process alone: these numbers are not the running app's", style="yellow")
+        )
+
+
+def _verdict(told: Explanation) -> Text:
+    decision, binding = told.decision, told.decision.binding
+    if decision.is_blocked:
+        return Text("refused: 403, the caller is blocked", style="bold red")
+    if decision.allowed:
+        reason = "the caller is allowed whatever it does" if told.is_listed else ""
+        reason = reason or ("no limit applies" if binding is None else f"{binding.remaining} left of {binding.policy}")
+        return Text(f"admitted: {reason}", style="bold green")
+    name = "a policy" if binding is None else binding.policy
+    wait = seconds_text(decision.retry_after)
+    return Text(f"refused: {decision.status} by {name}, retry after {wait}", style="bold red")
+
+
+def _row(each: PolicyExplanation) -> list[Cell]:
+    if not each.applies:
+        return [each.policy, "-", None, None, None, each.why_not]
+    why = ", ".join(f"{step.source} {step.rate}" for step in each.chain)
+    wait = seconds_text(each.wait) if each.wait else None
+    return [each.policy, each.rate, each.used, each.remaining, wait, f"shadow; {why}" if each.shadow else why]
+
+
+COMMANDS = (explain_command,)

@@ -1,0 +1,19 @@
+"""The group of all commands, and where the program begins."""
+
+import click
+
+from ratelimit.cli.commands import controls, explaining, exporting, fleet, looking, settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ratelimit-asgi", prog_name="ratelimit")
+def cli() -> None:
+    """Check, explain and operate rate limits.
+
+    Exit codes: 0 fine, 1 findings, 2 wrong usage or an invalid file, 3 the store is away.
+    """
+
+
+for module in (settings, explaining, looking, controls, fleet, exporting):
+    for command in module.COMMANDS:
+        cli.add_command(command)

@@ -1,0 +1,124 @@
+"""Options that several commands share, and how a command runs: its errors become messages and exit codes."""
+
+import asyncio
+import getpass
+import re
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any, Final
+
+import click
+from pydantic import ValidationError
+
+from ratelimit.cli.output import STORE_AWAY, USAGE, print_error
+from ratelimit.cli.target import Target, identity_of, load_target
+from ratelimit.errors import ConfigurationError, OverRelease, StoreError
+
+Command = Callable[..., Any]
+
+_DURATION: Final = re.compile(r"(\d+)([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def settings_options(command: Command) -> Command:
+    """Add `--config`, `--app` and `--store`, and hand the command what they name as `target`."""
+
+    @click.option("--config", envvar="RATELIMIT_CONFIG", metavar="FILE", help="A TOML file, or module:settings.")
+    @click.option("--app", envvar="RATELIMIT_APP", metavar="MODULE:APP", help="The app: its settings and its routes.")
+    @click.option("--store", envvar="RATELIMIT_STORE", metavar="URL", help="The store, instead of the settings'.")
+    @wraps(command)
+    def wrapped(*, config: str | None, app: str | None, store: str | None, **options: Any) -> Any:
+        return command(target=_loaded(config, app, store), **options)
+
+    return wrapped
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def caller_options(command: Command) -> Command:
+    """Add the options that describe a caller, and hand the command its `identity`."""
+
+    @click.option("--token", help="The caller's token; it is hashed at once.")
+    @click.option("--org", help="The caller's organization.")
+    @click.option("--ip", help="The caller's address.")
+    @click.option("--plan", help="The caller's plan.")
+    @click.option("--priority", help="The caller's priority.")
+    @click.option("--dimension", multiple=True, metavar="NAME=VALUE", help="A dimension of the settings.")
+    @click.option("--grant", multiple=True, metavar="POLICY=RATE", help="A rate that was granted to the token.")
+    @wraps(command)
+    def wrapped(**options: Any) -> Any:
+        own = {name: options.pop(name) for name in ("token", "org", "ip", "plan", "priority", "dimension", "grant")}
+        return command(identity=guarded(lambda: identity_of(**own)), **options)
+
+    return wrapped
+
+
+def reason_options(command: Command) -> Command:
+    """Add `--why` and `--by`."""
+    why = click.option("--why", help="The reason, for the audit trail.")
+    by = click.option("--by", default=_user, show_default="the user", help="Who does it, for the audit trail.")
+    return why(by(command))
+
+
+def until_option(*, required: bool = False) -> Callable[[Command], Command]:
+    """Add `--until`: an instant (ISO 8601), or how long from now: `30m`, `2h`, `7d`."""
+    return click.option(
+        "--until", required=required, callback=_until, metavar="TIME", help="2h, 7d, or 2026-12-24T18:00+01:00."
+    )
+
+
+def run(work: Coroutine[Any, Any, int]) -> None:
+    """Run what a command does, and end with its exit code; errors are printed."""
+    sys.exit(guarded(lambda: asyncio.run(work)))
+
+
+def guarded(action: Callable[[], Any]) -> Any:
+    """Return what an action returns; print an expected error and end with its exit code."""
+    try:
+        return action()
+    except (ConfigurationError, OverRelease) as error:
+        print_error(str(error))
+        sys.exit(USAGE)
+    except ValidationError as error:
+        print_error("; ".join(validation_texts(error)))
+        sys.exit(USAGE)
+    except StoreError as error:
+        print_error(f"the store is unavailable: {error}")
+        sys.exit(STORE_AWAY)
+
+
+def validation_texts(error: ValidationError) -> list[str]:
+    """Return the field's path and the message of each mistake."""
+    return [f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in error.errors()]
+
+
+def _loaded(config: str | None, app: str | None, store: str | None) -> Target:
+    target: Target = guarded(lambda: load_target(config, app, store))
+    return target
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None
+
+
+def _until(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    del context
+    if value is None:
+        return None
+    if found := _DURATION.fullmatch(value):
+        return datetime.now(UTC) + timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a duration, such as 2h, nor an instant (ISO 8601)") from None
+    if instant.tzinfo is None:
+        raise click.BadParameter(f"{value!r} needs a time zone: {value}Z or {value}+01:00", param=parameter)
+    return instant

@@ -1,0 +1,70 @@
+"""How commands print: tables and texts for people, JSON for programs; errors with their exit code."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+FINE: Final = 0
+FINDINGS: Final = 1
+USAGE: Final = 2
+STORE_AWAY: Final = 3
+
+Cell = str | int | float | None
+
+
+def console() -> Console:
+    """Return what prints to the terminal; rich follows NO_COLOR, and the width of the terminal."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented by two."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))  # noqa: T201 - the output of the program
+
+
+def print_error(message: str) -> None:
+    """Print why a command has ended, to stderr."""
+    Console(stderr=True, highlight=False).print(Text(f"ratelimit: {message}", style="bold red"))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, numbers: Sequence[str] = ()) -> Table:
+    """Return a table without lines; the columns of `numbers` are aligned to the right."""
+    found = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        found.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return found
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, none: str, numbers: Sequence[str] = ()
+) -> None:
+    """Print a table, or where it has no rows, the words for that."""
+    console().print(table(columns, rows, numbers=numbers) if rows else Text(none, style="dim"))
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Return a duration as people write it: `1.2 s`, `4 min`, `2 h`; `never` where waiting does not help."""
+    if seconds is None or math.isinf(seconds):
+        return "never"
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds and seconds < 10 else f"{seconds:.0f} s"
+
+
+def key_text(key: Mapping[str, str]) -> str:
+    """Return whom an entry is for: `org=acme`; a hash is shortened."""
+    return " ".join(f"{name}={value[:8] + '…' if name.endswith('_hash') else value}" for name, value in key.items())
+
+
+def flush() -> None:
+    """Write what was printed: `tail` is read line by line."""
+    sys.stdout.flush()
