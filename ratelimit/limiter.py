@@ -138,7 +138,7 @@ class Limiter(LimiterCore):
         """
         identity = connection.scope.get("state", {}).get("identity")
         if not isinstance(identity, Identity):
-            raise ConfigurationError("message: the connection has not passed a RateLimitMiddleware")
+            raise ConfigurationError("message: the connection has not passed a RateLimitMiddleware [RL203]")
         return await self.consume(policy, identity, amount)
 
     async def consume(
@@ -193,7 +193,7 @@ class Limiter(LimiterCore):
         reply = await self.enforcer.submit(request)
         if request.is_refused(reply):
             unit = charge.limit.unit
-            raise OverRelease(f"amount: fewer than {amount} {unit} of {policy!r} are charged; none released")
+            raise OverRelease(f"amount: fewer than {amount} {unit} of {policy!r} are charged; none released [RL313]")
         self.observer.corrected(CorrectionEvent(policy=policy, action="released", units=amount))
         return Decision.from_limits(reply.service_limits([charge]))
 
@@ -206,7 +206,7 @@ class Limiter(LimiterCore):
         is unknown or of another kind raises `ConfigurationError` here.
         """
         if not isinstance(self.resolver.named.get(policy).policy, Concurrency):
-            raise ConfigurationError(f"policy: {policy!r} is not a Concurrency and gives no permits")
+            raise ConfigurationError(f"policy: {policy!r} is not a Concurrency and gives no permits [RL304]")
         return self._slot(policy, identity, method, endpoint)
 
     async def finish(self, decision: Decision) -> None:
@@ -294,4 +294,4 @@ class Limiter(LimiterCore):
 
 def _check_identity(identity: object) -> None:
     if not isinstance(identity, Identity):
-        raise ConfigurationError(f"identity: must be an Identity, got {type(identity).__name__}")
+        raise ConfigurationError(f"identity: must be an Identity, got {type(identity).__name__} [RL302]")

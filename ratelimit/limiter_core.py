@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self
 from ratelimit._utils.poller import Poller
 from ratelimit.clock import Clock, monotonic, system_clock
 from ratelimit.config.settings import RateLimitSettings, StatisticsSettings
+from ratelimit.config.settings_hash import settings_hash
 from ratelimit.controls.allowed_callers import AllowedCallers
 from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.controls.blocks import Blocks
@@ -61,7 +62,7 @@ class LimiterCore:
         listeners: Sequence[Listener] = (),
     ) -> None:
         if not isinstance(settings, RateLimitSettings):
-            raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100}")
+            raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100} [RL122]")
         self.resolver = PolicyResolver(settings)
         self.clock: Clock = clock or system_clock
         if store is None:
@@ -76,6 +77,7 @@ class LimiterCore:
             key_prefix=escape(settings.key_prefix),
             observer=self.observer,
         )
+        self.enforcer.workers.config = lambda: settings_hash(self.settings)
         self.statistics = self._statistics(settings.statistics)
         self._add_controls()
         self._health: tuple[float, Health | None] = 0.0, None

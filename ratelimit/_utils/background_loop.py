@@ -42,7 +42,7 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the documented form raises
         work.close()
-        raise ConfigurationError("this would block the running event loop: use `async with` or `await`")
+        raise ConfigurationError("this would block the running event loop: use `async with` or `await` [RL311]")
     future = asyncio.run_coroutine_threadsafe(work, _background_loop.get())
     try:
         return future.result()

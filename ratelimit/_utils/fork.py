@@ -22,7 +22,7 @@ def _run_hooks() -> None:
             try:
                 hook()
             except Exception:
-                logger.exception("what has to be done after a fork has failed")
+                logger.exception("what has to be done after a fork has failed [RL510]")
 
 
 if hasattr(os, "register_at_fork"):  # Not on Windows, where nothing forks.

@@ -27,7 +27,7 @@ class Histogram:
             try:
                 relay(value)
             except Exception:
-                logger.exception("an observation could not be handed on; no more of them are")
+                logger.exception("an observation could not be handed on; no more of them are [RL510]")
                 self.relays = [each for each in self.relays if each is not relay]
 
     @property

@@ -29,7 +29,7 @@ def is_int_between(value: object, low: int, high: int) -> TypeGuard[int]:
 def check_amount(name: str, amount: object) -> None:
     """Raise `ConfigurationError` where a number of units is not a positive integer of at most 15 digits."""
     if not is_int_between(amount, 1, _MAX_AMOUNT):
-        raise ConfigurationError(f"{name}: must be a positive integer, got {amount!r}")
+        raise ConfigurationError(f"{name}: must be a positive integer, got {amount!r} [RL301]")
 
 
 def check_max_wait(max_wait: object) -> float | None:
@@ -37,5 +37,5 @@ def check_max_wait(max_wait: object) -> float | None:
     if max_wait is None:
         return None
     if not is_number(max_wait) or not max_wait >= 0:
-        raise ConfigurationError(f"max_wait: must be seconds, 0 or more, or None; got {max_wait!r:.50}")
+        raise ConfigurationError(f"max_wait: must be seconds, 0 or more, or None; got {max_wait!r:.50} [RL701]")
     return float(min(max_wait, _MAX_WAIT))

@@ -78,7 +78,7 @@ class Callers:
         if self._on_error is not None:
             self._on_error("identify")
         self._failed.error(
-            "identify failed (%s); requests are limited by their credential, unverified, and their address",
+            "identify failed (%s); requests are limited by their credential, unverified, and their address [RL501]",
             place_of(error),
         )
         return self._unverified(connection)
@@ -115,7 +115,7 @@ async def identity_of(connection: HTTPConnection) -> Identity:
         return found
     identify = connection.scope.get(IDENTIFY)
     if identify is None:
-        raise MissingMiddlewareError("identity_of: the request has not passed a RateLimitMiddleware")
+        raise MissingMiddlewareError("identity_of: the request has not passed a RateLimitMiddleware [RL203]")
     identity: Identity = await identify(connection.scope)
     return identity
 

@@ -46,16 +46,16 @@ class ConnectionWarnings:
         if seen and not self._trusts_proxies and (not client or client not in ",".join(headers.getlist(seen))):
             self._warn_once(
                 f"requests have {seen}, which is ignored, since no proxy is trusted: behind a proxy, all its clients are "
-                "one address; list the proxy's network in trusted_proxies"
+                "one address; list the proxy's network in trusted_proxies [RL216]"
             )
         if "authorization" in headers and "x-api-key" in headers:
             self._warn_once(
-                "requests have both Authorization and X-API-Key; the default identify counts them by the API key"
+                "requests have both Authorization and X-API-Key; the default identify counts them by the API key [RL217]"
             )
         if not self._trusts_proxies and not client and self._resolver.named.counts_by("ip"):
             self._warn_once(
                 "requests have no client address, as behind a Unix socket, so limits by ip do not apply: write "
-                "trusted_proxies=['unix'] to believe X-Forwarded-For there"
+                "trusted_proxies=['unix'] to believe X-Forwarded-For there [RL218]"
             )
 
     def _say_what_was_not_met(self) -> None:
@@ -64,5 +64,5 @@ class ConnectionWarnings:
             if missing:
                 self._warn_once(
                     f"{policy.kind} {policy.name!r} did not apply to any of the first {WATCHED_REQUESTS} requests: identify "
-                    f"has found no {' and no '.join(missing)}"
+                    f"has found no {' and no '.join(missing)} [RL219]"
                 )

@@ -67,13 +67,13 @@ class EndpointLimit:
         if not isinstance(found, Decision):
             raise ConfigurationError(
                 "Depends(limit(…)) limits nothing without the middleware: write "
-                "app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(…))"
+                "app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings(…)) [RL203]"
             )
         if not self.is_seen:
             self.is_seen = True  # Said once.
             logger.warning(
                 "Depends(limit(…)) with %s limits nothing at %s: the middleware does not see that route; give what is "
-                "between them an attribute `app`",
+                "between them an attribute `app` [RL204]",
                 self._limits[0]["rate"],
                 connection.url.path,
             )
@@ -100,12 +100,14 @@ def limit(
     a route decorator that returns nothing, a router or an app.
     """
     if callable(rate):
-        raise ConfigurationError("@limit needs a rate: write @limit('5/minute')")
+        raise ConfigurationError("@limit needs a rate: write @limit('5/minute') [RL201]")
     if "paths" in options:
-        raise ConfigurationError("@limit: paths: a decorator limits its own endpoint; use a Limit in the settings")
+        raise ConfigurationError(
+            "@limit: paths: a decorator limits its own endpoint; use a Limit in the settings [RL201]"
+        )
     if options.get("manual") or options.get("default"):
         raise ConfigurationError(
-            "@limit: manual, default: a limit on an endpoint is its own, and charged by its requests"
+            "@limit: manual, default: a limit on an endpoint is its own, and charged by its requests [RL201]"
         )
     dimensions = (per,) if isinstance(per, str) else tuple(per)
     common = {"per": ("endpoint", *(d for d in dimensions if d != "endpoint")), **options}
@@ -125,7 +127,7 @@ def _limit(fields: dict[str, Any]) -> Limit:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"@limit: {path}: {first['msg']}") from error
+        raise ConfigurationError(f"@limit: {path}: {first['msg']} [RL201]") from error
 
 
 def _declaration(endpoint: object, decorator: str) -> EndpointDeclaration:
@@ -133,13 +135,13 @@ def _declaration(endpoint: object, decorator: str) -> EndpointDeclaration:
         kind = type(endpoint).__name__
         raise ConfigurationError(
             f"@{decorator} must stand on an endpoint, but got {kind}: for all its routes write "
-            f"{kind}(dependencies=[Depends(limit('5/minute'))]), or a Limit with paths in the settings"
+            f"{kind}(dependencies=[Depends(limit('5/minute'))]), or a Limit with paths in the settings [RL202]"
         )
     # A route or an app is callable too, but the middleware never looks for limits on it.
     if not callable(endpoint) or isinstance(endpoint, BaseRoute) or hasattr(endpoint, "routes"):
         raise ConfigurationError(
             f"@{decorator} must stand on an endpoint, a function or a class, but got {type(endpoint).__name__}: "
-            f"put it below a decorator that does not return the endpoint"
+            f"put it below a decorator that does not return the endpoint [RL202]"
         )
     return declaration_of(endpoint)
 
@@ -149,5 +151,5 @@ def _annotate(endpoint: object, declaration: EndpointDeclaration) -> None:
         setattr(endpoint, ATTRIBUTE, declaration)
     except AttributeError:
         kind = type(endpoint).__name__
-        raise ConfigurationError(f"a {kind} takes no limit: decorate the function that it is made of") from None
+        raise ConfigurationError(f"a {kind} takes no limit: decorate the function that it is made of [RL202]") from None
     remember_decorated(endpoint)

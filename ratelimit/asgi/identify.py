@@ -48,7 +48,7 @@ class ClientAddress:
 
     def __init__(self, trusted: Iterable[str] = (), *, header: str = "x-forwarded-for", ipv6_prefix: int = 64) -> None:
         if not 0 < ipv6_prefix <= 128:
-            raise ConfigurationError(f"ipv6_prefix: must be between 1 and 128, got {ipv6_prefix}")
+            raise ConfigurationError(f"ipv6_prefix: must be between 1 and 128, got {ipv6_prefix} [RL208]")
         self._header = header
         trusted = tuple(trusted)
         self._trusts_sockets = UNIX in trusted
@@ -112,7 +112,7 @@ def _network(text: str) -> _Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise ConfigurationError(f"trusted_proxies: {error}") from None
+        raise ConfigurationError(f"trusted_proxies: {error} [RL208]") from None
 
 
 def parse_address(text: str) -> _Address | None:

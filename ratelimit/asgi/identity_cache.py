@@ -25,7 +25,7 @@ _FAILURE_TTL_S: Final = 1.0
 _MAX_AGE_IN_TTLS: Final = 10
 """An identity is looked up again after so many `ttl`, also of a caller that is refused all the time."""
 
-NO_IDENTIFY: Final = "IdentityCache has no identify: write IdentityCache(ttl=30)(identify)"
+NO_IDENTIFY: Final = "IdentityCache has no identify: write IdentityCache(ttl=30)(identify) [RL207]"
 
 _MAX_SIZE: Final = 10_000_000
 _HEADERS: Final = ("authorization", "x-api-key", "cookie")
@@ -71,11 +71,11 @@ class IdentityCache:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         if not is_number(ttl) or not 0 < ttl < float("inf"):
-            raise ConfigurationError(f"ttl: must be seconds above 0, got {ttl!r:.50}")
+            raise ConfigurationError(f"ttl: must be seconds above 0, got {ttl!r:.50} [RL208]")
         if not is_int_between(max, 1, _MAX_SIZE):
-            raise ConfigurationError(f"max: must be an integer between 1 and {_MAX_SIZE}, got {max!r:.50}")
+            raise ConfigurationError(f"max: must be an integer between 1 and {_MAX_SIZE}, got {max!r:.50} [RL208]")
         if not callable(credential):
-            raise ConfigurationError("credential: must be a function of the connection that returns text")
+            raise ConfigurationError("credential: must be a function of the connection that returns text [RL208]")
         self._identify, self._ttl, self._max, self._credential, self._clock = identify, ttl, max, credential, clock
         self._cache: LruCache[bytes, _Found] = LruCache(max)
         self._pending: dict[tuple[bytes, asyncio.AbstractEventLoop], asyncio.Future[Identity]] = {}

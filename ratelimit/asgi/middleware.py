@@ -250,7 +250,7 @@ class RateLimitMiddleware:
             if isinstance(inner, CORSMiddleware):
                 logger.warning(
                     "CORSMiddleware is inside RateLimitMiddleware: refusals will lack its headers and browsers will "
-                    "hide them from scripts; add CORSMiddleware last, so that it is outermost"
+                    "hide them from scripts; add CORSMiddleware last, so that it is outermost [RL205]"
                 )
                 return
             inner = getattr(inner, "app", None)
@@ -271,7 +271,7 @@ def limiter_of(connection: HTTPConnection) -> Limiter:
     """
     found = connection.scope.get(LIMITER)
     if not isinstance(found, Limiter):
-        raise MissingMiddlewareError("limiter_of: the request has not passed a RateLimitMiddleware")
+        raise MissingMiddlewareError("limiter_of: the request has not passed a RateLimitMiddleware [RL203]")
     return found
 
 

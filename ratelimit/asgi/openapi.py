@@ -28,7 +28,7 @@ def document_limits(app: Any) -> dict[str, Any]:
     if not found:
         raise ConfigurationError(
             "document_limits: the app has no limits to document: write "
-            "app.add_middleware(RateLimitMiddleware, settings=…)"
+            "app.add_middleware(RateLimitMiddleware, settings=…) [RL209]"
         )
     document: dict[str, Any] = documented.openapi()
     for documentation in found:
@@ -45,7 +45,7 @@ def _documented_app(app: Any) -> tuple[Any, list[LimitsDocumentation]]:
         if isinstance(app, RateLimitMiddleware):
             found.append(app.documentation)
         app = getattr(app, "app", None)
-    raise ConfigurationError("document_limits needs a FastAPI app: there is no `openapi` to call")
+    raise ConfigurationError("document_limits needs a FastAPI app: there is no `openapi` to call [RL209]")
 
 
 def _added_limiters(app: Any) -> Iterator[LimitsDocumentation]:

@@ -26,7 +26,7 @@ logger = logging.getLogger("ratelimit")
 EXTENSION: Final = "x-ratelimit"
 """The member of an operation that lists its policies."""
 
-_FAILED: Final = "the limits could not be added to the OpenAPI document; it is served without them"
+_FAILED: Final = "the limits could not be added to the OpenAPI document; it is served without them [RL210]"
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _SCHEMAS: Final = "#/components/schemas/"
 _RESPONSES: Final = "#/components/responses/"

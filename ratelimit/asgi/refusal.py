@@ -40,7 +40,7 @@ def check_on_refused(value: Any, app: Any) -> "OnRefused | None":
     if value is not None and not callable(value):
         raise ConfigurationError(
             f"RateLimitMiddleware: on_refused must be a function of the request and the decision, or "
-            f"{EXCEPTION_HANDLER!r}, not {value!r:.100}"
+            f"{EXCEPTION_HANDLER!r}, not {value!r:.100} [RL206]"
         )
     return value  # type: ignore[no-any-return]
 
@@ -71,10 +71,10 @@ async def _own_answer(on_refused: OnRefused, request: Request, decision: Decisio
         found = on_refused(request, decision)
         response = await found if inspect.isawaitable(found) else found
     except Exception:  # noqa: BLE001 - logged
-        _failed.error("on_refused failed; the refusal is answered with a problem", exc_info=True)
+        _failed.error("on_refused failed; the refusal is answered with a problem [RL505]", exc_info=True)
         return None
     if response is not None and not isinstance(response, Response):
-        logger.error("on_refused must return a Response or None, not %s", type(response).__name__)
+        logger.error("on_refused must return a Response or None, not %s [RL505]", type(response).__name__)
         return None
     return response
 

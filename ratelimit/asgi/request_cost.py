@@ -48,7 +48,7 @@ async def _cost(policy: Policy, connection: HTTPConnection, on_error: Callable[[
         if not is_int_between(cost, 0, MAX_LIMIT):
             on_error("cost")
             logger.error(
-                "cost of policy %r: must be a number between 0 and %d, got %s",
+                "cost of policy %r: must be a number between 0 and %d, got %s [RL502]",
                 policy.name,
                 MAX_LIMIT,
                 repr(returned)[:_MAX_SHOWN] if isinstance(returned, (int, float)) else type(returned).__name__,
@@ -59,7 +59,10 @@ async def _cost(policy: Policy, connection: HTTPConnection, on_error: Callable[[
     except Exception as error:  # noqa: BLE001 - logged, without its text, which may hold a credential
         on_error("cost")
         logger.error(  # noqa: TRY400
-            "cost of policy %r: the function failed (%s); the request costs %d", policy.name, place_of(error), default
+            "cost of policy %r: the function failed (%s); the request costs %d [RL502]",
+            policy.name,
+            place_of(error),
+            default,
         )
         return default
     return cost

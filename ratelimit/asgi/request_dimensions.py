@@ -52,7 +52,9 @@ class RequestDimensions:
             value: Any = source(connection)
             value = await value if inspect.isawaitable(value) else value
             if value is not None and not _is_text(value):
-                self._failed.error("dimension %r: must be text or an integer, got %s", name, type(value).__name__)
+                self._failed.error(
+                    "dimension %r: must be text or an integer, got %s [RL503]", name, type(value).__name__
+                )
             return _text(value)
         except BodyTooLargeError:
             self._warn_of_size(name)
@@ -61,14 +63,14 @@ class RequestDimensions:
         except Exception as error:  # noqa: BLE001 - logged, without its text, which may hold a credential
             if self._on_error is not None:
                 self._on_error("other")
-            self._failed.error("dimension %r: its function failed with %s", name, type(error).__name__)
+            self._failed.error("dimension %r: its function failed with %s [RL503]", name, type(error).__name__)
         return None
 
     def _warn_of_size(self, name: str) -> None:
         if name not in self._too_large:
             self._too_large.add(name)
             logger.warning(
-                "dimension %r is unknown for bodies of more than %d bytes (max_body): its limits do not apply to them",
+                "dimension %r is unknown for bodies of more than %d bytes (max_body): its limits do not apply to them [RL504]",
                 name,
                 self._max_body,
             )

@@ -76,7 +76,7 @@ def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "AP
     from fastapi import APIRouter, Depends, HTTPException  # noqa: PLC0415
 
     if not callable(authorize):
-        raise ConfigurationError(f"authorize: must be a function of the request, got {authorize!r:.50}")
+        raise ConfigurationError(f"authorize: must be a function of the request, got {authorize!r:.50} [RL207]")
 
     async def operator(request: Request) -> str | None:
         found = authorize(request)
@@ -182,7 +182,7 @@ async def _limits(limiter: Limiter, identity: Identity, method: str, endpoint: s
     names = limiter.resolver.named.of_a_caller(identity) if endpoint is None else None
     seen = await limiter.look(identity, method=method, endpoint=endpoint or UNMATCHED, policies=names)
     if seen.degraded:  # This worker alone does not know what is left.
-        raise StoreUnavailable("the store is unavailable")
+        raise StoreUnavailable("the store is unavailable [RL404]")
     found = seen.limits
     return [RateLimitStatus.of(each) for each in found if not (each.is_capacity or each.shadow or each.kind == "quota")]
 
@@ -204,7 +204,7 @@ def _parsed_key(text: str | None) -> dict[str, str] | None:
     except ValueError:
         key = text
     if key is not None and not isinstance(key, dict):
-        raise ConfigurationError(f'key: {text!r:.100} is no JSON object, such as {{"org": "acme"}}')
+        raise ConfigurationError(f'key: {text!r:.100} is no JSON object, such as {{"org": "acme"}} [RL306]')
     return key
 
 

@@ -1,8 +1,10 @@
 """The group of all commands, and where the program begins."""
 
+import logging
+
 import click
 
-from ratelimit.cli.commands import controls, explaining, exporting, fleet, looking, settings
+from ratelimit.cli.commands import checking, controls, doctoring, explaining, exporting, fleet, looking, settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -12,8 +14,11 @@ def cli() -> None:
 
     Exit codes: 0 fine, 1 findings, 2 wrong usage or an invalid file, 3 the store is away.
     """
+    log = logging.getLogger("ratelimit")  # The limiter's own lines would stand among the output.
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
 
 
-for module in (settings, explaining, looking, controls, fleet, exporting):
+for module in (checking, settings, explaining, looking, controls, fleet, doctoring, exporting):
     for command in module.COMMANDS:
         cli.add_command(command)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ratelimit.cli.output import STORE_AWAY, USAGE, print_error
 from ratelimit.cli.target import Target, identity_of, load_target
+from ratelimit.clock import system_clock
 from ratelimit.errors import ConfigurationError, OverRelease, StoreError
 
 Command = Callable[..., Any]
@@ -38,6 +39,11 @@ def settings_options(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add `--json`, as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def ignore_option(command: Command) -> Command:
+    """Add `--ignore`: codes of findings that are not reported."""
+    return click.option("--ignore", multiple=True, metavar="CODE", help="A code that is not reported.")(command)
 
 
 def caller_options(command: Command) -> Command:
@@ -114,7 +120,7 @@ def _until(context: click.Context, parameter: click.Parameter, value: str | None
     if value is None:
         return None
     if found := _DURATION.fullmatch(value):
-        return datetime.now(UTC) + timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+        return datetime.fromtimestamp(system_clock() / 1e6, UTC) + timedelta(seconds=int(found[1]) * _UNITS[found[2]])
     try:
         instant = datetime.fromisoformat(value)
     except ValueError:

@@ -17,7 +17,7 @@ from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import Endpoint
 
 PATIENT_TIMEOUT_S: Final = 2.0
-"""Seconds that a call of the command line to the store may take: nobody's request waits for it."""
+"""Seconds that a call of the command line to the store may take: no request waits for it."""
 
 _MAX_LAYERS: Final = 100
 
@@ -44,7 +44,7 @@ class Target:
         """Open a limiter that counts nothing itself; `shared` where it has to see the counters of the running app."""
         if shared and self.settings.store.startswith("memory:"):
             raise ConfigurationError(
-                "store: the app counts in its own memory, which no command can see; name a shared store: --store redis://…"
+                "store: the app counts in its own memory, which no command can see; name a shared store: --store redis://… [RL803]"
             )
         limiter = Limiter(self.settings.model_copy(update={"store_timeout": PATIENT_TIMEOUT_S}))
         limiter.enforcer.workers.is_onlooker = True
@@ -63,7 +63,7 @@ def load_target(config: str | None, app: str | None, store: str | None) -> Targe
     found = None if app is None else imported(app)
     if config is None and found is None:
         raise ConfigurationError(
-            "name the settings: --config limits.toml, --config module:settings or --app module:app"
+            "name the settings: --config limits.toml, --config module:settings or --app module:app [RL801]"
         )
     file = config if config is not None and ":" not in config else None
     has_own_identify = True
@@ -80,7 +80,7 @@ def imported(name: str) -> Any:
     """Return the object that `module:object` names, or what it returns if it is a function without arguments."""
     module, separator, attribute = name.partition(":")
     if not (module and separator and attribute):
-        raise ConfigurationError(f"{name!r} is not module:object, such as main:app")
+        raise ConfigurationError(f"{name!r} is not module:object, such as main:app [RL801]")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -88,14 +88,14 @@ def imported(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{name}: {error}") from error
+        raise ConfigurationError(f"{name}: {error} [RL802]") from error
     is_factory = callable(found) and hasattr(found, "__code__") and not found.__code__.co_argcount
     return found() if is_factory else found
 
 
 def _settings(name: str, found: Any) -> RateLimitSettings:
     if not isinstance(found, RateLimitSettings):
-        raise ConfigurationError(f"{name} is {type(found).__name__}, and not RateLimitSettings")
+        raise ConfigurationError(f"{name} is {type(found).__name__}, and not RateLimitSettings [RL802]")
     return found
 
 
@@ -110,7 +110,7 @@ def _settings_of_app(name: str, app: Any) -> tuple[RateLimitSettings, bool]:
                 found = settings if limiter is None else limiter.settings
                 return found or RateLimitSettings(), each.kwargs.get("identify") is not None
         app = getattr(app, "app", None)
-    raise ConfigurationError(f"{name}: the app has no RateLimitMiddleware")
+    raise ConfigurationError(f"{name}: the app has no RateLimitMiddleware [RL802]")
 
 
 def identity_of(
@@ -139,5 +139,5 @@ def _pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
     pairs = [value.partition("=") for value in values]
     for name, separator, value in pairs:
         if not (name and separator and value):
-            raise ConfigurationError(f"{option}: {name}{separator}{value} is not NAME=VALUE")
+            raise ConfigurationError(f"{option}: {name}{separator}{value} is not NAME=VALUE [RL801]")
     return {name: value for name, _, value in pairs}

@@ -67,4 +67,4 @@ class AsyncTransportWrapper(httpx.AsyncBaseTransport):
 
 def _check_transport(transport: object, kind: type) -> None:
     if transport is not None and not isinstance(transport, kind):
-        raise ConfigurationError(f"transport: must be an httpx.{kind.__name__}, not {type(transport).__name__}")
+        raise ConfigurationError(f"transport: must be an httpx.{kind.__name__}, not {type(transport).__name__} [RL706]")

@@ -31,7 +31,7 @@ def warn_of_long_wait(request: httpx.Request, response: httpx.Response, *, retry
     """
     _warnings.warning(
         "%s: the response %d asks for a wait of %g s, more than max_wait=%g s: "
-        "the caller gets it, and the request is not sent again",
+        "the caller gets it, and the request is not sent again [RL707]",
         request.url.host,
         response.status_code,
         retry_after,

@@ -48,9 +48,9 @@ class wait_retry_after(wait_base):  # noqa: N801 - tenacity's waits are called s
     def __init__(self, missing: wait_base | None = None, *, factor: float = 1.0) -> None:
         self.missing, self.factor = missing or wait_exponential(multiplier=1, max=60), factor
         if not _is_callable_instance(self.missing):
-            raise ConfigurationError(f"missing: must be a tenacity wait, got {missing!r:.50}")
+            raise ConfigurationError(f"missing: must be a tenacity wait, got {missing!r:.50} [RL706]")
         if not (is_number(factor) and factor >= 1):
-            raise ConfigurationError(f"factor: must be a number, 1 or more, got {factor!r:.50}")
+            raise ConfigurationError(f"factor: must be a number, 1 or more, got {factor!r:.50} [RL706]")
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds to wait after the refusal whose `ResponseLimits` are the outcome of `retry_state`.
@@ -103,7 +103,7 @@ class RetryPolicy:
         ):
             if not holds:
                 field = rule.partition(":")[0]
-                raise ConfigurationError(f"{rule}, got {getattr(self, field)!r:.50}")
+                raise ConfigurationError(f"{rule}, got {getattr(self, field)!r:.50} [RL706]")
 
     def retries_status(self, status: int) -> bool:
         """Say whether a response with that status is a refusal, after which the request may be sent again."""

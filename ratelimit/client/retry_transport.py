@@ -212,12 +212,12 @@ def _make_engine(
 ) -> RetryEngine:
     given: object = policy
     if not isinstance(given, RetryPolicy):
-        raise ConfigurationError(f"policy: must be a RetryPolicy, not {given!r:.50}")
+        raise ConfigurationError(f"policy: must be a RetryPolicy, not {given!r:.50} [RL706]")
     for name, function in (("on_wait", on_wait), ("key", key)):
         if function is not None and not callable(function):
-            raise ConfigurationError(f"{name}: must be a function, not {function!r:.50}")
+            raise ConfigurationError(f"{name}: must be a function, not {function!r:.50} [RL706]")
     if max_concurrency is not None and not (is_int(max_concurrency) and max_concurrency >= 1):
         raise ConfigurationError(
-            f"max_concurrency: must be an integer, 1 or more, or None; got {max_concurrency!r:.50}"
+            f"max_concurrency: must be an integer, 1 or more, or None; got {max_concurrency!r:.50} [RL706]"
         )
     return RetryEngine(policy, on_wait, key, clock, max_concurrency)

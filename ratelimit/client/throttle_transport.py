@@ -52,5 +52,5 @@ class AsyncThrottleTransport(AsyncTransportWrapper):
 
 def _checked_throttle(throttle: object) -> Throttle:
     if not isinstance(throttle, Throttle):
-        raise ConfigurationError(f"throttle: must be a Throttle, not {throttle!r:.50}")
+        raise ConfigurationError(f"throttle: must be a Throttle, not {throttle!r:.50} [RL706]")
     return throttle

@@ -22,7 +22,7 @@ def split_source(source: str) -> tuple[str, str]:
     """Split a place, such as `"header:x-region"`, into its kind and the name there."""
     match = _PLACE.fullmatch(source)
     if match is None:
-        raise invalid(f"{source!r:.100} is not a source: {_HOW}")
+        raise invalid(f"{source!r:.100} is not a source: {_HOW} [RL111]")
     return match[1], match[2]
 
 
@@ -32,12 +32,12 @@ def named_sources(value: Any) -> Any:
         return value
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)):
-        raise invalid("must be a list of names, or a table of names and sources")
+        raise invalid("must be a list of names, or a table of names and sources [RL111]")
     for name in names:
         if not isinstance(name, str):
-            raise invalid("must be a list of names, or a table of names and sources")
+            raise invalid("must be a list of names, or a table of names and sources [RL111]")
         if names.count(name) > 1:
-            raise invalid(f"{name!r} is listed twice")
+            raise invalid(f"{name!r} is listed twice [RL111]")
     return dict.fromkeys(names)
 
 
@@ -47,7 +47,7 @@ def check_source(value: Any) -> Any:
         split_source(value)
     elif value is not None:
         if not callable(value):
-            raise invalid(f"{value!r:.100} is not a source: {_HOW}")
+            raise invalid(f"{value!r:.100} is not a source: {_HOW} [RL111]")
         check_request_function(value)
     return value
 

@@ -42,14 +42,16 @@ def as_rate(value: Any) -> Any:
     except InvalidRate as error:
         raise invalid(str(error)) from None
     if not isinstance(value, Rate):
-        raise invalid(f"{value!r:.100} is not a rate: write it like '600/minute'")
+        raise invalid(f"{value!r:.100} is not a rate: write it like '600/minute' [RL106]")
     return value
 
 
 def check_nonzero(rate: Rate) -> Rate:
     """Return the rate, or raise `ValueError` for one that would refuse every request."""
     if rate.limit == 0:
-        raise invalid("a rate of zero refuses every request; to block one plan or one caller, use plans or an override")
+        raise invalid(
+            "a rate of zero refuses every request; to block one plan or one caller, use plans or an override [RL107]"
+        )
     return rate
 
 
@@ -59,14 +61,14 @@ def _plan_rate(value: Any) -> Any:
 
 def _plan_count(value: Any) -> Any:
     if isinstance(value, str) and value != UNLIMITED:
-        raise invalid(f"{value!r:.100} is neither a whole number nor {UNLIMITED!r}")
+        raise invalid(f"{value!r:.100} is neither a whole number nor {UNLIMITED!r} [RL105]")
     return None if value is None or value == UNLIMITED else not_bool(value)
 
 
 def _check_methods(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not _METHOD.fullmatch(value.upper()):
-            raise invalid(f"{value!r} is not an HTTP method; write several methods as a list")
+            raise invalid(f"{value!r} is not an HTTP method; write several methods as a list [RL113]")
     # HEAD is answered and counted as GET.
     return tuple(dict.fromkeys("GET" if value.upper() == "HEAD" else value.upper() for value in values))
 
@@ -80,7 +82,9 @@ def _check_paths(values: tuple[str, ...]) -> tuple[str, ...]:
 def check_path(value: str) -> str:
     """Return the route template or glob, or raise `ValueError` for one that no path can match."""
     if not value.startswith(("/", "*")) or any(c.isspace() or not c.isprintable() for c in value):
-        raise invalid(f"{value!r} is not a route template or glob: it must begin with '/' or '*' and have no blanks")
+        raise invalid(
+            f"{value!r} is not a route template or glob: it must begin with '/' or '*' and have no blanks [RL113]"
+        )
     return value
 
 
@@ -88,21 +92,21 @@ def check_unique(values: tuple[T, ...]) -> tuple[T, ...]:
     """Return the values, or raise `ValueError` where one is listed twice."""
     for value in values:
         if values.count(value) > 1:
-            raise invalid(f"{value!r} is listed twice")
+            raise invalid(f"{value!r} is listed twice [RL112]")
     return values
 
 
 def check_printable(value: str) -> str:
     """Return the text, or raise `ValueError` where a header could not carry it as it is."""
     if not re.fullmatch(_PRINTABLE, value):
-        raise invalid(f"{value!r:.100} must be printable ASCII, not empty, and without blanks at its ends")
+        raise invalid(f"{value!r:.100} must be printable ASCII, not empty, and without blanks at its ends [RL114]")
     return value
 
 
 def not_bool(value: Any) -> Any:
     """Return the value, or raise `ValueError` for true and false, which pydantic would take for 1 and 0."""
     if isinstance(value, bool):
-        raise invalid("must be a number, not true or false")
+        raise invalid("must be a number, not true or false [RL105]")
     return value
 
 
@@ -150,11 +154,11 @@ def _check_cost(value: Any, check_number: Callable[[Any], Any]) -> Any:
 def check_request_function(value: Any, wanted: str = "a function") -> Any:
     """Return a function that takes the request, or raise `ValueError`, which says what is `wanted`."""
     if isinstance(value, type):
-        raise invalid(f"must be {wanted}, not the class {value.__name__}")
+        raise invalid(f"must be {wanted}, not the class {value.__name__} [RL115]")
     try:
         inspect.signature(value).bind(None)
     except (TypeError, ValueError):
-        raise invalid(f"must be {wanted} that takes the request and nothing else") from None
+        raise invalid(f"must be {wanted} that takes the request and nothing else [RL115]") from None
     return value
 
 

@@ -91,13 +91,15 @@ def _check_scope(value: str, info: ValidationInfo) -> str:
 
 def _check_code(value: str) -> str:
     if not re.fullmatch(_CODE, value):
-        raise invalid(f"{value!r:.100} must begin with a-z or 0-9 and have no other characters than a-z 0-9 . _ -")
+        raise invalid(
+            f"{value!r:.100} must begin with a-z or 0-9 and have no other characters than a-z 0-9 . _ - [RL114]"
+        )
     return value
 
 
 def _check_permits(limit: int | None) -> int | None:
     if limit is not None and limit > MAX_CONCURRENCY:
-        raise invalid(f"must be at most {MAX_CONCURRENCY} permits")
+        raise invalid(f"must be at most {MAX_CONCURRENCY} permits [RL105]")
     return limit
 
 
@@ -284,7 +286,7 @@ class Concurrency(CountedPolicy):
     def _check_not_set(cls, value: Any, info: ValidationInfo) -> Any:
         if value not in (1, ()):
             name = info.field_name
-            raise invalid(f"a request holds one permit until it ends: {name} cannot be set for a Concurrency")
+            raise invalid(f"a request holds one permit until it ends: {name} cannot be set for a Concurrency [RL116]")
         return value
 
     @field_validator("lease", mode="before")

@@ -28,7 +28,7 @@ RATE_LIMIT_HEADERS: Final = (
 
 def _check_problem_base(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]+", value):
-        raise invalid(f"{value!r} is not an absolute URI, such as 'https://docs.example.com/api-errors#'")
+        raise invalid(f"{value!r} is not an absolute URI, such as 'https://docs.example.com/api-errors#' [RL117]")
     return value
 
 
@@ -36,12 +36,12 @@ def _check_header_names(names: Mapping[str, str]) -> Mapping[str, str]:
     standard = {name.lower() for name in RATE_LIMIT_HEADERS}
     for own, name in names.items():
         if own.lower() not in standard:
-            raise invalid(f"{own!r:.100} is not one of {', '.join(RATE_LIMIT_HEADERS)}")
+            raise invalid(f"{own!r:.100} is not one of {', '.join(RATE_LIMIT_HEADERS)} [RL117]")
         if not re.fullmatch(_FIELD_NAME, name):
-            raise invalid(f"{name!r:.100} is not the name of a header")
+            raise invalid(f"{name!r:.100} is not the name of a header [RL117]")
     sent = [name.lower() for name in names.values()] + [own for own in standard if own not in map(str.lower, names)]
     if len(set(sent)) < len(sent):
-        raise invalid("two headers have one name")
+        raise invalid("two headers have one name [RL117]")
     return names
 
 

@@ -25,7 +25,7 @@ def _as_text(value: Any) -> Any:
 
 def _check_time(value: str) -> str:
     if not _TIME.fullmatch(value):
-        raise invalid(f"{value!r} is not a time of day between '00:00' and '24:00'")
+        raise invalid(f"{value!r} is not a time of day between '00:00' and '24:00' [RL118]")
     return value
 
 
@@ -35,14 +35,14 @@ def _check_zone(value: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise invalid(
             f"{value!r} is not a time zone that this machine knows: write it like 'Europe/Berlin'; if the machine has "
-            "no time zones, install the package tzdata"
+            "no time zones, install the package tzdata [RL118]"
         ) from None
     return value
 
 
 def _check_days(values: tuple[Day, ...]) -> tuple[Day, ...]:
     if not values:
-        raise invalid("is empty: leave days out to mean every day")
+        raise invalid("is empty: leave days out to mean every day [RL118]")
     return check_unique(values)
 
 
@@ -81,11 +81,11 @@ class Hours(FrozenModel):
     @model_validator(mode="after")
     def _means_something(self) -> Self:
         if self.start == "24:00":
-            raise invalid("start: '24:00' can only be an end; the day begins at '00:00'")
+            raise invalid("start: '24:00' can only be an end; the day begins at '00:00' [RL118]")
         if self._minutes[0] == self._minutes[1] % 1440 and self.end != "24:00":
-            raise invalid(f"start and end are both {self.start!r}: for whole days write '00:00' to '24:00'")
+            raise invalid(f"start and end are both {self.start!r}: for whole days write '00:00' to '24:00' [RL118]")
         if (self.rate is None) == (self.limit is None):
-            raise invalid("needs a rate (for limits) or a limit (for quotas and concurrency), and not both")
+            raise invalid("needs a rate (for limits) or a limit (for quotas and concurrency), and not both [RL118]")
         return self
 
     @cached_property
@@ -121,13 +121,13 @@ def _as_list_of_hours(value: Any) -> Any:
 
 def _check_has_rate(hours: Hours) -> Hours:
     if hours.rate is None:
-        raise invalid("a Limit needs hours with a rate, not with a limit")
+        raise invalid("a Limit needs hours with a rate, not with a limit [RL118]")
     return hours
 
 
 def _check_has_limit(hours: Hours) -> Hours:
     if hours.limit is None:
-        raise invalid("a Quota or Concurrency needs hours with a limit, not with a rate")
+        raise invalid("a Quota or Concurrency needs hours with a limit, not with a rate [RL118]")
     return hours
 
 

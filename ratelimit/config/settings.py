@@ -43,7 +43,7 @@ def split_entry(entry: str) -> tuple[str | None, str]:
     """Split an `exempt` entry, `"GET /healthz"` or `"/healthz"`, into its method (`None`: any) and its path."""
     match = _EXEMPT_ENTRY.fullmatch(entry)
     if match is None:
-        raise invalid(f"{entry!r} is not an endpoint: write it like 'GET /healthz' or '/internal/*'")
+        raise invalid(f"{entry!r} is not an endpoint: write it like 'GET /healthz' or '/internal/*' [RL113]")
     method, path = match.groups()
     method = method.upper() if method else None
     return ("GET" if method == "HEAD" else method), check_path(path)
@@ -67,7 +67,7 @@ def _check_networks(values: Sequence[str]) -> tuple[str, ...]:
 def _check_dimensions(values: Mapping[str, Any]) -> Mapping[str, Any]:
     for value in values:
         if value in BUILT_IN_DIMENSIONS:
-            raise invalid(f"{value!r} is built in and needs no declaration")
+            raise invalid(f"{value!r} is built in and needs no declaration [RL111]")
     return values
 
 
@@ -82,21 +82,21 @@ def _check_store(value: str) -> str:
 def _check_hash_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
     if not key:
-        raise invalid("is empty: leave it out to hash without a key")
+        raise invalid("is empty: leave it out to hash without a key [RL119]")
     if not key.strip("*"):
-        raise invalid("is the mask that pydantic prints for a secret, and not the key itself")
+        raise invalid("is the mask that pydantic prints for a secret, and not the key itself [RL119]")
     return value
 
 
 def _check_key_prefix(value: str) -> str:
     if not re.fullmatch(_KEY_PREFIX, value):
-        raise invalid("must be printable ASCII, not empty, and without blanks")
+        raise invalid("must be printable ASCII, not empty, and without blanks [RL114]")
     return value
 
 
 def _check_dimension(value: str) -> str:
     if not re.fullmatch(_DIMENSION, value):
-        raise invalid(f"{value!r:.100} must begin with a-z and have no other characters than a-z 0-9 _")
+        raise invalid(f"{value!r:.100} must begin with a-z and have no other characters than a-z 0-9 _ [RL111]")
     return value
 
 
@@ -190,7 +190,7 @@ class RateLimitSettings(FrozenModel):
     @classmethod
     def _check_shape(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, Mapping):
-            raise invalid(f"is one table, not a list of them: write [[{info.field_name}]]")
+            raise invalid(f"is one table, not a list of them: write [[{info.field_name}]] [RL121]")
         return value
 
     @field_validator("limits", "quotas", "concurrency")
@@ -209,7 +209,7 @@ class RateLimitSettings(FrozenModel):
         known = {*info.data.get("dimensions", ()), "org", "ip"}
         for value in values:
             if value not in known:
-                raise invalid(f"{value!r} is not one of {', '.join(sorted(known))}")
+                raise invalid(f"{value!r} is not one of {', '.join(sorted(known))} [RL111]")
         return values
 
     @cached_property
@@ -256,10 +256,10 @@ class RateLimitSettings(FrozenModel):
         try:
             data = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{path}: {error}") from error
+            raise ConfigurationError(f"{path}: {error} [RL101]") from error
         table = data.get("ratelimit", data)
         if not isinstance(table, dict):
-            raise ConfigurationError(f"{path}: ratelimit must be a table")
+            raise ConfigurationError(f"{path}: ratelimit must be a table [RL102]")
         settings = cls.model_validate({**table, **overrides})
         if watch:
             settings._file = SettingsFile(Path(path), overrides, partial(cls.from_file, watch=True))  # noqa: SLF001 - of this class
@@ -285,10 +285,10 @@ def policy_problems(policies: Iterable[tuple[str, Policy]], dimensions: Iterable
     for where, policy in policies:
         first = seen.setdefault(policy.name, where)
         if first != where:
-            yield f"{where}name: {policy.name!r} is already the name of {first.rstrip('.: ')}"
+            yield f"{where}name: {policy.name!r} is already the name of {first.rstrip('.: ')} [RL108]"
         for dimension in policy.per:
             if dimension not in known:
                 options = ", ".join(sorted(known))
-                yield f"{where}per: {dimension!r} is not one of {options}; declare it in dimensions"
+                yield f"{where}per: {dimension!r} is not one of {options}; declare it in dimensions [RL109]"
         if policy.key is not None and policy.name in known:
-            yield f"{where}name: {policy.name!r} is a dimension, and would name the values of key too"
+            yield f"{where}name: {policy.name!r} is a dimension, and would name the values of key too [RL110]"

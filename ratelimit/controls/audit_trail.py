@@ -45,7 +45,7 @@ class AuditTrail:
         try:
             await self._store.append_log(self._name, [json.dumps(noted).encode()], keep=MAX_CHANGES, seconds=_KEPT_S)
         except StoreError as error:
-            logger.warning("the audit trail lacks a change (%s %s): %s", action, entry, error)
+            logger.warning("the audit trail lacks a change (%s %s): %s [RL509]", action, entry, error)
 
     async def list(self, last: int = 100) -> Sequence[Change]:
         """Return the last changes, the newest first; raises `StoreError`."""
@@ -67,7 +67,7 @@ def _readable(value: bytes) -> Change | None:
             by=values.get("by"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("an entry of the audit trail cannot be read")
+        logger.exception("an entry of the audit trail cannot be read [RL508]")
         return None
 
 

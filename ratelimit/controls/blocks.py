@@ -97,7 +97,7 @@ class Blocks:
         name = self._entry_name(self._shown_key(key))
         await self._entries.refresh()
         existed = name in self._known
-        await self._entries.put(name, None, removed=reason)
+        await self._entries.put(name, None, removed=reason if existed else None)
         return existed
 
     @property
@@ -138,15 +138,15 @@ class Blocks:
     def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
         known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
         if not isinstance(key, Mapping) or not key:  # type: ignore[redundant-expr]
-            raise ConfigurationError("key: say who: {'token': …}, {'org': …}, {'ip': …}")
+            raise ConfigurationError("key: say who: {'token': …}, {'org': …}, {'ip': …} [RL306]")
         shown: dict[str, str] = {}
         for name, value in key.items():
             dimension = name.removesuffix(HASH_SUFFIX)
             if dimension not in known or (name != dimension and not self._resolver.named.is_hashed(dimension)):
-                raise ConfigurationError(f"key: {name!r} is not one of {', '.join(sorted(known))}")
+                raise ConfigurationError(f"key: {name!r} is not one of {', '.join(sorted(known))} [RL306]")
             check_unicode(f"key: {name}", str(value))
             if str(value) == "":
-                raise ConfigurationError(f"key: {name}: must be text and not empty")
+                raise ConfigurationError(f"key: {name}: must be text and not empty [RL306]")
             shown.update([self._shown(name, dimension, str(value))])
         return shown
 
@@ -154,7 +154,7 @@ class Blocks:
         if dimension == "ip" and name == dimension and not self._resolver.named.is_hashed("ip"):
             network = _network(value)
             if network is None:
-                raise ConfigurationError(f"key: ip: {value!r:.100} is neither an address nor a network")
+                raise ConfigurationError(f"key: ip: {value!r:.100} is neither an address nor a network [RL307]")
             return name, str(network)
         if dimension == "ip" and name == dimension:
             value = _single_address(value)
@@ -203,7 +203,7 @@ def _single_address(text: str) -> str:
     """Return an address as callers are known by it: where addresses are hashed, a network has no hash of its own."""
     network = _known_network(text)
     if network is None or (network.version == 4 and network.prefixlen < network.max_prefixlen):
-        raise ConfigurationError("key: ip: addresses are hashed here, so it must be a single address")
+        raise ConfigurationError("key: ip: addresses are hashed here, so it must be a single address [RL307]")
     return str(network) if network.version == 6 else str(network.network_address)
 
 
@@ -211,7 +211,7 @@ def _readable(name: str, value: bytes) -> Block | None:
     try:
         return _block(json.loads(value))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("block %r cannot be read and has no effect", name)
+        logger.exception("block %r cannot be read and has no effect [RL508]", name)
         return None
 
 

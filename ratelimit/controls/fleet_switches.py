@@ -58,7 +58,7 @@ class FleetSwitches:
     ) -> None:
         """Stop counting one policy, or all of them, until then; raises what `shadow` raises, also without an end."""
         if until is None:
-            raise ConfigurationError("until: a pause needs an end")
+            raise ConfigurationError("until: a pause needs an end [RL309]")
         await self._set("paused", policy, until, why, by)
 
     async def off(self, *, policy: str | None = None, why: str | None = None, by: str | None = None) -> bool:
@@ -67,7 +67,7 @@ class FleetSwitches:
         await self._entries.refresh()
         name = self._entry_name(policy)
         existed = name in self._known
-        await self._entries.put(name, None, removed=reason)
+        await self._entries.put(name, None, removed=reason if existed else None)
         return existed
 
     async def list(self) -> list[FleetSwitch]:
@@ -124,7 +124,7 @@ def _readable(name: str, value: bytes) -> FleetSwitch | None:
     try:
         return _switch(json.loads(value))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("switch %r cannot be read and has no effect", name)
+        logger.exception("switch %r cannot be read and has no effect [RL508]", name)
         return None
 
 

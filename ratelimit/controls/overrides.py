@@ -33,7 +33,7 @@ __all__ = ["Override", "Overrides"]
 
 logger = logging.getLogger("ratelimit")
 
-_NOT_ONE: Final = "key: say who: key={'token': …} for one caller, plan='pro' for a plan, key={} for all callers"
+_NOT_ONE: Final = "key: say who: key={'token': …} for one caller, plan='pro' for a plan, key={} for all callers [RL306]"
 
 
 class Overrides:
@@ -117,7 +117,7 @@ class Overrides:
         name = self._entry_name(policy, key, plan)
         await self.refresh()
         existed = name in self._known
-        await self._entries.put(name, None, removed=reason)
+        await self._entries.put(name, None, removed=reason if existed else None)
         return existed
 
     async def refresh(self, *, force: bool = False) -> None:
@@ -143,7 +143,7 @@ class Overrides:
             raise ConfigurationError(_NOT_ONE)
         if plan is not None:
             if not checked_text("plan", plan):
-                raise ConfigurationError("plan: is empty")
+                raise ConfigurationError("plan: is empty [RL306]")
             return plan_counter(plan)
         return self._resolver.named.counter_name(policy, key or {}) if key or not per else EVERYBODY
 
@@ -161,7 +161,7 @@ class Overrides:
             return UNLIMITED
         if not is_int(rate) and not (is_limit and isinstance(rate, (Rate, str))):
             wanted = "a rate or a whole number" if is_limit else "a whole number"
-            raise ConfigurationError(f"rate: {policy!r} needs {wanted}, got {rate!r}")
+            raise ConfigurationError(f"rate: {policy!r} needs {wanted}, got {rate!r} [RL308]")
         given = Rate.parse(rate) if isinstance(rate, str) else rate if isinstance(rate, Rate) else Rate(rate, 1).limit
         coerced = compiled.coerce_rate(given)
         return [coerced.limit, coerced.period] if isinstance(coerced, Rate) else coerced
@@ -173,7 +173,7 @@ def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
         try:
             yield name, _override(json.loads(value))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-            logger.exception("override %r cannot be read and has no effect", name)
+            logger.exception("override %r cannot be read and has no effect [RL508]", name)
 
 
 def _override(entry: Any) -> Override:

@@ -39,7 +39,7 @@ class SettingsReload:
         name, and those before stay.
         """
         if not isinstance(settings, RateLimitSettings):
-            raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100}")
+            raise ConfigurationError(f"settings: must be RateLimitSettings, got {settings!r:.100} [RL122]")
         if settings == self._resolver.settings:
             self._on_result("unchanged", None)
             return False
@@ -71,4 +71,4 @@ class SettingsReload:
     def _check(self, settings: RateLimitSettings) -> None:
         for name in FIXED_FIELDS:
             if getattr(settings, name) != getattr(self._resolver.settings, name):
-                raise ConfigurationError(f"{name}: cannot change while the app runs; restart it")
+                raise ConfigurationError(f"{name}: cannot change while the app runs; restart it [RL123]")

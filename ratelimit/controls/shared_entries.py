@@ -82,17 +82,17 @@ def checked_instant(until: Any, clock: Clock) -> int | None:
     if until is None:
         return None
     if not isinstance(until, datetime) or until.tzinfo is None:
-        raise ConfigurationError(f"until: {until!r} is not an instant: write datetime(…, tzinfo=UTC)")
+        raise ConfigurationError(f"until: {until!r} is not an instant: write datetime(…, tzinfo=UTC) [RL309]")
     instant = round(until.timestamp() * 1_000_000)
     if not clock() < instant < _LAST_INSTANT_US:
-        raise ConfigurationError(f"until: {until.isoformat()} is past or too far away; leave it out for no end")
+        raise ConfigurationError(f"until: {until.isoformat()} is past or too far away; leave it out for no end [RL309]")
     return instant
 
 
 def checked_text(name: str, text: Any) -> str | None:
     """Return a reason or a name, or raise `ConfigurationError` for what is no text or too long."""
     if text is not None and not (isinstance(text, str) and len(text) <= _MAX_TEXT):
-        raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50}")
+        raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50} [RL310]")
     if text is not None:
         check_unicode(name, text)
     return text
@@ -101,7 +101,7 @@ def checked_text(name: str, text: Any) -> str | None:
 def check_unicode(name: str, text: str) -> None:
     """Raise `ConfigurationError` for a text that nothing could write out; the message does not show it."""
     if text != readable(text):
-        raise ConfigurationError(f"{name}: is not valid Unicode")
+        raise ConfigurationError(f"{name}: is not valid Unicode [RL310]")
 
 
 def readable(text: str) -> str:

@@ -103,7 +103,7 @@ class CircuitBreaker:
             return
         self._last_cause = cause
         if not self._failures:
-            logger.error("store unavailable: %s %r; %s", error, self._name, self._unavailable)
+            logger.error("store unavailable: %s %r; %s [RL401]", error, self._name, self._unavailable)
             if self._on_change is not None:
                 self._on_change(error)
         self._failures += 1
@@ -174,7 +174,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if self._failures:
-            logger.warning("store available: %r; %s", self._name, self._available)
+            logger.warning("store available: %r; %s [RL402]", self._name, self._available)
             if self._on_change is not None:
                 self._on_change(None)
         self._failures = 0

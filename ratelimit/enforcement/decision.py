@@ -205,10 +205,12 @@ class Decision:
         known = set[str]().union(*(settlement.settleable for settlement in self.settlements))
         for name, amount in costs.items():
             if not is_int_between(amount, 0, MAX_LIMIT):
-                raise ConfigurationError(f"{name}: must be an integer between 0 and {MAX_LIMIT}, got {amount!r}")
+                raise ConfigurationError(
+                    f"{name}: must be an integer between 0 and {MAX_LIMIT}, got {amount!r} [RL301]"
+                )
             if self.settlements and name not in known:
                 names = ", ".join(sorted(known)) or "none"
-                raise ConfigurationError(f"{name}: is not a policy or unit of the settings; these are {names}")
+                raise ConfigurationError(f"{name}: is not a policy or unit of the settings; these are {names} [RL312]")
 
     def __eq__(self, other: object) -> bool:
         return self._values == other._values if isinstance(other, Decision) else NotImplemented

@@ -297,4 +297,4 @@ class Enforcer:
                 # The flush goes on if the closing caller is cancelled: the outbox is empty from its start.
                 await asyncio.shield(self._tasks.spawn(self.outbox.flush()))
         if not self.outbox.is_empty or not await self._store.resolve_in_doubt():
-            logger.error("closed while the store is unavailable: charges and corrections since then are not written")
+            logger.error("closed while the store is unavailable: what was charged since then is not written [RL410]")

@@ -65,7 +65,9 @@ class Listeners:
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         for listener in listeners:
             if not isinstance(listener, Listener):
-                raise ConfigurationError(f"listeners: must derive from ratelimit.Listener, got {listener!r:.100}")
+                raise ConfigurationError(
+                    f"listeners: must derive from ratelimit.Listener, got {listener!r:.100} [RL315]"
+                )
         self._methods = {name: _defined(listeners, name) for name in _METHODS}
         self.hears_decisions = bool(self._methods["on_decision"])
         self.hears_store_calls = bool(self._methods["on_store_call"])
@@ -116,7 +118,7 @@ class Listeners:
 
     def _note(self, name: str, error: BaseException) -> None:
         self.failed += 1
-        self._log.error("a listener's %s failed with %s", name, type(error).__name__)
+        self._log.error("a listener's %s failed with %s [RL506]", name, type(error).__name__)
 
 
 def _defined(listeners: Sequence[Listener], name: str) -> list[Callable[[Any], Heard]]:

@@ -132,7 +132,7 @@ class LocalFallback:
                     self._unreported[part] = _UnreportedUnits(limit, charge.cost, at)
                 elif not self._overflowed:
                     self._overflowed = True
-                    logger.error("store unavailable: usage of more than %d keys cannot be kept", self._max_keys)
+                    logger.error("store unavailable: usage of more than %d keys cannot be kept [RL409]", self._max_keys)
 
     def drain(self) -> list[StoreRequest]:
         """Return what the store has to count, oldest first, and keep it no longer."""

@@ -126,7 +126,7 @@ class Observer:
     def reloaded(self, event: ReloadEvent) -> None:
         """Take note that the settings were loaded again, or why they were not."""
         if event.result == "rejected":
-            logger.error("the settings were not loaded again, those before stay: %s", event.error)
+            logger.error("the settings were not loaded again, those before stay: %s [RL124]", event.error)
         else:
             logger.info("the settings were loaded again: %s", event.result)
         if self.tallies is not None:

@@ -56,7 +56,7 @@ class CorrectionOutbox:
         """Keep a correction; a renewal is dropped, since its lease will have ended."""
         if request.operation == Operation.ADJUST:
             if len(self._queue) == OUTBOX_CAPACITY:
-                logger.error("store unavailable: more than %d corrections; the oldest is lost", OUTBOX_CAPACITY)
+                logger.error("store unavailable: more than %d corrections; the oldest is lost [RL409]", OUTBOX_CAPACITY)
                 self.lost += sum(abs(charge.cost) for charge in self._queue[0].charges)
             self._queue.append(request)
 

@@ -83,7 +83,7 @@ class RefusalLog:
             self._write(policy, summary, now)
 
     def _write(self, policy: str, summary: "_Summary", now: float) -> None:
-        logger.warning("policy %s: %s", policy, summary)
+        logger.warning("policy %s: %s [RL511]", policy, summary)
         self._summaries[policy] = _Summary(now + INTERVAL_S)
 
 

@@ -7,6 +7,9 @@ from typing import Final
 
 from ratelimit.stores.base import Store
 
+CONFIG_SUFFIX: Final = ":settings"
+"""Ends the name of the registry that holds `<worker>@<hash of its settings>`."""
+
 WORKER_TTL: Final = 5.0
 """Seconds for which a worker stays registered after a heartbeat, of which it sends one a second."""
 
@@ -14,13 +17,23 @@ WORKER_TTL: Final = 5.0
 class WorkerRegistry:
     """Registers this worker in the store by heartbeats, and counts the workers that are registered.
 
-    `is_unavailable` says whether the store is unavailable to this worker.
+    `is_unavailable` says whether the store is unavailable to this worker. `config` returns what stands for its settings, so that
+    a fleet with different settings is seen.
     """
 
-    def __init__(self, store: Store, key_prefix: str, *, is_unavailable: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key_prefix: str,
+        *,
+        is_unavailable: Callable[[], bool] = lambda: False,
+        config: Callable[[], str] | None = None,
+    ) -> None:
         self._store, self._is_unavailable = store, is_unavailable
+        self.config = config
         self._registry = f"{key_prefix}:{{workers}}"
         self._name = secrets.token_hex(6)
+        self._told = ""
         self.is_onlooker = False
         """Whether this process serves no requests, and is no worker: a command line."""
         self.count = 1
@@ -33,8 +46,17 @@ class WorkerRegistry:
         # The process id tells workers apart that were forked after this was made.
         worker = f"{self._name}-{os.getpid()}"
         registered = await self._store.heartbeat(self._registry, worker, seconds)
+        if self.config is not None:
+            await self._tell_config(f"{worker}@{self.config()}", seconds)
         # A worker that has not reconnected yet is missing in the registry, and still serves its share.
         self.count = max(1, registered, self.count if self._is_unavailable() else 0)
+
+    async def _tell_config(self, name: str, seconds: float) -> None:
+        registry = f"{self._registry}{CONFIG_SUFFIX}"
+        if self._told not in ("", name):  # A reload came between.
+            await self._store.heartbeat(registry, self._told, 0.0)
+        self._told = name
+        await self._store.heartbeat(registry, name, seconds)
 
     async def sign_off(self) -> None:
         """Remove this worker from the registry; raises `StoreError`."""

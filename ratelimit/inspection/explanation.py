@@ -8,7 +8,7 @@ from typing import Any, Final
 from ratelimit.asgi.headers import response_headers
 from ratelimit.asgi.refusal import problem_of
 from ratelimit.config.fields import UNLIMITED
-from ratelimit.config.policies import Policy
+from ratelimit.config.policies import Policy, Quota
 from ratelimit.enforcement.decision import Decision
 from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
@@ -102,7 +102,7 @@ async def explain(
     taken as 1. The numbers are those that the store would reply. Raises `StoreError` where it does not answer.
     """
     if not isinstance(identity, Identity):
-        raise ConfigurationError(f"identity: must be an Identity, got {type(identity).__name__}")
+        raise ConfigurationError(f"identity: must be an Identity, got {type(identity).__name__} [RL302]")
     place = limiter.resolver.route(method.upper(), endpoint) if isinstance(endpoint, str) else endpoint
     await limiter.start()
     await limiter.overrides.refresh()
@@ -184,7 +184,8 @@ def _chain(limiter: Limiter, compiled: CompiledPolicy, identity: Identity, place
     counter = compiled.counter_name(limiter.resolver.named.values(identity, compiled, place))
     steps = compiled.rate_chain(identity, counter, limiter.clock())
     return [
-        RateStep(source=source, rate=rate_text(amount), holds=not index) for index, (source, amount) in enumerate(steps)
+        RateStep(source=source, rate=rate_text(amount, compiled.policy), holds=not index)
+        for index, (source, amount) in enumerate(steps)
     ]
 
 
@@ -200,9 +201,12 @@ def _why_uncharged(limiter: Limiter, compiled: CompiledPolicy, identity: Identit
     return f"it is unlimited by the {source}"
 
 
-def rate_text(amount: RateOrCount | None) -> str:
-    """Return a rate or a number as settings write it."""
-    return UNLIMITED if amount is None else str(amount)
+def rate_text(amount: RateOrCount | None, policy: Policy | None = None) -> str:
+    """Return a rate, or a number with the period of its quota."""
+    if amount is None:
+        return UNLIMITED
+    period = policy.period if isinstance(policy, Quota) else None
+    return str(amount) if period is None else f"{amount}/{period}"
 
 
 def _policy_dict(each: PolicyExplanation) -> dict[str, Any]:

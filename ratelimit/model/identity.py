@@ -114,7 +114,7 @@ def _optional(name: str, value: object) -> str | None:
 
 def _mapping(name: str, value: object) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{name}: must be a mapping, got {type(value).__name__}")
+        raise ConfigurationError(f"{name}: must be a mapping, got {type(value).__name__} [RL302]")
     return value
 
 
@@ -122,13 +122,13 @@ def _text(name: str, value: object) -> str:
     """Return an id as text; database ids may be integers or UUIDs."""
     if isinstance(value, (str, int, UUID)) and not isinstance(value, bool):
         return str(value)
-    raise ConfigurationError(f"{name}: must be text, got {type(value).__name__}")
+    raise ConfigurationError(f"{name}: must be text, got {type(value).__name__} [RL302]")
 
 
 def _rate(name: str, rate: Rate | str | int) -> Rate | int:
     if isinstance(rate, bool) or not isinstance(rate, (Rate, str, int)):
         raise ConfigurationError(
-            f"rates.{name}: {rate!r:.50} is not a rate: write it like '600/minute', or a whole number"
+            f"rates.{name}: {rate!r:.50} is not a rate: write it like '600/minute', or a whole number [RL106]"
         )
     try:
         if isinstance(rate, int):

@@ -75,7 +75,7 @@ class Rate:
 
 
 def _not_a_rate(text: str, problem: str) -> InvalidRate:
-    return InvalidRate(f"{text!r:.100} is not a rate: {problem}")
+    return InvalidRate(f"{text!r:.100} is not a rate: {problem} [RL106]")
 
 
 def _calendar_period(word: str) -> str:
@@ -89,8 +89,8 @@ def _integer(digits: str) -> int:
 
 def _check(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidRate(f"{name}: {value!r} is not an integer")
+        raise InvalidRate(f"{name}: {value!r} is not an integer [RL106]")
     if not low <= value <= high:
         # str() refuses to write out more than 4,300 digits.
         shown = value if abs(value) < 10**30 else "a number of more than 30 digits"
-        raise InvalidRate(f"{name}: must be between {low} and {high}, got {shown}")
+        raise InvalidRate(f"{name}: must be between {low} and {high}, got {shown} [RL106]")

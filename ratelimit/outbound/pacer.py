@@ -44,7 +44,7 @@ _UNBOUNDED_S: Final = 10.0**9
 _MAX_LIMITS: Final = 64
 """Bounds on the wait for which the effective limit is kept."""
 
-_CLOSED: Final = "the pacer was closed"
+_CLOSED: Final = "the pacer was closed [RL404]"
 
 
 class Pacer:
@@ -205,7 +205,7 @@ class Pacer:
 
     def _exceeded(self, lateness: float, bound: float | None, retry_after: float) -> LimitExceeded:
         what = f"starts in {-lateness:g} s" if lateness < 0 else "was missed"
-        message = f"the next reservation of {self.name!r} {what}, more than max_wait={bound:g}"
+        message = f"the next reservation of {self.name!r} {what}, more than max_wait={bound:g} [RL705]"
         return LimitExceeded(message, Decision(False, 429, retry_after))
 
     async def _settle(self) -> None:
@@ -221,10 +221,12 @@ class Pacer:
 
     def _key(self, key: Sequence[object]) -> str:
         if len(key) != len(self.per):
-            raise ConfigurationError(f"key: per is {', '.join(self.per) or 'empty'}, and {len(key)} values are given")
+            raise ConfigurationError(
+                f"key: per is {', '.join(self.per) or 'empty'}, and {len(key)} values are given [RL703]"
+            )
         values = ["" if each is None else escape(each) for each in key]
         if "" in values:
-            raise ConfigurationError(f"key: the value of {self.per[values.index('')]} is missing")
+            raise ConfigurationError(f"key: the value of {self.per[values.index('')]} is missing [RL703]")
         return f"rl:{{{values[0] if values else '*'}}}:{escape(self.name)}:pace:{':'.join(values) or '*'}"
 
     def _limit(self, bound: float) -> EffectivePace:
@@ -274,12 +276,14 @@ class Pacer:
 def _checked_dimensions(per: str | Sequence[str]) -> tuple[str, ...]:
     names: tuple[object, ...] = (per,) if isinstance(per, str) else tuple(per)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise ConfigurationError(f"per: must be names, each once, not {per!r:.100}")
+        raise ConfigurationError(f"per: must be names, each once, not {per!r:.100} [RL701]")
     return tuple(map(str, names))
 
 
 def _checked_rate(rate: Rate | str) -> Rate:
     rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
     if not 0 < rate.limit <= rate.period * _MAX_PER_SECOND:
-        raise ConfigurationError(f"rate: a pace must be above zero and at most {_MAX_PER_SECOND}/second, not {rate}")
+        raise ConfigurationError(
+            f"rate: a pace must be above zero and at most {_MAX_PER_SECOND}/second, not {rate} [RL701]"
+        )
     return rate

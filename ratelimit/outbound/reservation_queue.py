@@ -176,7 +176,7 @@ class Reservation:
         A reservation that was used or cancelled raises `ConfigurationError`.
         """
         if self._over:
-            raise ConfigurationError("this reservation was used or cancelled: make another one")
+            raise ConfigurationError("this reservation was used or cancelled: make another one [RL704]")
         try:
             while (delay := self.delay) > 0:  # noqa: ASYNC110 - the store's clock may step back meanwhile
                 await asyncio.sleep(delay)

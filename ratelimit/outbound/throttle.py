@@ -52,7 +52,7 @@ class Throttle:
         clock: Clock | None = None,
     ) -> None:
         if not isinstance(store, (str, Store)):
-            raise ConfigurationError(f"store: must be a URL or a store, not {store!r:.50}")
+            raise ConfigurationError(f"store: must be a URL or a store, not {store!r:.50} [RL120]")
         self.rate = rate if rate is None or isinstance(rate, Rate) else Rate.parse(rate)
         self.concurrency = _checked_concurrency(concurrency, self.rate)
         self.name, self.max_wait = name, check_max_wait(max_wait)
@@ -71,9 +71,11 @@ class Throttle:
         `ConfigurationError`.
         """
         if self.rate is None:
-            raise ConfigurationError("rate: this throttle has none to wait for; `async with` bounds its concurrency")
+            raise ConfigurationError(
+                "rate: this throttle has none to wait for; `async with` bounds its concurrency [RL702]"
+            )
         if is_int(cost) and cost > self._max_cost:
-            raise ConfigurationError(f"cost: {cost} units never have room in {self.rate}")
+            raise ConfigurationError(f"cost: {cost} units never have room in {self.rate} [RL702]")
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._admit(cost, max_wait, None if self.concurrency is None else [self.name])
@@ -201,11 +203,11 @@ def _resolve(future: asyncio.Future[None]) -> None:
 def _checked_concurrency(concurrency: object, rate: Rate | None) -> int | None:
     if concurrency is None:
         if rate is None:
-            raise ConfigurationError("rate: a throttle needs a rate, a concurrency, or both")
+            raise ConfigurationError("rate: a throttle needs a rate, a concurrency, or both [RL701]")
         return None
     if not is_int_between(concurrency, 1, MAX_CONCURRENCY):
         raise ConfigurationError(
-            f"concurrency: must be an integer from 1 to {MAX_CONCURRENCY}, got {concurrency!r:.50}"
+            f"concurrency: must be an integer from 1 to {MAX_CONCURRENCY}, got {concurrency!r:.50} [RL701]"
         )
     return concurrency
 
@@ -213,4 +215,4 @@ def _checked_concurrency(concurrency: object, rate: Rate | None) -> int | None:
 def _exceeded(name: str, decision: Decision, bound: float | None) -> LimitExceeded:
     is_known = decision.retry_after and all(limit.kind != "concurrency" for limit in decision.violated)
     retry = f"; it has in {decision.retry_after:g} s" if is_known else ""
-    return LimitExceeded(f"{name!r} has no room within max_wait={bound:g} s{retry}", decision)
+    return LimitExceeded(f"{name!r} has no room within max_wait={bound:g} s{retry} [RL705]", decision)

@@ -48,7 +48,9 @@ class NamedPolicies:
         """
         found = self._by_name_and_label.get((policy, label)) or self._by_name.get(policy)
         if found is None:
-            raise ConfigurationError(f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'}")
+            raise ConfigurationError(
+                f"policy: {policy!r} is not one of {', '.join(sorted(self._by_name)) or 'none'} [RL303]"
+            )
         return found
 
     def compiled(self) -> list[CompiledPolicy]:
@@ -76,12 +78,14 @@ class NamedPolicies:
         place = self._endpoint_of(method.upper(), endpoint)
         compiled = self.get(policy, place.label)
         if endpoint == UNMATCHED and "endpoint" in compiled.per:
-            raise ConfigurationError(f"policy: {policy!r} is counted for each endpoint: say which, by endpoint=")
+            raise ConfigurationError(
+                f"policy: {policy!r} is counted for each endpoint: say which, by endpoint= [RL305]"
+            )
         values = self.values(identity, compiled, place)
         charge = compiled.charge(identity, 1, values, now, {})
         if not compiled.counter_name(values):
             self._unapplied.warning(
-                "policy %r does not apply and counts nothing: the identity lacks one of %s",
+                "policy %r does not apply and counts nothing: the identity lacks one of %s [RL507]",
                 policy,
                 ", ".join(compiled.per),
             )
@@ -92,7 +96,9 @@ class NamedPolicies:
     ) -> Charge | None:
         """Do as `charge` for a policy that counts units; raises `ConfigurationError` for one that gives permits."""
         if isinstance(self.get(policy).policy, Concurrency):
-            raise ConfigurationError(f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check")
+            raise ConfigurationError(
+                f"policy: {policy!r} is a Concurrency, which gives permits: use slot or check [RL304]"
+            )
         return self.charge(policy, identity, amount, now, method=method, endpoint=endpoint)
 
     def charges(
@@ -112,16 +118,16 @@ class NamedPolicies:
         names, given = {self._dimension(name) for name in key}, ", ".join(key) or "nothing"
         if names != set(compiled.per) or len(names) < len(key):
             wanted = ", ".join(compiled.per) or "nothing"
-            raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given}")
+            raise ConfigurationError(f"key: {policy!r} is counted by {wanted}, got {given} [RL306]")
         if not _ENDPOINT.fullmatch(key.get("endpoint", UNMATCHED)):
             endpoint = key["endpoint"]
             raise ConfigurationError(
-                f"key: endpoint: {endpoint!r} is not an endpoint: write it like 'GET /v1/agents/{{id}}'"
+                f"key: endpoint: {endpoint!r} is not an endpoint: write it like 'GET /v1/agents/{{id}}' [RL305]"
             )
         values = {self._dimension(name): self._key_value(name, str(value)) for name, value in key.items()}
         counter = compiled.counter_name(values)
         if not counter:
-            raise ConfigurationError("key: a value is empty")
+            raise ConfigurationError("key: a value is empty [RL306]")
         return counter
 
     def dimension_value(self, identity: Identity, dimension: str) -> str:

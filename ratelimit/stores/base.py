@@ -78,7 +78,7 @@ class Store(ABC):
     async def delete(self, keys: Iterable[str]) -> int:
         """Forget these counters, and return how many of them there were. A store that cannot raises `StoreError`."""
         del keys
-        raise StoreError(f"{type(self).__name__} cannot empty counters")
+        raise StoreError(f"{type(self).__name__} cannot empty counters [RL412]")
 
     async def add_counts(self, spans: Sequence[tuple[str, int]], counts: Mapping[str, int]) -> None:
         """Add these numbers to the counts of each span of time, which is kept for so many seconds, in one call.

@@ -249,5 +249,5 @@ class MemoryStore(Store):
             if not self._overflowed:
                 self._overflowed = True
                 logger.warning(
-                    "memory store is full: max_keys=%d; it evicts the keys unused for longest", self._max_keys
+                    "memory store is full: max_keys=%d; it evicts the keys unused for longest [RL411]", self._max_keys
                 )

@@ -19,4 +19,6 @@ def open_store(url: str, *, clock: Clock | None = None, timeout: float = 0.1) ->
     if scheme in REDIS_SCHEMES:
         return RedisStore(url, clock=clock, timeout=timeout)
     # The URL may hold a password and is not repeated.
-    raise ConfigurationError(f"store: the URL must begin with one of {', '.join(f'{each}://' for each in SCHEMES)}")
+    raise ConfigurationError(
+        f"store: the URL must begin with one of {', '.join(f'{each}://' for each in SCHEMES)} [RL120]"
+    )

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from operator import add
 from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
 from ratelimit._utils.histogram import Histogram
+from ratelimit.config.settings_hash import settings_hash
 from ratelimit.enforcement.tallies import STATES, Tallies
 from ratelimit.limiter_core import LimiterCore
 
@@ -138,14 +138,8 @@ def config_hash(limiter: LimiterCore) -> str:
     """Return eight digits that stand for the settings of a limiter; of two hashes in a fleet, one is out of date."""
     known = _HASHES.get(limiter)
     if known is None or known[0] is not limiter.settings:
-        shown = limiter.settings.model_dump_json(exclude={"store", "hash_key"}, fallback=repr_of_function)
-        known = _HASHES[limiter] = limiter.settings, sha256(shown.encode()).hexdigest()[:8]
+        known = _HASHES[limiter] = limiter.settings, settings_hash(limiter.settings)
     return known[1]
-
-
-def repr_of_function(value: object) -> str:
-    """Return the name of a function in the settings: its address would differ in each process."""
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
 
 
 def _version() -> str:

@@ -58,6 +58,6 @@ def _settings_of(policies: tuple[Any, ...]) -> RateLimitSettings:
     sections: dict[str, list[Any]] = {}
     for policy in policies:
         if type(policy) not in _SECTIONS:
-            raise ConfigurationError(f"make_limiter takes settings, or policies, not {policy!r:.100}")
+            raise ConfigurationError(f"make_limiter takes settings, or policies, not {policy!r:.100} [RL316]")
         sections.setdefault(_SECTIONS[type(policy)], []).append(policy)
     return RateLimitSettings(**sections)

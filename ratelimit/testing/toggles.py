@@ -80,8 +80,8 @@ def _reset_middleware(apps: tuple[Any, ...]) -> None:
 
 def _check_app(app: Any) -> None:
     if not hasattr(app, "middleware_stack"):
-        raise ConfigurationError(f"freeze_limits takes Starlette or FastAPI apps, not {app!r:.100}")
+        raise ConfigurationError(f"freeze_limits takes Starlette or FastAPI apps, not {app!r:.100} [RL316]")
     if any(getattr(each, "kwargs", {}).get("limiter") is not None for each in app.user_middleware):
         raise ConfigurationError(
-            "freeze_limits: this app was given a finished limiter: make that with `make_limiter`, or give settings instead"
+            "freeze_limits: this app was given a finished limiter: make that with `make_limiter`, or give settings instead [RL316]"
         )

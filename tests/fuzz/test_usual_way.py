@@ -110,6 +110,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a[key][0] == b[key][0] and abs(a[key][1] - b[key][1]) <= 1 for key in a)
 
 
+@pytest.mark.timeout(60 + EXAMPLES)
 @pytest.mark.parametrize("part", range(4))
 def test_both_ways_do_the_same(redis_url: str, part: int) -> None:
     """Byte by byte, whatever the mix of operations, limits, clock steps and foreign values."""

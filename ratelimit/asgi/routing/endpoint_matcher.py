@@ -133,7 +133,7 @@ class EndpointMatcher:
         try:
             return self._read(router, bare=bare)
         except ConfigurationError:
-            logger.exception("routes were added whose limits cannot work; the limits of the routes before stay")
+            logger.exception("routes were added whose limits cannot work; the limits of the routes before stay [RL211]")
             old.accept_changes()
             return old
 
@@ -149,5 +149,5 @@ class EndpointMatcher:
             logger.warning(
                 "RateLimitMiddleware sees no routes: decorators have no effect, and all paths that no setting names "
                 "are one endpoint; add it with app.add_middleware, or give the middlewares between it and the app an "
-                "attribute `app`"
+                "attribute `app` [RL204]"
             )

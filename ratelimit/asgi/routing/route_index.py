@@ -294,5 +294,5 @@ def _check_effect(entries: Sequence[_RouteEntry]) -> None:
     for lost, is_certain in find_lost_decorators(served):
         name = getattr(lost, "__qualname__", type(lost).__qualname__)
         if is_certain:
-            raise ConfigurationError(f"the limit on {name} {_NO_EFFECT}")
-        logger.warning("the limit on %s probably %s", name, _NO_EFFECT)
+            raise ConfigurationError(f"the limit on {name} {_NO_EFFECT} [RL204]")
+        logger.warning("the limit on %s probably %s [RL204]", name, _NO_EFFECT)

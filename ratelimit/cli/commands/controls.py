@@ -32,7 +32,7 @@ def _key(pairs: tuple[str, ...]) -> dict[str, str]:
     found = [pair.partition("=") for pair in pairs]
     for name, separator, value in found:
         if not (name and separator and value):
-            raise ConfigurationError(f"--key: {name}{separator}{value} is not NAME=VALUE")
+            raise ConfigurationError(f"--key: {name}{separator}{value} is not NAME=VALUE [RL801]")
     return {name: value for name, _, value in found}
 
 
@@ -55,7 +55,7 @@ def _whom_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _whom(pairs: tuple[str, ...], plan: str | None, *, everybody: bool) -> dict[str, Any]:
     if bool(pairs) + (plan is not None) + everybody != 1:
-        raise ConfigurationError("say whom: --key NAME=VALUE, --plan NAME or --everybody")
+        raise ConfigurationError("say whom: --key NAME=VALUE, --plan NAME or --everybody [RL801]")
     return {"key": _key(pairs) if plan is None else None, "plan": plan}
 
 
@@ -143,13 +143,23 @@ def delete_override(
     run(_change(target, change))
 
 
-def _list_group(name: str, text: str, effect: str, entries_of: Callable[[Limiter], Blocks]) -> click.Group:
-    """Return the group of commands of a list of callers: those that are blocked, or allowed."""
+Entries = Callable[[Limiter], Blocks]
+"""Returns a list of callers of a limiter: those that are blocked, or allowed."""
+
+
+def _list_group(name: str, text: str, effect: str, entries_of: Entries) -> click.Group:
+    """Return the group of commands of a list of callers; `effect` is what an entry does."""
 
     @click.group(name, help=text)
     def group() -> None:
         """Do nothing by itself."""
 
+    _add_set(group, effect, entries_of)
+    _add_list_and_delete(group, entries_of)
+    return group
+
+
+def _add_set(group: click.Group, effect: str, entries_of: Entries) -> None:
     @group.command("set", help=f"{effect}; it is felt by all workers within 2 seconds.")
     @_key_options
     @until_option()
@@ -171,6 +181,8 @@ def _list_group(name: str, text: str, effect: str, entries_of: Callable[[Limiter
 
         run(_change(target, change))
 
+
+def _add_list_and_delete(group: click.Group, entries_of: Entries) -> None:
     @group.command("list", help="Print the entries that hold.")
     @settings_options
     @json_option
@@ -188,10 +200,8 @@ def _list_group(name: str, text: str, effect: str, entries_of: Callable[[Limiter
 
         run(_change(target, change))
 
-    return group
 
-
-async def _list_entries(target: Target, entries_of: Callable[[Limiter], Blocks], *, as_json: bool) -> int:
+async def _list_entries(target: Target, entries_of: Entries, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
         found = await entries_of(limiter).list()
     rows = [{"key": dict(each.key), **_ending(each)} for each in found]

@@ -30,45 +30,46 @@ def explain_command(*, method: str, path: str, cost: int, identity: Identity, ta
 async def _explain(target: Target, identity: Identity, method: str, path: str, cost: int, *, as_json: bool) -> int:
     async with target.limiter(shared=False) as limiter:
         place = target.place(limiter, method, path)
-        told = await explain(limiter, identity, method=method, endpoint=place, cost=cost)
+        found = await explain(limiter, identity, method=method, endpoint=place, cost=cost)
         if as_json:
-            print_json(told.as_dict())
+            print_json(found.as_dict())
         else:
-            _print(told, label_of(identity, limiter.resolver.named), target)
+            _print(found, label_of(identity, limiter.resolver.named), target)
     return 0
 
 
-def _print(told: Explanation, label: str, target: Target) -> None:
+def _print(found: Explanation, label: str, target: Target) -> None:
     out = console()
-    out.print(Text.assemble((f"{told.endpoint}", "bold"), f"  {label}"))
-    out.print(_verdict(told))
+    out.print(Text.assemble((f"{found.endpoint}", "bold"), f"  {label}"))
+    out.print(_verdict(found))
     out.print()
     names = ["POLICY", "RATE", "USED", "LEFT", "WAIT", "WHY"]
-    rows = [_row(each) for each in told.policies]
+    rows = [_row(each) for each in found.policies]
     print_table(names, rows, none="no policy is declared", numbers=names[2:5])
-    if told.headers or told.body is not None:
+    if found.headers or found.body is not None:
         out.print()
-    for name, value in told.headers:
-        out.print(Text(f"{name}: {value}"))
-    if told.body is not None:
-        out.print(Text(told.body.decode()))
+    for name, value in found.headers:
+        out.print(Text(f"{name}: {value}"), soft_wrap=True)
+    if found.body is not None:
+        out.print(Text(found.body.decode()), soft_wrap=True)
     if target.settings.store.startswith("memory:"):
         out.print(
             Text("\nmemory:// counts in each process alone: these numbers are not the running app's", style="yellow")
         )
 
 
-def _verdict(told: Explanation) -> Text:
-    decision, binding = told.decision, told.decision.binding
+def _verdict(found: Explanation) -> Text:
+    decision, binding = found.decision, found.decision.binding
     if decision.is_blocked:
         return Text("refused: 403, the caller is blocked", style="bold red")
     if decision.allowed:
-        reason = "the caller is allowed whatever it does" if told.is_listed else ""
+        reason = "the caller is allowed whatever it does" if found.is_listed else ""
         reason = reason or ("no limit applies" if binding is None else f"{binding.remaining} left of {binding.policy}")
         return Text(f"admitted: {reason}", style="bold green")
     name = "a policy" if binding is None else binding.policy
     wait = seconds_text(decision.retry_after)
-    return Text(f"refused: {decision.status} by {name}, retry after {wait}", style="bold red")
+    when = "no wait helps" if wait == "never" else f"retry after {wait}"
+    return Text(f"refused: {decision.status} by {name}, {when}", style="bold red")
 
 
 def _row(each: PolicyExplanation) -> list[Cell]:

@@ -35,7 +35,7 @@ def _text(what: str, app: str | None) -> str:
     if what == "schema":
         return json.dumps(RateLimitSettings.model_json_schema(), indent=2)
     if app is None:
-        raise ConfigurationError("openapi needs the app: --app main:app")
+        raise ConfigurationError("openapi needs the app: --app main:app [RL801]")
     return json.dumps(document_limits(imported(app)), indent=2)
 
 

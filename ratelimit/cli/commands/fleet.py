@@ -130,7 +130,7 @@ async def _audit(target: Target, last: int, *, as_json: bool) -> int:
     if as_json:
         print_json({"changes": rows})
         return 0
-    shown = [[f"{each.at:%m-%d %H:%M:%S}", each.by, each.action, each.entry, each.why] for each in found]
+    shown = [[f"{each.at:%m-%d %H:%M:%S}", each.by, each.action, each.entry.lstrip("!"), each.why] for each in found]
     print_table(["AT (UTC)", "BY", "ACTION", "ENTRY", "WHY"], shown, none="no change is known")
     return 0
 

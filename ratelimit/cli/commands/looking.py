@@ -27,7 +27,7 @@ async def _usage(target: Target, identity: Identity, endpoint: str | None, metho
         names = limiter.resolver.named.of_a_caller(identity) if endpoint is None else None
         seen = await limiter.look(identity, method=method, endpoint=endpoint or UNMATCHED, policies=names)
         if seen.degraded:
-            raise StoreUnavailable("it did not answer")
+            raise StoreUnavailable("it did not answer [RL404]")
         limits = [RateLimitStatus.of(each) for each in seen.limits if each.kind != "quota"]
         quotas = [
             QuotaStatus.of(each)

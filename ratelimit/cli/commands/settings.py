@@ -1,14 +1,21 @@
 """`show`: the policies of the settings, as a table."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ratelimit.cli.options import json_option, settings_options
 from ratelimit.cli.output import Cell, console, print_json, print_table
 from ratelimit.cli.target import Target
-from ratelimit.config.policies import Limit, Policy, Quota
+from ratelimit.config.policies import Limit, Policy
 from ratelimit.inspection.explanation import rate_text
+
+_COLUMNS: Final = ("NAME", "KIND", "RATE", "PER", "BURST", "PLANS", "SCOPE", "WHERE", "SHADOW", "ON-FAILURE")
+_SHORT: Final = ("NAME", "KIND", "RATE", "PER", "BURST", "SHADOW", "ON-FAILURE")
+_LONG: Final = ("NAME", "SCOPE", "PLANS", "WHERE")
+_WIDE: Final = 120
+"""Characters from which on all columns stand beside each other."""
+_NONE: Final = "the settings have no policies"
 
 
 @click.command()
@@ -20,21 +27,31 @@ def show(*, target: Target, as_json: bool) -> None:
     if as_json:
         print_json({"policies": policies, "exempt": list(target.settings.exempt)})
         return
-    names = ["NAME", "KIND", "RATE", "PER", "BURST", "PLANS", "SCOPE", "WHERE", "SHADOW", "ON-FAILURE"]
-    print_table(names, [_row(each) for each in policies], none="the settings have no policies")
+    names, rows = list(_COLUMNS), [_row(each) for each in policies]
+    if console().width >= _WIDE:
+        print_table(names, rows, none=_NONE)
+    else:  # The long columns in a table of their own.
+        print_table(*_only(names, rows, _SHORT), none=_NONE)
+        if rows:
+            console().print()
+            print_table(*_only(names, rows, _LONG), none="")
     if target.settings.exempt:
         console().print(f"\nexempt: {', '.join(target.settings.exempt)}", markup=False)
 
 
+def _only(names: list[str], rows: list[list[Cell]], wanted: tuple[str, ...]) -> tuple[list[str], list[list[Cell]]]:
+    places = [names.index(name) for name in wanted]
+    return list(wanted), [[row[place] for place in places] for row in rows]
+
+
 def _described(policy: Policy) -> dict[str, Any]:
-    amount = rate_text(policy.amount)
     return {
         "name": policy.name,
         "kind": policy.kind,
-        "rate": f"{amount}/{policy.period or 'level'}" if isinstance(policy, Quota) else amount,
+        "rate": rate_text(policy.amount, policy),
         "per": [*policy.per, *(["key()"] if policy.key is not None else [])],
         "burst": policy.burst if isinstance(policy, Limit) else None,
-        "plans": {plan: rate_text(rate) for plan, rate in policy.by_plan.items()},
+        "plans": {plan: rate_text(rate, policy) for plan, rate in policy.by_plan.items()},
         "scope": policy.scope,
         "methods": list(policy.methods),
         "paths": list(policy.paths),

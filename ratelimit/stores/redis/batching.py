@@ -152,8 +152,8 @@ class Batcher:
 
 def _fail(batch: Sequence[Waiting], error: Exception) -> None:
     if not isinstance(error, RateLimitError):
-        logger.error("store call failed with an unexpected error", exc_info=error)
-        error = StoreError(f"unexpected {type(error).__name__}")
+        logger.error("store call failed with an unexpected error [RL408]", exc_info=error)
+        error = StoreError(f"unexpected {type(error).__name__} [RL408]")
     for request, future, then in batch:
         if not future.done():
             # Each caller gets an error of its own, since a shared one would collect every caller's traceback. Its cause

@@ -203,14 +203,14 @@ class ClusterClient(RedisClient):
             on_result(error)
         except BaseException:
             self._in_doubt.add_unsent(requests)
-            on_result(StoreError("the call to the store was interrupted"))
+            on_result(StoreError("the call to the store was interrupted [RL408]"))
             raise
 
     async def _ask_node(self, slot: int, start: Start, deadline: float, asking: str | None) -> BatchResult:
         """Ask the node of a hash slot, or the one at the address `asking` with ASKING."""
         name, executor = await self._executor(slot, asking, deadline)
         if self._loop.time() < self._down_until.get(name, 0.0):
-            return StorePartiallyUnavailable("a node of the Cluster is down")
+            return StorePartiallyUnavailable("a node of the Cluster is down [RL404]")
         if name in self._down_until:  # This call finds out, and no other one meanwhile.
             self._down_until[name] = self._loop.time() + _NODE_DOWN_S
         reply: asyncio.Future[BatchResult] = self._loop.create_future()
@@ -252,7 +252,7 @@ class ClusterClient(RedisClient):
         """Return the name and the executor of the node that serves a hash slot, or of the one at an address."""
         node = await self._topology.node(slot, address, deadline - self._loop.time())
         if node is None:
-            raise StoreUnavailable("the Cluster does not know the node that it named")
+            raise StoreUnavailable("the Cluster does not know the node that it named [RL404]")
         if node.name not in self._executors:
 
             def make_connection() -> Any:

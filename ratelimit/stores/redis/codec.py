@@ -129,7 +129,7 @@ def decode(reply: object, requests: Sequence[StoreRequest], now: int, number: in
     numbers = _unpack(reply, 2 + 3 * sum(len(request.charges) for request in requests))
     answered, store_ms = numbers[:2]
     if answered != number:
-        raise StoreError("the store's reply belongs to another call: does a proxy repeat replies?")
+        raise StoreError("the store's reply belongs to another call: does a proxy repeat replies? [RL407]")
     one = islice(numbers, 2, None)
     readings = zip(one, one, one, strict=True)
     for request in requests:
@@ -140,5 +140,5 @@ def decode(reply: object, requests: Sequence[StoreRequest], now: int, number: in
 def _unpack(reply: object, expected: int) -> list[int]:
     numbers = msgpack.unpackb(reply) if isinstance(reply, bytes) else None
     if not isinstance(numbers, list) or len(numbers) != expected or not _ALL_INT(map(type, numbers)):
-        raise StoreError("the store's reply does not fit the call: does something else write to its keys?")
+        raise StoreError("the store's reply does not fit the call: does something else write to its keys? [RL407]")
     return numbers

@@ -44,10 +44,10 @@ def connect(url: str, *, connect_timeout: float, max_connections: int) -> "redis
         make: Any = client.connection_pool.make_connection
         make()
     except _UrlError as error:
-        raise ConfigurationError(f"store: {error}") from None
+        raise ConfigurationError(f"store: {error} [RL120]") from None
     except (ValueError, TypeError, AttributeError, RedisError, RedisClusterException) as error:
         # redis-py's own message may repeat the URL, and with it the password.
-        raise ConfigurationError(f"store: redis-py cannot use this URL ({type(error).__name__})") from None
+        raise ConfigurationError(f"store: redis-py cannot use this URL ({type(error).__name__}) [RL120]") from None
     return client
 
 

@@ -37,9 +37,10 @@ class ErrorReply(StoreError):
         super().__init__(text)
 
     def __str__(self) -> str:
-        answered = "refused the login:" if self.code in _LOGIN_ERRORS else "answered"
+        is_login = self.code in _LOGIN_ERRORS
+        answered, code = ("refused the login:", "RL405") if is_login else ("answered", "RL406")
         # An error of a script begins with the line that raised it.
-        return f"the store {answered} {_SCRIPT_LINE.split(self.text)[-1]:.100}"
+        return f"the store {answered} {_SCRIPT_LINE.split(self.text)[-1]:.100} [{code}]"
 
 
 class PipelinedConnection(asyncio.Protocol):
@@ -63,7 +64,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._received = b""
         self._outgoing: list[bytes] | None = [] if coalesces else None
-        self._error: StoreError = StoreUnavailable("the store closed the connection")
+        self._error: StoreError = StoreUnavailable("the store closed the connection [RL404]")
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +94,7 @@ class PipelinedConnection(asyncio.Protocol):
         """Take over a transport that is connected and logged in."""
         self._transport = transport
         self._streams = transport.get_protocol()
-        self._received, self._error = b"", StoreUnavailable("the store closed the connection")
+        self._received, self._error = b"", StoreUnavailable("the store closed the connection [RL404]")
         if self._outgoing:  # Those calls have failed with the connection before.
             self._outgoing.clear()
         transport.set_protocol(self)
@@ -143,10 +144,10 @@ class PipelinedConnection(asyncio.Protocol):
             elif kind == b"-":
                 reply, received = ErrorReply(received[1:end].decode("utf-8", "replace")), received[end + 2 :]
             else:
-                self._abort(StoreError("the store sent a reply of an unexpected type"))
+                self._abort(StoreError("the store sent a reply of an unexpected type [RL407]"))
                 return
             if not self._pending:
-                self._abort(StoreError("the store sent a reply without a call"))
+                self._abort(StoreError("the store sent a reply without a call [RL407]"))
                 return
             _, on_reply = self._pending.popleft()
             on_reply(reply)
@@ -170,7 +171,7 @@ class PipelinedConnection(asyncio.Protocol):
             return
         deadline, _ = self._pending[0]
         if self._loop.time() >= deadline:
-            self._abort(StoreTimeout("the store did not answer in time"))
+            self._abort(StoreTimeout("the store did not answer in time [RL403]"))
         else:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
 

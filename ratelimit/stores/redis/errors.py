@@ -18,10 +18,10 @@ async def translate_errors(timeout: float) -> AsyncIterator[None]:  # noqa: ASYN
         async with asyncio.timeout(timeout):
             yield
     except (RedisTimeoutError, TimeoutError):
-        raise StoreTimeout("the store did not answer in time") from None
+        raise StoreTimeout("the store did not answer in time [RL403]") from None
     except (AuthenticationError, AuthorizationError) as error:
-        raise StoreError(f"the store refused the login: {error!s:.100}") from None
+        raise StoreError(f"the store refused the login: {error!s:.100} [RL405]") from None
     except (RedisConnectionError, RedisClusterException, OSError) as error:
-        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__})") from None
+        raise StoreUnavailable(f"the store could not be reached ({type(error).__name__}) [RL404]") from None
     except RedisError as error:
-        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100}") from None
+        raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100} [RL406]") from None

@@ -141,7 +141,7 @@ class ScriptExecutor:
         except Exception as error:  # noqa: BLE001 - handed to the callers
             self._finish(call, error)
         except BaseException:
-            self._replied(call, connection, StoreError("the call to the store was interrupted"))
+            self._replied(call, connection, StoreError("the call to the store was interrupted [RL408]"))
             raise
         else:
             self._write(connection, call)
@@ -192,7 +192,7 @@ class ScriptExecutor:
             return
         if self._is_closing:
             if not call.connections:
-                self._finish(call, StoreUnavailable("the store was closed"))
+                self._finish(call, StoreUnavailable("the store was closed [RL404]"))
             return
         call.retried = True
         if not (self._connection.is_open and call.connections):
@@ -228,7 +228,7 @@ class ScriptExecutor:
             # It was not done, and the Cluster client sends it to another node; unless another copy of it was.
             if call.copies > 1 and not call.lookup_only:
                 self._in_doubt.add(call)
-                result = StoreTimeout("the store did not answer in time")
+                result = StoreTimeout("the store did not answer in time [RL403]")
         elif not call.lookup_only:
             # Also where the server answered with an error: that may have been the reply to another call.
             self._in_doubt.add(call) if call.copies else self._in_doubt.add_unsent(call.requests)

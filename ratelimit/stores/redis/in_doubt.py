@@ -54,7 +54,9 @@ class InDoubtCalls:
     def add(self, call: PendingCall) -> None:
         """Keep a call whose outcome is unknown; of too many the oldest is lost, with a line in the log."""
         if len(self._calls) == MAX_IN_DOUBT:
-            logger.error("more than %d store calls are in doubt: the outcome of the oldest is lost", MAX_IN_DOUBT)
+            logger.error(
+                "more than %d store calls are in doubt: the outcome of the oldest is lost [RL409]", MAX_IN_DOUBT
+            )
         self._calls.append(call)
 
     def add_unsent(self, requests: Iterable[StoreRequest]) -> None:
@@ -62,7 +64,7 @@ class InDoubtCalls:
         for request in requests:
             if request.operation in CORRECTIONS:
                 if len(self._unsent) == MAX_UNSENT:
-                    logger.error("more than %d corrections could not be sent: the oldest is lost", MAX_UNSENT)
+                    logger.error("more than %d corrections could not be sent: the oldest is lost [RL409]", MAX_UNSENT)
                 self._unsent.append(request)
 
     def resolve_soon(self) -> None:
@@ -102,7 +104,9 @@ class InDoubtCalls:
         elif call.is_named:  # It was not done. The callers have decided without it; corrections are still due.
             self._send_again(request for request in call.requests if request.operation in CORRECTIONS)
         else:
-            logger.error("a store call in a hash slot that is being migrated has lost its reply: it may be missing")
+            logger.error(
+                "a store call in a hash slot that is being migrated has lost its reply: it may be missing [RL409]"
+            )
 
     def _send_again(self, corrections: Iterable[StoreRequest]) -> None:
         for request in corrections:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
 
-_UNEXPECTED: Final = "the store sent a reply of an unexpected type"
+_UNEXPECTED: Final = "the store sent a reply of an unexpected type [RL407]"
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
 
