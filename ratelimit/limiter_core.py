@@ -33,7 +33,7 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.keys import escape
-from ratelimit.resolver.labels import label_of
+from ratelimit.resolver.labels import label_of, label_of_counter
 from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.base import Store
 from ratelimit.stores.messages import Operation, new_request
@@ -83,14 +83,9 @@ class LimiterCore:
         self._health: tuple[float, Health | None] = 0.0, None
         self._holding = OverrideEvent(overrides=0, blocks=0)
         breaker = self.enforcer.circuit_breaker
-        actions = [
-            self._entries.refresh,
-            self.fleet.end_those_over,
-            self._reload.poll,
-            self.enforcer.workers.heartbeat,
-            self.observer.flush,
-        ]
-        actions += [] if self.statistics is None else [self.statistics.flush]
+        actions = [self._entries.refresh, self.fleet.end_those_over, self._reload.poll, self.observer.flush]
+        actions.append(self.enforcer.workers.heartbeat)
+        actions += [] if self.statistics is None else [self.statistics.flush_all]
         self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
         for listener in listeners:
             listener.attach(self)
@@ -259,7 +254,7 @@ class LimiterCore:
         with suppress(StoreError):
             await self.enforcer.workers.sign_off()
             if self.statistics is not None:
-                await self.statistics.flush()
+                await self.statistics.flush_all()
         await self.enforcer.aclose()
 
     async def __aenter__(self) -> Self:
@@ -272,9 +267,18 @@ class LimiterCore:
     def _statistics(self, wanted: object) -> Statistics | None:
         if not isinstance(wanted, StatisticsSettings):
             return None
-        kept = {"minutes_kept": wanted.minutes_kept, "hours_kept": wanted.hours_kept}
-        prefix = escape(self.settings.key_prefix)
-        return Statistics(self.store, self.observer.count(measures=False), self.clock, prefix, **kept)
+        statistics = Statistics(
+            self.store,
+            self.observer.count(measures=False),
+            self.clock,
+            escape(self.settings.key_prefix),
+            minutes_kept=wanted.minutes_kept,
+            hours_kept=wanted.hours_kept,
+            label=lambda key, policy: label_of_counter(key, policy, self.resolver.named),
+            names=lambda: [each.policy.name for each in self.resolver.named.compiled()],
+        )
+        self.observer.refusals = statistics.refusals
+        return statistics
 
     def _reloaded(self, result: Literal["applied", "unchanged", "rejected"], error: str | None) -> None:
         if self.enforcer.prefetch_pool is None and any(limit.prefetch for limit in self.settings.limits):

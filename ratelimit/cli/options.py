@@ -103,6 +103,15 @@ def validation_texts(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in error.errors()]
 
 
+def seconds_option(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """Return the seconds of an option that is a duration, such as `15m`."""
+    del context
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration, such as 15m, 1h or 1d", param=parameter)
+    return int(found[1]) * _UNITS[found[2]]
+
+
 def _loaded(config: str | None, app: str | None, store: str | None) -> Target:
     target: Target = guarded(lambda: load_target(config, app, store))
     return target

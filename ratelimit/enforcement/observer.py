@@ -9,6 +9,7 @@ from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.events import CorrectionEvent, DecisionEvent, ReloadEvent, Result, StoreCallEvent, StoreEvent
 from ratelimit.enforcement.listeners import Listeners
 from ratelimit.enforcement.refusal_log import RefusalLog
+from ratelimit.enforcement.refusal_stream import RefusalStream
 from ratelimit.enforcement.tallies import Tallies
 from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.model.charge import Charge
@@ -39,6 +40,7 @@ class Observer:
         self.listeners = listeners
         self.refusal_log = RefusalLog()
         self.tallies: Tallies | None = None
+        self.refusals: RefusalStream | None = None
         self._said: set[str] = set()
         self.hears = listeners.hears_decisions
         self.is_timing = listeners.hears_decisions
@@ -65,6 +67,8 @@ class Observer:
         """Take note of a refusal, or of any decision where listeners hear it; `event` makes the event when it is needed."""
         if not decision.allowed or decision.refused_in_shadow:
             self.refusal_log.note(decision, caller, event)
+            if self.refusals is not None:
+                self.refusals.note(decision, event)
         if self.listeners.hears_decisions:
             self.listeners.decision(event())
 

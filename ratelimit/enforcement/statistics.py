@@ -1,19 +1,25 @@
 """Statistics: how often each policy was within, near or over its limit, minute by minute, for all workers together."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.clock import Clock
+from ratelimit.enforcement.refusal_stream import RefusalStream
 from ratelimit.enforcement.tallies import STATES, Tallies
+from ratelimit.enforcement.top_callers import CAPACITY, By, TopCallers
 from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.stores.base import Store
 
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _COUNTED: Final = (*STATES, "charged")
+_RANKING_S: Final = 300
+"""Seconds of one ranking of callers."""
+
 _MAX_SPANS: Final = 10_000
 
 
@@ -34,6 +40,15 @@ class PolicyCounts:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class TopCaller:
+    """One of those callers that have used most of a policy, or were refused most; `caller` is a label."""
+
+    policy: str
+    caller: str
+    count: int
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class SpanCounts:
     """The counts of one minute or hour, by policy; those without a check are left out."""
 
@@ -44,23 +59,74 @@ class SpanCounts:
 class Statistics:
     """Adds what this worker has decided to counts that all workers share: once a second, in one call.
 
-    Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
+    `label(key, policy)` names the callers of a counter, `names()` all policies. Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
     could not be written is added with the next call, and then counts in the minute of that call. What was sent without a
     reply in time is not sent again; that, and what a killed worker has counted since its last call, may be missing.
     """
 
     def __init__(
-        self, store: Store, tallies: Tallies, clock: Clock, prefix: str, *, minutes_kept: int, hours_kept: int
+        self,
+        store: Store,
+        tallies: Tallies,
+        clock: Clock,
+        prefix: str,
+        *,
+        minutes_kept: int,
+        hours_kept: int,
+        label: Callable[[str, str], str] = lambda key, policy: key,  # noqa: ARG005
+        names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._store, self._tallies, self._clock = store, tallies, clock
         self._prefix = f"{prefix}:{{statistics}}"
         self._kept = {_MINUTE_S: minutes_kept, _HOUR_S: hours_kept}
         self._written: dict[str, int] = {}
+        self._label, self._names = label, names
+        tallies.callers = TopCallers()
+        self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept)
         call_after_fork(self.leave_to_parent)
 
     def leave_to_parent(self) -> None:
         """Leave to the parent of a fork what it has counted and not written yet."""
         self._written = self._counted()
+        self._tallies.callers = TopCallers()
+
+    async def flush_all(self) -> None:
+        """Write counts, rankings and refusals; raises `StoreError`."""
+        await self.flush()
+        await self._rank()
+        await self.refusals.flush()
+
+    async def top(
+        self, by: By = "refused", *, seconds: int = 3600, policy: str | None = None, count: int = 20
+    ) -> Sequence[TopCaller]:
+        """Return the callers that were refused most (or used most, or came near) in the last seconds; raises `StoreError`.
+
+        Each policy's 200 most frequent callers are known, in spans of five minutes.
+        """
+        await self._rank()
+        now, found = self._clock() // 1_000_000, Counter[tuple[str, str]]()
+        starts = range(now - seconds - (now - seconds) % _RANKING_S, now + 1, _RANKING_S)
+        names = [policy] if policy is not None else sorted(self._names())
+        keys = [(name, self._ranking(by, name, start)) for name in names for start in starts]
+        for (name, _), counts in zip(keys, await self._store.read_ranks([key for _, key in keys]), strict=True):
+            found.update({(name, caller): number for caller, number in counts.items()})
+        return [
+            TopCaller(policy=name, caller=caller, count=number) for (name, caller), number in found.most_common(count)
+        ]
+
+    async def _rank(self) -> None:
+        callers, now = self._tallies.callers, self._clock() // 1_000_000
+        ranks: dict[str, dict[str, int]] = {}
+        for (by, policy), counts in (callers.take() if callers is not None else {}).items():
+            ranking = ranks.setdefault(self._ranking(by, policy, now), {})
+            for key, number in counts.items():
+                caller = self._label(key, policy)
+                ranking[caller] = ranking.get(caller, 0) + number
+        if ranks:
+            await self._store.add_ranks(ranks, keep=CAPACITY, seconds=self._kept[_MINUTE_S])
+
+    def _ranking(self, by: By, policy: str, now: int) -> str:
+        return f"{self._prefix}:top:{by}:{policy}:{now - now % _RANKING_S}"
 
     async def flush(self) -> None:
         """Write what was counted since the last time; raises `StoreError`, and writes it the next time then."""

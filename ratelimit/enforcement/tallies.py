@@ -8,6 +8,7 @@ from typing import Final
 from ratelimit._utils.histogram import Histogram
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.events import BLOCKED, NEAR, CorrectionEvent, Result, Source, result_of
+from ratelimit.enforcement.top_callers import TopCallers
 from ratelimit.model.charge import Charge
 
 UTILIZATION_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 0.99, 1.0, 1.25)
@@ -63,6 +64,8 @@ class Tallies:
         self.store_calls: dict[tuple[str, str], Histogram] = {}
         self.outages, self.is_store_available = 0, True
         self.errors: dict[str, int] = {}
+        self.callers: TopCallers | None = None
+        """Who has used most, where that is counted."""
         self.reloads = {"applied": 0, "unchanged": 0, "rejected": 0}
 
     def of(self, policy: str) -> PolicyTally:
@@ -82,13 +85,17 @@ class Tallies:
             return
         # Most requests are admitted, and are counted by the store's own numbers.
         self._admitted[source] += 1
+        if self.callers is not None:
+            self.callers.seen.append(unrendered[0])
         policies, near, measures = self.policies, self._near, self.measures
-        for (limit, _, cost), (remaining, _, _) in zip(unrendered[0], unrendered[1]):  # noqa: B905
+        for (limit, key, cost), (remaining, _, _) in zip(unrendered[0], unrendered[1]):  # noqa: B905
             tally = policies.get(limit.policy) or self.of(limit.policy)
             full = limit.advertised_limit
             tally.charged += cost
             if full - remaining >= near * full:
                 tally.near += 1
+                if self.callers is not None:
+                    self.callers.add("near", limit.policy, key)
             else:
                 tally.within += 1
             if measures:
@@ -130,6 +137,17 @@ class Tallies:
         self.outages += not is_available
         self.is_store_available = is_available
 
+    def _rank(self, decision: Decision, charges: Sequence[Charge]) -> None:
+        """Count the callers of a decision that was refused, or that a shadow would have refused."""
+        if self.callers is None:
+            return
+        refusing = {limit.policy for limit in decision.limits if limit.retry_after}
+        for charge in charges:
+            if charge.limit.policy in refusing:
+                self.callers.add("refused", charge.limit.policy, charge.key)
+            elif decision.allowed:
+                self.callers.add("used", charge.limit.policy, charge.key, charge.cost)
+
     def _name(self, policy: str) -> str:
         is_known = not policy or policy in self.policies or len(self.policies) < MAX_POLICIES
         return policy if is_known else OTHER
@@ -140,6 +158,7 @@ class Tallies:
         key = result_of(decision, charges), policy, decision.source
         self._others[key] = self._others.get(key, 0) + 1
         costs = {charge.limit.policy: charge.cost for charge in charges}
+        self._rank(decision, charges)
         for limit in decision.limits:
             tally = self.of(limit.policy)
             used = 1 - limit.remaining / limit.limit if limit.limit else 1.0

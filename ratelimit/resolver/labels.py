@@ -2,12 +2,14 @@
 
 from ipaddress import IPv4Address, ip_network
 from typing import Final
+from urllib.parse import unquote
 
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.named_policies import NamedPolicies
 
 ANONYMOUS: Final = "anonymous"
 
+_EVERYBODY: Final = "everybody"
 _HASH_DIGITS: Final = 8
 _MAX_LENGTH: Final = 64
 
@@ -26,6 +28,24 @@ def label_of(identity: Identity, named: NamedPolicies) -> str:
     if named.is_hashed("ip"):
         return f"ip#{named.hashed(identity.ip)[:_HASH_DIGITS]}"
     return f"ip:{masked(identity.ip)}"
+
+
+def label_of_counter(key: str, policy: str, named: NamedPolicies) -> str:
+    """Return the label of the callers that share a counter, by its key: `token#1a2b3c4d`, `org:acme`, several joined by a blank.
+
+    A counter of all callers is `everybody`.
+    """
+    per = named.get(policy).per
+    values = key.rsplit(":", len(per))[1:] if per else []
+    return (
+        " ".join(_part(name, value, named) for name, value in zip(per, values, strict=True))[:_MAX_LENGTH] or _EVERYBODY
+    )
+
+
+def _part(dimension: str, value: str, named: NamedPolicies) -> str:
+    if named.is_hashed(dimension):
+        return f"{dimension}#{value[:_HASH_DIGITS]}"
+    return f"{dimension}:{masked(unquote(value)) if dimension == 'ip' else value}"
 
 
 def masked(address: str) -> str:

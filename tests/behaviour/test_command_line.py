@@ -8,6 +8,8 @@ and `cli.commands.settings`.
 import asyncio
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -239,6 +241,38 @@ def test_usage_and_reset(ratelimit: Run, config: str) -> None:
     assert json.loads(ratelimit("usage", *caller, "--json").output)["quotas"][0]["used"] == 0
     at_an_endpoint = ratelimit("usage", *caller, "--endpoint", "/api/exports/full", "--json").output
     assert "export" in at_an_endpoint
+
+
+def test_top_and_tail_show_who_is_refused(ratelimit: Run, config: str, tmp_path: Path) -> None:
+    """Where the app counts; else they say what is missing."""
+    assert "statistics = true" in ratelimit("top", code=2).output
+    counting = tmp_path / "counting.toml"
+    counting.write_text("statistics = true\n" + Path(config).read_text())
+    options = ("--config", str(counting))
+    charge(str(counting), 5)
+    (caller,) = json.loads(ratelimit("top", *options, "--json").output)["callers"]
+    assert caller == {"policy": "org", "caller": "org:acme", "count": 2}
+    shown = ratelimit("top", *options, "--by", "used", "--last", "15m", "--policy", "token").output
+    assert shown.splitlines()[0].split() == ["POLICY", "CALLER", "USED"]
+    assert "none in that time" in ratelimit("top", *options, "--policy", "export").output
+    assert "no duration" in ratelimit("top", *options, "--last", "soon", code=2).output
+    lines = ratelimit("tail", *options, "--no-follow").output.splitlines()
+    assert len(lines) == 2
+    assert " 429    org token#" in lines[0]
+    assert "GET /v1/agents/{id} wait" in lines[0]
+    assert ratelimit("tail", *options, "--no-follow", "--shadow").output == ""
+    one = json.loads(ratelimit("tail", *options, "--no-follow", "--json", "--last", "1").output)
+    assert (one["policy"], one["status"], one["shadow"]) == ("org", 429, False)
+    command = [sys.executable, "-m", "ratelimit", "tail", *options, "--last", "0", "--policy", "org"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(100):  # The command may begin a little later.
+            charge(str(counting), 1)
+            if select.select([process.stdout], [], [], 0.2)[0]:
+                break
+        assert " org token#" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
 
 
 def test_check_and_diff_look_at_files(ratelimit: Run, config: str, tmp_path: Path, app: str) -> None:

@@ -1,14 +1,29 @@
-"""`usage`: what a caller has used of everything."""
+"""`usage`, `top` and `tail`: what a caller has used, who is refused most, and refusals as they happen."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
 
 import click
 
 from ratelimit.asgi.route_models import QuotaStatus, RateLimitStatus
-from ratelimit.cli.options import caller_options, json_option, run, settings_options
-from ratelimit.cli.output import Cell, console, print_json, print_table
+from ratelimit.cli.options import caller_options, json_option, run, seconds_option, settings_options
+from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
 from ratelimit.cli.target import Target
-from ratelimit.errors import StoreUnavailable
+from ratelimit.enforcement.refusal_stream import Refusal
+from ratelimit.enforcement.statistics import Statistics
+from ratelimit.enforcement.top_callers import MEASURES, By
+from ratelimit.errors import ConfigurationError, StoreUnavailable
+from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import UNMATCHED
+
+_TAIL_S: Final = 1.0
+_PAGE: Final = 1000
 
 
 @click.command()
@@ -78,4 +93,87 @@ def _print_quotas(quotas: list[QuotaStatus]) -> None:
     print_table(names, rows, none="no quota counts this caller", numbers=["USED", "OF", "LEFT", "LAST PERIOD"])
 
 
-COMMANDS = (usage,)
+@click.command()
+@click.option("--by", type=click.Choice(MEASURES), default="refused", show_default=True)
+@click.option("--last", default="1h", show_default=True, callback=seconds_option, help="How long back: 15m, 1h, 1d.")
+@click.option("--policy", metavar="NAME", help="One policy; without it, all of them.")
+@click.option("--count", type=click.IntRange(min=1), default=20, show_default=True)
+@settings_options
+@json_option
+def top(*, by: By, last: int, policy: str | None, count: int, target: Target, as_json: bool) -> None:
+    """Print the callers that were refused most, have used most, or came near to a limit most often.
+
+    The app has to count for that: `statistics = true`.
+    """
+    run(_top(target, by, last, policy, count, as_json=as_json))
+
+
+async def _top(target: Target, by: By, last: int, policy: str | None, count: int, *, as_json: bool) -> int:
+    async with target.limiter() as limiter:
+        found = await _statistics(limiter).top(by, seconds=last, policy=policy, count=count)
+    if as_json:
+        print_json({"callers": [{"policy": each.policy, "caller": each.caller, "count": each.count} for each in found]})
+        return 0
+    rows: list[list[Cell]] = [[each.policy, each.caller, each.count] for each in found]
+    print_table(["POLICY", "CALLER", by.upper()], rows, none="none in that time", numbers=[by.upper()])
+    return 0
+
+
+@click.command()
+@click.option("--policy", metavar="NAME", help="Refusals of one policy.")
+@click.option("--shadow", is_flag=True, help="What policies in shadow would have refused, and nothing else.")
+@click.option("--last", type=click.IntRange(min=0), default=10, show_default=True, help="Refusals to begin with.")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Print new ones until interrupted.")
+@settings_options
+@json_option
+def tail(*, policy: str | None, shadow: bool, last: int, follow: bool, target: Target, as_json: bool) -> None:
+    """Print refusals as they happen, of all workers, within 2 seconds. The app has to count: `statistics = true`."""
+    shown = Shown(policy=policy, shadow=shadow, as_json=as_json)
+    with suppress(KeyboardInterrupt):
+        run(_tail(target, shown, last, follow=follow))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Which refusals `tail` prints, and how."""
+
+    policy: str | None
+    shadow: bool
+    as_json: bool
+
+    def print(self, refusals: Sequence[Refusal]) -> None:
+        """Print those that are wanted, a line each."""
+        for each in refusals:
+            if (self.policy is None or each.policy == self.policy) and (each.shadow or not self.shadow):
+                text = json.dumps(asdict(each)) if self.as_json else _line(each)
+                click.echo(text)
+
+
+async def _tail(target: Target, shown: Shown, last: int, *, follow: bool) -> int:
+    async with target.limiter() as limiter:
+        stream = _statistics(limiter).refusals
+        seen = await stream.read(last=max(last, 1))
+        shown.print(seen[-last:] if last else ())
+        place = seen[-1].id if seen else "0"
+        while follow:
+            await asyncio.sleep(_TAIL_S)
+            new = await stream.read(last=_PAGE, after=place)
+            shown.print(new)
+            place = new[-1].id if new else place
+    return 0
+
+
+def _line(each: Refusal) -> str:
+    at = datetime.fromtimestamp(each.at, UTC)
+    status = "shadow" if each.shadow else str(each.status)
+    where = f"{each.method} {each.route}".strip()
+    return f"{at:%H:%M:%S} {status:6} {each.policy} {each.caller} {where} wait {seconds_text(each.wait)}"
+
+
+def _statistics(limiter: Limiter) -> Statistics:
+    if limiter.statistics is None:
+        raise ConfigurationError("statistics: the settings do not count: write statistics = true [RL804]")
+    return limiter.statistics
+
+
+COMMANDS = (usage, top, tail)
