@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ratelimit.asgi.middleware import RateLimitMiddleware
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
+from ratelimit.asgi.routing.framework import router_of
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.errors import ConfigurationError
 from ratelimit.limiter import Limiter
@@ -101,6 +102,19 @@ def _settings(name: str, found: Any) -> RateLimitSettings:
 
 def _settings_of_app(name: str, app: Any) -> tuple[RateLimitSettings, bool]:
     """Return the settings of the app's `RateLimitMiddleware`, and whether it tells callers apart by itself."""
+    found = _middleware_of(app)
+    if found is None:
+        raise ConfigurationError(f"{name}: the app has no RateLimitMiddleware [RL802]")
+    return found
+
+
+def without_middleware(name: str) -> Any:
+    """Return the app of that name where it has routes and no `RateLimitMiddleware`, else `None`."""
+    app = imported(name)
+    return app if _middleware_of(app) is None and router_of(app) is not None else None
+
+
+def _middleware_of(app: Any) -> tuple[RateLimitSettings, bool] | None:
     for _ in range(_MAX_LAYERS):
         if isinstance(app, RateLimitMiddleware):
             return app.limiter.settings, app.has_own_identify
@@ -110,7 +124,7 @@ def _settings_of_app(name: str, app: Any) -> tuple[RateLimitSettings, bool]:
                 found = settings if limiter is None else limiter.settings
                 return found or RateLimitSettings(), each.kwargs.get("identify") is not None
         app = getattr(app, "app", None)
-    raise ConfigurationError(f"{name}: the app has no RateLimitMiddleware [RL802]")
+    return None
 
 
 def identity_of(

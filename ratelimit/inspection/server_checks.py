@@ -68,14 +68,18 @@ class ServerCheck:
         return {"check": self.name, "severity": self.severity, "code": self.code, "message": self.message}
 
 
-async def check_server(limiter: Limiter, *, minimum: tuple[int, int] = MIN_VERSION) -> list[ServerCheck]:
+async def check_server(
+    limiter: Limiter, *, minimum: tuple[int, int] = MIN_VERSION, store_timeout: float | None = None
+) -> list[ServerCheck]:
     """Check the server of a limiter; `minimum` is the oldest version that is fine.
+
+    Round trips are compared with `store_timeout` seconds, by default that of the limiter's settings.
 
     Writes one key that is deleted at once. Raises `StoreError` where the server does not answer at all.
     """
     if not isinstance(limiter.store, RedisStore):
         return [ServerCheck(name="store", severity="info", message=f"{limiter.store!r} is no server: nothing to check")]
-    server = _Server(limiter, limiter.store)
+    server = _Server(limiter, limiter.store, store_timeout or limiter.settings.store_timeout)
     await server.read()
     checks: Sequence[Callable[[], Awaitable[Iterable[ServerCheck]]]] = (
         lambda: server.version(minimum),
@@ -112,8 +116,8 @@ async def _info(store: RedisStore, section: str) -> dict[str, Any]:
 class _Server:
     """One server, with what it says of itself."""
 
-    def __init__(self, limiter: Limiter, store: RedisStore) -> None:
-        self._limiter, self._store = limiter, store
+    def __init__(self, limiter: Limiter, store: RedisStore, store_timeout: float) -> None:
+        self._limiter, self._store, self._timeout = limiter, store, store_timeout
         self._prefix = escape(limiter.settings.key_prefix)
         self._info: dict[str, Any] = {}
 
@@ -199,7 +203,7 @@ class _Server:
             await self._store.client.run("ECHO", "x")
             times.append(monotonic() - began)
         cuts = quantiles(times, n=100)
-        p50, p99, bound = cuts[49], cuts[98], self._limiter.settings.store_timeout
+        p50, p99, bound = cuts[49], cuts[98], self._timeout
         text = f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms; store_timeout {bound * 1000:g} ms"
         if p99 >= bound:
             return [_check("round trip", "error", f"{text}: decisions time out", "RL907")]

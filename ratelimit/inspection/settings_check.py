@@ -1,5 +1,6 @@
 """The check of settings: errors of a file with their lines, and lints of settings and routes."""
 
+import logging
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
+from ratelimit.asgi.routing.route_index import RouteIndex
 from ratelimit.asgi.startup_checks import startup_warnings
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.errors import ConfigurationError
@@ -72,11 +74,48 @@ def check_settings(
 ) -> list[Finding]:
     """Return the lints of valid settings, and of the routes of an app where there is one."""
     text, resolver = SettingsText(file), PolicyResolver(settings)
-    index = None if app is None else EndpointMatcher(app, resolver).read_routes()
+    index, said = (None, []) if app is None else _read_routes(app, resolver)
     endpoints = [] if index is None else index.endpoints()
-    found = [*lint(settings), *lint_routes(resolver, endpoints), *most_keys(resolver, endpoints)]
+    found = [*said, *lint(settings), *lint_routes(resolver, endpoints), *most_keys(resolver, endpoints)]
     found += startup_warnings(settings, index, has_own_identify=has_own_identify)
     return [_of_lint(text, settings, message) for message in dict.fromkeys(found)]
+
+
+def check_unlimited_app(app: Any) -> list[Finding]:
+    """Return a finding for each decorated route of an app that has no `RateLimitMiddleware`."""
+    index, said = _read_routes(app, PolicyResolver(RateLimitSettings()))
+    endpoints = [] if index is None else index.endpoints()
+    said += [
+        f"limit {limit.name!r} on {endpoint.label} has no effect: the app has no RateLimitMiddleware [RL614]"
+        for endpoint in endpoints
+        for limit in endpoint.limits
+    ]
+    return [_of_lint(SettingsText(None), RateLimitSettings(), message) for message in said]
+
+
+def _read_routes(app: Any, resolver: PolicyResolver) -> tuple[RouteIndex | None, list[str]]:
+    """Return the routes of an app, and what reading them has said of decorators without an effect."""
+    said: list[str] = []
+    handler, log = _Collector(said), logging.getLogger("ratelimit")
+    log.addHandler(handler)
+    try:
+        return EndpointMatcher(app, resolver).read_routes(), said
+    except ConfigurationError as error:
+        return None, [*said, str(error)]
+    finally:
+        log.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    """Collects the texts of warnings."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one text."""
+        self._found.append(record.getMessage())
 
 
 def level_problem(settings: RateLimitSettings, eviction: str) -> Iterable[Finding]:

@@ -188,7 +188,9 @@ async def test_an_entry_that_cannot_be_read_blocks_nobody(
     await store.put_entry("rl:{overrides}", "!block:org=o", b"{")
     await limiter.overrides.set(policy="token", key={"token": "t"}, rate="9/minute")
     assert (await limiter.check(WHO)).allowed
-    assert {record.message for record in caplog.records} == {"block '!block:org=o' cannot be read and has no effect"}
+    assert {record.message for record in caplog.records} == {
+        "block '!block:org=o' cannot be read and has no effect [RL508]"
+    }
     assert len(await limiter.overrides.list()) == 1
 
 

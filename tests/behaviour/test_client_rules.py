@@ -116,7 +116,7 @@ async def test_a_wait_above_the_bound_goes_to_the_caller_and_is_told(
     (warning,) = warnings(caplog)
     assert warning == (
         f"{httpx.URL(server).host}: the response 429 asks for a wait of 121 s, more than max_wait=120 s: "
-        "the caller gets it, and the request is not sent again"
+        "the caller gets it, and the request is not sent again [RL707]"
     )
 
 

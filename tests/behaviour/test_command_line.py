@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import examples
 from ratelimit import Identity, Limiter, RateLimitSettings
 from ratelimit.cli.main import cli
 from ratelimit.telemetry import __file__ as telemetry
@@ -289,6 +290,13 @@ def test_check_and_diff_look_at_files(ratelimit: Run, config: str, tmp_path: Pat
     ratelimit("check", str(bad), "--ignore", "RL106")
     with_app = json.loads(ratelimit("check", "--app", app, "--json", code=1).output)["problems"]
     assert [each["code"] for each in with_app if each["severity"] == "warning"] == ["RL605"]
+    (tmp_path / "bare.py").write_text(
+        "from fastapi import FastAPI\nfrom ratelimit import limit\napp = FastAPI()\n"
+        "@app.get('/x')\n@limit('5/minute', per='ip')\ndef x(): ...\n"
+    )
+    bare = json.loads(ratelimit("check", "--app", "bare:app", "--json", code=1).output)["problems"]
+    assert [(each["code"], each["severity"]) for each in bare] == [("RL614", "error")]
+    sys.modules.pop("bare")
     new = tmp_path / "new.toml"
     new.write_text(Path(config).read_text().replace("3/minute", "4/minute").replace("1/hour", "1/day"))
     ratelimit("override", "set", "--policy", "org", "--plan", "business", "--rate", "5/minute")
@@ -393,7 +401,15 @@ def test_it_is_a_program(config: str) -> None:
     assert (failed.returncode, "pip install 'ratelimit-asgi[cli]'" in failed.stderr) == (2, True)
 
 
+FILES = sorted(str(path) for path in Path(examples.__path__[0]).rglob("*.toml"))
 EXAMPLES = ["three_layers", "per_endpoint", "saas", "quickstart", "overload"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_settings_file_of_the_examples_has_a_warning(ratelimit: Run, file: str) -> None:
+    """Notes they may have."""
+    found = json.loads(ratelimit("check", file, "--json").output)["problems"]
+    assert {each["severity"] for each in found} <= {"info"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -60,7 +60,7 @@ def test_a_proxys_header_that_is_ignored(caplog: pytest.LogCaptureFixture, heade
 def test_everybody_is_trusted(caplog: pytest.LogCaptureFixture, network: str) -> None:
     """Any client may then choose its address."""
     (line,) = log_of(caplog, trusted_proxies=["10.0.0.0/8", network])
-    assert line == f"trusted_proxies: {network!r} trusts everybody: any client may choose its own address"
+    assert line == f"trusted_proxies: {network!r} trusts everybody: any client may choose its own address [RL212]"
 
 
 def test_a_socket_without_addresses(caplog: pytest.LogCaptureFixture) -> None:

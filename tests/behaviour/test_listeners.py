@@ -199,7 +199,9 @@ async def test_a_listener_that_fails_or_hangs_changes_no_answer(
     assert Counter(statuses) == {200: 2, 429: 1998}
     assert len(heard.decisions) == 2000
     lines = [line for line in caplog.messages if "listener" in line]
-    assert lines == (["a listener's on_decision failed with ValueError"] if isinstance(listener, Raising) else [])
+    assert lines == (
+        ["a listener's on_decision failed with ValueError [RL506]"] if isinstance(listener, Raising) else []
+    )
     assert "secret" not in caplog.text
 
 

@@ -114,8 +114,8 @@ def test_every_key_has_an_expiry(redis_server: RedisServer, redis_url: str) -> N
             httpx2.get(url, headers={**WHO, "x-token": f"t{n}"})
     with redis_server.client() as client:
         lives = {key: client.pttl(key) for key in client.scan_iter()}
-    assert len([key for key in lives if b"#call:" not in key and key != b"rl:{workers}"]) == 7
-    assert len(lives) == 7 + 3 + 1  # And the kept replies, and the worker registry.
+    assert len([key for key in lives if b"#call:" not in key and b"{workers}" not in key]) == 7
+    assert len(lives) == 7 + 3 + 2  # And the kept replies, and the registries of workers and of their settings.
     assert all(isinstance(ms, int) and 0 < ms < 200_000 for ms in lives.values()), lives
 
 

@@ -210,7 +210,7 @@ async def test_an_unreadable_override_has_no_effect(
     await store.put_entry("rl:{overrides}", "token:y", json.dumps({"policy": "token"}).encode())
     await limiter.overrides.set(policy="all", key={}, rate="9/minute")
     assert [override.policy for override in await limiter.overrides.list()] == ["all"]
-    assert caplog.messages.count("override 'token:x' cannot be read and has no effect") == 1
+    assert caplog.messages.count("override 'token:x' cannot be read and has no effect [RL508]") == 1
 
 
 async def poll(limiter: Limiter) -> None:

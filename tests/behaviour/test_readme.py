@@ -203,6 +203,15 @@ async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clo
     ]
     await names["help_out"](limiter)
     assert capsys.readouterr().out.splitlines()[-1] == "2 403"
+    await names["during_an_incident"](limiter)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[(None, 'paused'), ('org', 'shadow')]"
+    assert lines[1].startswith(
+        "[(None, 'delete', '!allow:ip=192.0.2.0/24', None), (None, 'delete', '!switch:org', None)"
+    )
+    counting = Limiter(names["counting"], MemoryStore(clock=clock), clock)
+    await names["who_is_it"](counting)
+    assert "('token', 'token#" in capsys.readouterr().out.splitlines()[0]
     await names["watch"](names["settings"])
     assert re.fullmatch(r"token \* token#[0-9a-f]{8} store\nTrue\n", capsys.readouterr().out)
     await names["how_it_was"](Limiter(names["counting"], MemoryStore(clock=clock), clock))
@@ -233,7 +242,7 @@ async def test_the_table_of_the_sliding_window(clock: ManualClock) -> None:
     """A replay of the README's table gives the same outcomes."""
     settings = RateLimitSettings(limits=[Limit(name="t", rate="3/minute", per="token")])
     limiter = Limiter(settings, MemoryStore(clock=clock), clock)
-    assert len(CLOCK) == 6
+    assert len(CLOCK) == 5
     for hours, minutes, seconds, outcome, wait, left in CLOCK:
         clock.now = START + (int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * 1_000_000
         decision = await limiter.check(Identity(token="t"))

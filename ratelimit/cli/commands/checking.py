@@ -7,11 +7,11 @@ from rich.text import Text
 
 from ratelimit.cli.options import ignore_option, json_option, run
 from ratelimit.cli.output import FINDINGS, FINE, console, print_json, print_table, table
-from ratelimit.cli.target import Target, load_target
+from ratelimit.cli.target import Target, load_target, without_middleware
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.inspection.findings import Finding, Severity, worst
 from ratelimit.inspection.server_checks import eviction_policy
-from ratelimit.inspection.settings_check import check_file, check_settings, level_problem
+from ratelimit.inspection.settings_check import check_file, check_settings, check_unlimited_app, level_problem
 from ratelimit.inspection.settings_diff import PolicyChange, SettingsDiff, diff_settings
 from ratelimit.limiter import Limiter
 from ratelimit.model.override import Override
@@ -50,6 +50,8 @@ async def _check(
 
 
 def _findings(file: str | None, app: str | None) -> tuple[list[Finding], RateLimitSettings | None]:
+    if app is not None and (bare := without_middleware(app)) is not None:
+        return check_unlimited_app(bare), None
     if file is not None and ":" not in file:
         settings, findings = check_file(file)
         if settings is None:

@@ -25,7 +25,8 @@ def doctor(*, target: Target, ignore: tuple[str, ...], as_json: bool) -> None:
 
 async def _doctor(target: Target, ignored: tuple[str, ...], *, as_json: bool) -> int:
     async with target.limiter() as limiter:
-        checks = [check for check in await check_server(limiter) if check.code not in ignored]
+        found = await check_server(limiter, store_timeout=target.settings.store_timeout)
+        checks = [check for check in found if check.code not in ignored]
     if as_json:
         print_json({"checks": [check.as_dict() for check in checks]})
     else:

@@ -34,7 +34,7 @@ async def _explain(target: Target, identity: Identity, method: str, path: str, c
         if as_json:
             print_json(found.as_dict())
         else:
-            _print(found, label_of(identity, limiter.resolver.named), target)
+            _print(found, _whom(identity, label_of(identity, limiter.resolver.named)), target)
     return 0
 
 
@@ -56,6 +56,12 @@ def _print(found: Explanation, label: str, target: Target) -> None:
         out.print(
             Text("\nmemory:// counts in each process alone: these numbers are not the running app's", style="yellow")
         )
+
+
+def _whom(identity: Identity, label: str) -> str:
+    """Return the caller as people know it: by its label, organization and plan."""
+    org = f", org {identity.org}" if identity.org and not label.startswith("org:") else ""
+    return f"{label}{org}{f', plan {identity.plan}' if identity.plan else ''}"
 
 
 def _verdict(found: Explanation) -> Text:

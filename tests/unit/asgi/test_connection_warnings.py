@@ -39,8 +39,8 @@ def test_limits_that_no_identity_has_met_are_said(caplog: pytest.LogCaptureFixtu
     for _ in range(WATCHED_REQUESTS):
         watch(connection(x_forwarded_for="6.6.6.6"), Identity(token="t"))
     assert caplog.messages == [
-        "limit 'ip' did not apply to any of the first 100 requests: identify has found no ip",
-        "limit 'tenant' did not apply to any of the first 100 requests: identify has found no tenant",
+        "limit 'ip' did not apply to any of the first 100 requests: identify has found no ip [RL219]",
+        "limit 'tenant' did not apply to any of the first 100 requests: identify has found no tenant [RL219]",
     ]
 
 

@@ -192,7 +192,7 @@ def test_an_unavailable_store(
         answers = [client.get("/") for _ in range(2)]
     assert [answer.status_code for answer in answers] == statuses
     assert [line for line in caplog.messages if line.startswith("store")] == [
-        "store unavailable: the store could not be reached <MemoryStore keys=0>; limits follow on_store_failure"
+        "store unavailable: the store could not be reached <MemoryStore keys=0>; limits follow on_store_failure [RL401]"
     ]
     if mode == "deny":
         refused = answers[0]

@@ -116,7 +116,9 @@ def test_a_value_that_is_no_cost_is_logged_and_counts_as_one(
     """The request is served, and the log names the policy and the number; of anything else its type alone."""
     client = limited(**backlog(cost=lambda _: returned, limit=2))
     assert [client.get("/").status_code for _ in range(3)] == [200, 200, 403]
-    assert f"cost of policy 'items': must be a number between 0 and {10**15 - 1}, got {shown}" in caplog.messages
+    assert (
+        f"cost of policy 'items': must be a number between 0 and {10**15 - 1}, got {shown} [RL502]" in caplog.messages
+    )
 
 
 def test_a_function_that_fails_leaves_the_request_to_the_app(
@@ -130,7 +132,7 @@ def test_a_function_that_fails_leaves_the_request_to_the_app(
     with caplog.at_level(logging.ERROR):
         assert [client.post("/", content=b"{no json").status_code for _ in range(3)] == [200, 200, 403]
     assert caplog.messages[0].startswith("cost of policy 'items': the function failed (JSONDecodeError in ")
-    assert caplog.messages[0].endswith("; the request costs 1")
+    assert caplog.messages[0].endswith("; the request costs 1 [RL502]")
     assert "no json" not in caplog.text
 
 

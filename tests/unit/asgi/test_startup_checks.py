@@ -57,7 +57,7 @@ def test_settings_that_can_never_apply_are_logged(
 def test_a_dimension_that_the_default_identify_does_not_know(caplog: pytest.LogCaptureFixture) -> None:
     """Limits by organization need an `identify` that knows organizations."""
     (message,) = log_of(caplog, items(), limits=[{**TOKEN, "per": ["org", "endpoint"]}])
-    assert message == "limit 't' never applies: no identity has org; hand in an identify that does"
+    assert message == "limit 't' never applies: no identity has org; hand in an identify that does [RL602]"
 
 
 def test_decorators_that_need_an_identify_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,4 +85,4 @@ def test_a_quota_that_all_callers_share_is_logged(caplog: pytest.LogCaptureFixtu
     """Without `per` a quota belongs to the service, and its refusals name no quota."""
     quota = {"name": "q", "limit": 10**6, "period": "day"}
     (message,) = log_of(caplog, items(), quotas=[quota])
-    assert message == "quota 'q' is shared by all callers, since per is empty: it is answered as capacity"
+    assert message == "quota 'q' is shared by all callers, since per is empty: it is answered as capacity [RL601]"

@@ -33,7 +33,8 @@ def test_a_wrong_rate_says_what_is_wrong(value: Any, message: str) -> None:
     with pytest.raises(ValidationError) as error:
         Limit(name="a", rate=value)
     (found,) = error.value.errors()
-    assert (found["loc"], found["msg"]) == (("rate",), message)
+    assert found["loc"] == ("rate",)
+    assert found["msg"].partition(" [RL10")[0] == message
 
 
 def test_a_rate_is_a_text_a_mapping_or_a_rate() -> None:

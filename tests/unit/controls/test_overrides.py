@@ -130,7 +130,7 @@ async def test_an_entry_that_cannot_be_read_is_logged_and_stays(
     await overrides.refresh()
     assert [override.key for override in await overrides.list()] == [{"org": "a"}]
     logged = [record.message for record in caplog.records]
-    assert [f"override 'rate:{name}' cannot be read and has no effect" in logged for name in "abcd"] == [
+    assert [f"override 'rate:{name}' cannot be read and has no effect [RL508]" in logged for name in "abcd"] == [
         False,
         True,
         True,

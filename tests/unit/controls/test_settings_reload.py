@@ -87,7 +87,7 @@ async def test_what_needs_a_restart_is_named(name: str, caplog: pytest.LogCaptur
     ):
         await limiter.reload(settings(9, **{name: others[name]}))
     assert limiter.settings is before
-    assert heard.events == [("rejected", f"{name}: cannot change while the app runs; restart it")]
+    assert heard.events == [("rejected", f"{name}: cannot change while the app runs; restart it [RL123]")]
     assert "those before stay" in caplog.text
     assert "secret" not in caplog.text
     with pytest.raises(ConfigurationError, match="settings: must be RateLimitSettings"):

@@ -229,8 +229,8 @@ def test_an_outage_is_two_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> 
         caplog.clear()
         virtually(play)
         assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-            ("ERROR", "store unavailable: down 'the store'; worse"),
-            ("WARNING", "store available: 'the store'; well"),
+            ("ERROR", "store unavailable: down 'the store'; worse [RL401]"),
+            ("WARNING", "store available: 'the store'; well [RL402]"),
         ]
 
 
@@ -242,7 +242,7 @@ async def test_failures_below_the_threshold_are_logged_too(caplog: pytest.LogCap
         breaker.record_failure(StoreError("down"))
     breaker.record_success()
     breaker.record_success()
-    assert caplog.messages == ["store unavailable: down 's'; a", "store available: 's'; b"]
+    assert caplog.messages == ["store unavailable: down 's'; a [RL401]", "store available: 's'; b [RL402]"]
 
 
 async def test_a_breaker_without_a_probe_only_counts() -> None:

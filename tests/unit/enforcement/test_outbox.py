@@ -117,7 +117,9 @@ async def test_the_outbox_is_bounded(clock: ManualClock, caplog: pytest.LogCaptu
     for n in range(OUTBOX_CAPACITY + 1):
         outbox.enqueue(correction(key="first" if n == 0 else "rest"))
     assert len(outbox) == OUTBOX_CAPACITY
-    assert caplog.messages == [f"store unavailable: more than {OUTBOX_CAPACITY} corrections; the oldest is lost"]
+    assert caplog.messages == [
+        f"store unavailable: more than {OUTBOX_CAPACITY} corrections; the oldest is lost [RL409]"
+    ]
     await outbox.flush()
     assert [outbox.store.used(QUOTA._replace(key=key)) for key in ("first", "rest")] == [0, OUTBOX_CAPACITY]
 

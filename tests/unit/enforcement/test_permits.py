@@ -13,7 +13,7 @@ async def test_a_refusal_raises_before_the_block() -> None:
         async with held_permit(refused, "jobs"):
             pytest.fail("the block is not entered")
     assert raised.value.decision is refused
-    with pytest.raises(LimitExceeded, match=r"is free$"):
+    with pytest.raises(LimitExceeded, match=r"is free \[RL314\]$"):
         async with held_permit(Decision(False, 429, float("inf")), "jobs"):
             pytest.fail("the block is not entered")
 

@@ -33,7 +33,7 @@ def test_summaries_come_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> N
     time = Time()
     log = RefusalLog(time)
     note(log, refusal("a"))
-    assert caplog.messages == ["policy token: 1 refused, 1 caller, a"]
+    assert caplog.messages == ["policy token: 1 refused, 1 caller, a [RL511]"]
     for label in ("a", "b", "a"):
         note(log, refusal(label))
     note(log, refusal("c", shadow=True))
@@ -41,19 +41,19 @@ def test_summaries_come_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> N
     assert len(caplog.messages) == 1
     time.now += INTERVAL_S
     log.flush()
-    assert caplog.messages[1:] == ["policy token: 3 refused, 1 would have been refused (shadow), 3 callers"]
+    assert caplog.messages[1:] == ["policy token: 3 refused, 1 would have been refused (shadow), 3 callers [RL511]"]
     for _ in range(3):
         time.now += INTERVAL_S
         log.flush()
     note(log, refusal("d"))
-    assert caplog.messages[2:] == ["policy token: 1 refused, 1 caller, d"]
+    assert caplog.messages[2:] == ["policy token: 1 refused, 1 caller, d [RL511]"]
 
 
 def test_an_unavailable_store_is_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
     """No policy refused."""
     event = DecisionEvent(result="unavailable", decision=Decision.unavailable(), label="a")
     note(RefusalLog(Time()), event)
-    assert caplog.messages == ["policy on_store_failure: 1 refused, 1 caller, a"]
+    assert caplog.messages == ["policy on_store_failure: 1 refused, 1 caller, a [RL511]"]
 
 
 def test_a_flood_of_refusals_is_sampled(caplog: pytest.LogCaptureFixture) -> None:

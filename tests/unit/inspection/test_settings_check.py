@@ -8,9 +8,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from ratelimit import Limit, Quota, RateLimitSettings
+from ratelimit import Limit, Quota, RateLimitSettings, limit
 from ratelimit.inspection.findings import Finding
-from ratelimit.inspection.settings_check import check_file, check_settings, level_problem
+from ratelimit.inspection.settings_check import check_file, check_settings, check_unlimited_app, level_problem
 
 GOOD = """# Line 1
 store = "redis://localhost"
@@ -137,6 +137,24 @@ def test_routes_are_checked_too() -> None:
     assert found["RL605"].place == "limits.1"
     assert "at GET /a" in found["RL615"].message
     assert found.keys() == {"RL610", "RL605", "RL601", "RL615", "RL215"}
+
+
+def test_decorated_routes_without_an_effect_are_errors() -> None:
+    """Where the app has no middleware, and where another function is served in place of the decorated one."""
+
+    @limit("5/minute", per="ip")
+    async def decorated(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    async def wrapper(*arguments: Any, **options: Any) -> Any:
+        return await decorated(*arguments, **options)
+
+    (found,) = check_unlimited_app(Starlette(routes=[Route("/a", decorated)]))
+    assert (found.code, found.severity) == ("RL614", "error")
+    assert found.message == "limit 'decorated' on GET /a has no effect: the app has no RateLimitMiddleware"
+    app = Starlette(routes=[Route("/b", wrapper)])
+    codes = {each.code: each.severity for each in check_settings(RateLimitSettings(), app=app)}
+    assert codes == {"RL204": "error"}
 
 
 def test_levels_may_be_evicted() -> None:

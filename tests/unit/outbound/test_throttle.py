@@ -229,7 +229,7 @@ def test_a_wait_for_a_permit_is_bounded_too() -> None:
         first, second = start("first"), start("second")
         await asyncio.sleep(0.1)
         third, began = start("third"), loop.time()
-        with pytest.raises(LimitExceeded, match=r"'throttle' has no room within max_wait=1.5 s$"):
+        with pytest.raises(LimitExceeded, match=r"'throttle' has no room within max_wait=1.5 s \[RL705\]$"):
             await third
         assert loop.time() - began == pytest.approx(1.5)
         await asyncio.gather(first, second)

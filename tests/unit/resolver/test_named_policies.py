@@ -8,9 +8,9 @@ from tests.unit.resolver.settings import charges_of, resolver_of
 
 def test_an_unknown_policy_is_named_with_those_that_there_are() -> None:
     """A typo in a name shows what could be meant."""
-    with pytest.raises(ConfigurationError, match="^policy: 'x' is not one of p0, p1$"):
+    with pytest.raises(ConfigurationError, match="^policy: 'x' is not one of p0, p1 \\[RL303\\]$"):
         resolver_of({}, {}).named.get("x")
-    with pytest.raises(ConfigurationError, match="^policy: 'x' is not one of none$"):
+    with pytest.raises(ConfigurationError, match="^policy: 'x' is not one of none \\[RL303\\]$"):
         resolver_of().named.get("x")
 
 
@@ -27,7 +27,7 @@ def test_a_policy_per_endpoint_needs_one() -> None:
 def test_a_named_policy_that_does_not_apply_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is charged, which would otherwise go unnoticed."""
     assert resolver_of({"per": "org"}).named.charge("p0", Identity(), 1, 0, method="GET", endpoint="*") is None
-    assert caplog.messages == ["policy 'p0' does not apply and counts nothing: the identity lacks one of org"]
+    assert caplog.messages == ["policy 'p0' does not apply and counts nothing: the identity lacks one of org [RL507]"]
 
 
 def test_a_counter_is_named_by_the_values_of_its_dimensions() -> None:

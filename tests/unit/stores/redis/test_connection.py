@@ -94,7 +94,7 @@ async def test_replies_are_put_together(cut: int) -> None:
         first, empty, error, last = await all_of(futures)
         assert (first, empty, last) == (b"a\r\n", b"", b"hello")
         assert isinstance(error, ErrorReply)
-        assert (error.code, str(error)) == ("ERR", "the store answered ERR no")
+        assert (error.code, str(error)) == ("ERR", "the store answered ERR no [RL406]")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ async def test_an_aborted_connection_fails_its_calls_and_connects_again() -> Non
 def test_an_error_reply_has_the_code_of_the_innermost_error(text: str, code: str, message: str) -> None:
     """An error that stops a script is reported inside the script's own error, behind the line that raised it."""
     error = ErrorReply(text)
-    assert (error.code, str(error)) == (code, message)
+    assert (error.code, str(error)) == (code, f"{message} [{'RL405' if code == 'NOAUTH' else 'RL406'}]")
 
 
 async def test_calls_of_one_turn_go_out_in_one_write() -> None:

@@ -21,7 +21,7 @@ from ratelimit.stores.redis.errors import translate_errors
         (ConnectionRefusedError(1, "10.0.0.1"), StoreUnavailable, r"could not be reached \(ConnectionRefusedError\)"),
         (AuthenticationError("WRONGPASS"), StoreError, "the store refused the login: WRONGPASS"),
         (NoPermissionError("NOPERM"), StoreError, "the store answered NoPermissionError: NOPERM"),
-        (ResponseError("OOM" + "x" * 200), StoreError, "the store answered ResponseError: OOMx{97}$"),
+        (ResponseError("OOM" + "x" * 200), StoreError, "the store answered ResponseError: OOMx{97} \\[RL406\\]$"),
         (RedisError("odd"), StoreError, "the store answered RedisError: odd"),
     ],
 )
