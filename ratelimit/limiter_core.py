@@ -251,11 +251,13 @@ class LimiterCore:
         """Wait for what is being written and close the store; may be called twice."""
         await self.poller.aclose()
         self.observer.refusal_log.flush(all_of_them=True)
-        with suppress(StoreError):
-            await self.enforcer.workers.sign_off()
-            if self.statistics is not None:
-                await self.statistics.flush_all()
-        await self.enforcer.aclose()
+        try:
+            with suppress(StoreError):
+                await self.enforcer.workers.sign_off()
+                if self.statistics is not None:
+                    await self.statistics.flush_all()
+        finally:
+            await self.enforcer.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -285,8 +287,7 @@ class LimiterCore:
             self.enforcer.prefetch_pool = PrefetchPool()
         self.observer.reloaded(ReloadEvent(result=result, error=error))
 
-    def _say_what_holds(self, entries: Mapping[str, bytes]) -> None:
-        del entries
+    def _say_what_holds(self, _: Mapping[str, bytes]) -> None:
         self.has_listed = len(self.blocks) + len(self.allowed) > 0
         event = OverrideEvent(overrides=len(self.overrides), blocks=len(self.blocks))
         if event != self._holding:

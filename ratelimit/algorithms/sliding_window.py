@@ -8,55 +8,9 @@ What is used above the limit (the burst) is recorded in the entries as overage; 
 next window. Any k consecutive windows admit at most k·limit + burst; the proof stands in docs/how-it-works.md.
 """
 
-from dataclasses import dataclass, field
-
-from ratelimit.model.effective_limit import WINDOW_BUCKETS, EffectiveRate
+from ratelimit.algorithms.sliding_window_state import Entry, SlidingWindowState
+from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.kinds import NEVER
-
-Entry = tuple[int, int, int]
-"""Stamp (milliseconds since the epoch), count and overage (units)."""
-
-
-@dataclass(slots=True)
-class SlidingWindowState:
-    """The state of one key.
-
-    `older` holds the entries in the order in which they leave; `last` stands apart because most writes touch only it.
-    `may_carry` says that the expiry leaves time for a carried overage.
-    """
-
-    total: int = 0
-    carried_overage: int = 0
-    carried_stamp: int = 0
-    last: Entry | None = None
-    older: list[Entry] = field(default_factory=list)
-    may_carry: bool = False
-
-    def charge_open(self, limit: EffectiveRate, now: int, cost: int) -> tuple[int, int, int] | None:
-        """Count `cost` units and return the reading; change nothing where an entry has left or too little remains."""
-        last, older, total = self.last, self.older, self.total + cost
-        if last is None or not now <= last[0] < now + limit.clock_tolerance_ms or total >= limit.advertised_limit:
-            return None
-        if (
-            self.carried_overage
-            or (older and older[0][0] < now - limit.window_ms)
-            or (limit.burst and not self.may_carry)
-        ):
-            return None
-        stamp, count, _ = last
-        self.last, self.total = (stamp, count + cost, 0), total
-        gone = 1 + limit.window_ms - now
-        return limit.advertised_limit - total, stamp + gone, -(older[0][0] if older else stamp) - gone
-
-    def take_back(self, before: Entry | None, cost: int) -> None:
-        """Undo a `charge_open` of `cost` units, before which the last entry was `before`."""
-        self.last, self.total = before, self.total - cost
-
-    def expires(self, limit: EffectiveRate) -> int:
-        """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
-        stamp = self.last[0] if self.last else self.carried_stamp
-        carrying = limit.window_ms + limit.bucket_ms if self.may_carry else 0
-        return stamp + 1 + limit.window_ms + carrying + 3 * (limit.window_ms // WINDOW_BUCKETS + 2)
 
 
 class SlidingWindowView:

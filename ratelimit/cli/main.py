@@ -1,6 +1,8 @@
 """The group of all commands, and where the program begins."""
 
+import io
 import logging
+import sys
 
 import click
 
@@ -14,6 +16,9 @@ def cli() -> None:
 
     Exit codes: 0 fine, 1 findings, 2 wrong usage or an invalid file, 3 the store is away.
     """
+    for stream in (sys.stdout, sys.stderr):  # A terminal may lack a character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     log = logging.getLogger("ratelimit")  # The limiter's own lines would stand among the output.
     log.addHandler(logging.NullHandler())
     log.propagate = False

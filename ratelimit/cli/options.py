@@ -20,6 +20,7 @@ from ratelimit.errors import ConfigurationError, OverRelease, StoreError
 Command = Callable[..., Any]
 
 _DURATION: Final = re.compile(r"(\d+)([smhd])")
+_CODE: Final = re.compile(r"RL\d{3}")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -43,7 +44,8 @@ def json_option(command: Command) -> Command:
 
 def ignore_option(command: Command) -> Command:
     """Add `--ignore`: codes of findings that are not reported."""
-    return click.option("--ignore", multiple=True, metavar="CODE", help="A code that is not reported.")(command)
+    text = "A code that is not reported."
+    return click.option("--ignore", multiple=True, metavar="CODE", callback=_codes, help=text)(command)
 
 
 def caller_options(command: Command) -> Command:
@@ -117,6 +119,14 @@ def _loaded(config: str | None, app: str | None, store: str | None) -> Target:
     return target
 
 
+def _codes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    del context
+    for value in values:
+        if not _CODE.fullmatch(value):
+            raise click.BadParameter(f"{value!r} is no code, such as RL610", param=parameter)
+    return values
+
+
 def _user() -> str | None:
     try:
         return getpass.getuser()
@@ -128,11 +138,13 @@ def _until(context: click.Context, parameter: click.Parameter, value: str | None
     del context
     if value is None:
         return None
-    if found := _DURATION.fullmatch(value):
-        return datetime.fromtimestamp(system_clock() / 1e6, UTC) + timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    found = _DURATION.fullmatch(value)
     try:
+        if found is not None:
+            later = timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+            return datetime.fromtimestamp(system_clock() / 1e6, UTC) + later
         instant = datetime.fromisoformat(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{value!r} is neither a duration, such as 2h, nor an instant (ISO 8601)") from None
     if instant.tzinfo is None:
         raise click.BadParameter(f"{value!r} needs a time zone: {value}Z or {value}+01:00", param=parameter)

@@ -2,8 +2,8 @@
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -51,20 +51,20 @@ def print_table(
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Return a duration as people write it: `1.2 s`, `4 min`, `2 h`; `never` where waiting does not help."""
+    """Return a duration as people write it: `12 s`, `4 min`, `2 h`; `never` where waiting does not help."""
     if seconds is None or math.isinf(seconds):
         return "never"
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds and seconds < 10 else f"{seconds:.0f} s"
+    return f"{math.ceil(seconds)} s"
+
+
+def instant_text(instant: datetime | None) -> str:
+    """Return an instant as tables show it, in UTC; `-` for none."""
+    return "-" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def key_text(key: Mapping[str, str]) -> str:
-    """Return whom an entry is for: `org=acme`; a hash is shortened."""
-    return " ".join(f"{name}={value[:8] + '…' if name.endswith('_hash') else value}" for name, value in key.items())
-
-
-def flush() -> None:
-    """Write what was printed: `tail` is read line by line."""
-    sys.stdout.flush()
+    """Return whom an entry is for, as `--key` takes it: `org=acme`."""
+    return " ".join(f"{name}={value}" for name, value in key.items())

@@ -5,22 +5,28 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
+from ratelimit.asgi.identify import parse_address
 from ratelimit.asgi.middleware import RateLimitMiddleware
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.routing.framework import router_of
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.errors import ConfigurationError
+from ratelimit.inspection.settings_check import check_file
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import Endpoint
+from ratelimit.stores.urls import open_store
 
 PATIENT_TIMEOUT_S: Final = 2.0
 """Seconds that a call of the command line to the store may take: no request waits for it."""
 
 _MAX_LAYERS: Final = 100
+_CLIENT_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +41,7 @@ class Target:
     def place(self, limiter: Limiter, method: str, path: str) -> Endpoint:
         """Return the endpoint of a path: by the app's own routes, or where no app was named, the path as its template."""
         if self.app is None:
-            matched = limiter.resolver.matched_patterns(path)
-            return limiter.resolver.endpoint(method.upper(), path, matched_patterns=matched)
+            return limiter.resolver.route(method.upper(), path)
         scope = {"type": "http", "method": method.upper(), "path": path, "headers": [], "root_path": ""}
         return EndpointMatcher(self.app, limiter.resolver).find(scope)
 
@@ -47,7 +52,10 @@ class Target:
             raise ConfigurationError(
                 "store: the app counts in its own memory, which no command can see; name a shared store: --store redis://… [RL803]"
             )
-        limiter = Limiter(self.settings.model_copy(update={"store_timeout": PATIENT_TIMEOUT_S}))
+        store = open_store(self.settings.store, timeout=PATIENT_TIMEOUT_S)
+        limiter = Limiter(self.settings, store)
+        if self.app is not None:  # Policies of decorators are known then.
+            EndpointMatcher(self.app, limiter.resolver).read_routes()
         limiter.enforcer.workers.is_onlooker = True
         try:
             yield limiter
@@ -64,12 +72,12 @@ def load_target(config: str | None, app: str | None, store: str | None) -> Targe
     found = None if app is None else imported(app)
     if config is None and found is None:
         raise ConfigurationError(
-            "name the settings: --config limits.toml, --config module:settings or --app module:app [RL801]"
+            "name the settings: --config limits.toml (or RATELIMIT_CONFIG), --config module:settings or --app module:app (or RATELIMIT_APP) [RL801]"
         )
     file = config if config is not None and ":" not in config else None
     has_own_identify = True
     if config is not None:
-        settings = RateLimitSettings.from_file(config) if file is not None else _settings(config, imported(config))
+        settings = _settings(config, imported(config)) if file is None else _from_file(file)
     else:
         settings, has_own_identify = _settings_of_app(str(app), found)
     if store is not None:
@@ -77,6 +85,14 @@ def load_target(config: str | None, app: str | None, store: str | None) -> Targe
     return Target(settings=settings, app=found, file=file, has_own_identify=has_own_identify)
 
 
+def _from_file(file: str) -> RateLimitSettings:
+    settings, findings = check_file(file)
+    if settings is None:
+        raise ConfigurationError("\n".join(f"{each.place}: {each.message} [{each.code}]" for each in findings))
+    return settings
+
+
+@cache
 def imported(name: str) -> Any:
     """Return the object that `module:object` names, or what it returns if it is a function without arguments."""
     module, separator, attribute = name.partition(":")
@@ -88,8 +104,8 @@ def imported(name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{name}: {error} [RL802]") from error
+    except Exception as error:
+        raise ConfigurationError(f"{name}: {type(error).__name__}: {error} [RL802]") from error
     is_factory = callable(found) and hasattr(found, "__code__") and not found.__code__.co_argcount
     return found() if is_factory else found
 
@@ -141,12 +157,20 @@ def identity_of(
     return Identity(
         token=token,
         org=org,
-        ip=ip,
+        ip=None if ip is None else _client_address(ip),
         plan=plan,
         priority=priority,
         dimensions=_pairs("--dimension", dimension),
         rates=_pairs("--grant", grant),
     )
+
+
+def _client_address(text: str) -> str:
+    """Return an address as callers are known by it: of IPv6, its network of 64 bits."""
+    address = parse_address(text)
+    if address is None:
+        return text
+    return str(address) if address.version == 4 else str(ip_network((int(address), _CLIENT_BITS), strict=False))
 
 
 def _pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:

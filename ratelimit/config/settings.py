@@ -27,7 +27,7 @@ from ratelimit.config.path_pattern import PathPattern
 from ratelimit.config.policies import BUILT_IN_DIMENSIONS, Concurrency, Limit, Policy, Quota
 from ratelimit.config.redaction import RedactedValue, redact
 from ratelimit.config.response_style import PathStyle, ResponseStyle
-from ratelimit.config.settings_file import SettingsFile
+from ratelimit.config.settings_file import SettingsFile, signature_of
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.store_url import check_store_url
 
@@ -175,7 +175,7 @@ class RateLimitSettings(FrozenModel):
     ] = "rl"
     partitions: Annotated[int, Field(ge=1, le=_MAX_PARTITIONS), BeforeValidator(not_bool)] | None = None
 
-    _file: Any = PrivateAttr(default=None)
+    _file: "SettingsFile[RateLimitSettings] | None" = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -253,6 +253,7 @@ class RateLimitSettings(FrozenModel):
         or is not TOML, raises `ConfigurationError` with its name and the line; a wrong value raises
         `pydantic.ValidationError` with the field's path.
         """
+        seen = signature_of(Path(path)) if watch else None
         try:
             data = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
@@ -262,14 +263,19 @@ class RateLimitSettings(FrozenModel):
             raise ConfigurationError(f"{path}: ratelimit must be a table [RL102]")
         settings = cls.model_validate({**table, **overrides})
         if watch:
-            settings._file = SettingsFile(Path(path), overrides, partial(cls.from_file, watch=True))  # noqa: SLF001 - of this class
+            settings._file = SettingsFile(Path(path), overrides, partial(cls.from_file, watch=True), seen)  # noqa: SLF001 - of this class
         return settings
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return these settings with some fields changed, which win over a watched file too."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._file = None if self._file is None else self._file.with_overrides(update or {})  # noqa: SLF001 - of this class
+        return copy
 
     @property
     def watched_file(self) -> "SettingsFile[RateLimitSettings] | None":
         """The file that these settings were read from, where it is watched."""
-        file: SettingsFile[RateLimitSettings] | None = self._file
-        return file
+        return self._file
 
 
 def _placed(section: str, policies: Iterable[Policy]) -> list[tuple[str, Policy]]:

@@ -24,7 +24,7 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.model.block import Block
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.keys import escape
-from ratelimit.resolver.named_policies import HASH_SUFFIX
+from ratelimit.resolver.named_policies import HASH_SUFFIX, check_hash
 from ratelimit.resolver.resolver import PolicyResolver
 
 logger = logging.getLogger("ratelimit")
@@ -158,6 +158,8 @@ class Blocks:
             return name, str(network)
         if dimension == "ip" and name == dimension:
             value = _single_address(value)
+        if name != dimension:
+            return name, check_hash(name, value)
         if name == dimension and self._resolver.named.is_hashed(dimension):
             return f"{name}{HASH_SUFFIX}", self._resolver.named.hashed(value)
         return name, value

@@ -18,6 +18,7 @@ from ratelimit.controls.shared_entries import (
 )
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.fleet_switch import FleetSwitch
+from ratelimit.resolver.compiled_policy import Mode
 from ratelimit.resolver.keys import escape
 from ratelimit.resolver.resolver import PolicyResolver
 
@@ -25,13 +26,15 @@ logger = logging.getLogger("ratelimit")
 
 _PREFIX: Final = f"{CONTROL}switch:"
 _ALL: Final = "*"
+_MODES: Final = ("paused", "shadow")
+"""In the order in which they win."""
 
 
 class FleetSwitches:
     """Keeps which policies are in shadow or paused: in the store, so that all workers follow within 2 seconds.
 
     In shadow, a policy counts and reports, and refuses nothing. Paused, it neither counts nor refuses, so a pause always has an end.
-    A switch of one policy wins over that of all policies. Blocks hold in both cases.
+    A switch of one policy wins over that of all policies, and a pause over a shadow. Blocks hold in both cases.
     """
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
@@ -61,14 +64,25 @@ class FleetSwitches:
             raise ConfigurationError("until: a pause needs an end [RL309]")
         await self._set("paused", policy, until, why, by)
 
-    async def off(self, *, policy: str | None = None, why: str | None = None, by: str | None = None) -> bool:
-        """Remove the switch of one policy, or the one of all policies, and return whether there was one."""
+    async def off(
+        self,
+        *,
+        policy: str | None = None,
+        mode: Literal["shadow", "paused"] | None = None,
+        why: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """Remove the switches of one policy, or those of all policies, and return whether there was one; with `mode`, only its.
+
+        A policy that the settings no longer have may be named.
+        """
         reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
         await self._entries.refresh()
-        name = self._entry_name(policy)
-        existed = name in self._known
-        await self._entries.put(name, None, removed=reason if existed else None)
-        return existed
+        names = [_entry_name(each, policy) for each in _MODES if mode in (None, each)]
+        existing = [name for name in names if name in self._known]
+        for name in existing:
+            await self._entries.put(name, None, removed=reason)
+        return bool(existing)
 
     async def list(self) -> list[FleetSwitch]:
         """Return the switches that hold, that of all policies first; raises `StoreError`."""
@@ -78,7 +92,8 @@ class FleetSwitches:
     def holding(self, policy: str) -> FleetSwitch | None:
         """Return the switch that holds for a policy in this worker, or `None`."""
         found = self._holding()
-        return found.get(f"{_PREFIX}{escape(policy)}") or found.get(f"{_PREFIX}{_ALL}")
+        names = [_entry_name(mode, each) for each in (policy, None) for mode in _MODES]
+        return next((found[name] for name in names if name in found), None)
 
     async def end_those_over(self) -> None:
         """Enforce again what is over; a worker calls this once a second."""
@@ -99,10 +114,9 @@ class FleetSwitches:
             "why": checked_text("why", why),
             "by": checked_text("by", by),
         }
-        await self._entries.put(self._entry_name(policy), entry)
-
-    def _entry_name(self, policy: str | None) -> str:
-        return f"{_PREFIX}{_ALL if policy is None else escape(self._resolver.named.get(policy).policy.name)}"
+        if policy is not None:
+            self._resolver.named.get(policy)
+        await self._entries.put(_entry_name(mode, policy), entry)
 
     def _holding(self) -> dict[str, FleetSwitch]:
         now = self._clock()
@@ -114,10 +128,16 @@ class FleetSwitches:
         self._set_modes()
 
     def _set_modes(self) -> None:
-        holding = self._holding()
-        everywhere = holding.pop(f"{_PREFIX}{_ALL}", None)
-        modes = {switch.policy: switch.mode for switch in holding.values() if switch.policy is not None}
-        self._resolver.set_modes(modes, "enforced" if everywhere is None else everywhere.mode)
+        modes: dict[str | None, Mode] = {None: "enforced"}
+        for switch in self._holding().values():  # A pause wins over a shadow of the same policies.
+            if modes.get(switch.policy) != "paused":
+                modes[switch.policy] = switch.mode
+        everywhere = modes.pop(None)
+        self._resolver.set_modes({name: mode for name, mode in modes.items() if name is not None}, everywhere)
+
+
+def _entry_name(mode: str, policy: str | None) -> str:
+    return f"{_PREFIX}{mode}:{_ALL if policy is None else escape(policy)}"
 
 
 def _readable(name: str, value: bytes) -> FleetSwitch | None:

@@ -12,6 +12,7 @@ FIXED_FIELDS: Final = (
     "store_timeout",
     "key_prefix",
     "hash_key",
+    "hashed_dimensions",
     "partitions",
     "statistics",
     "max_body",

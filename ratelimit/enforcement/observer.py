@@ -132,7 +132,8 @@ class Observer:
         if event.result == "rejected":
             logger.error("the settings were not loaded again, those before stay: %s [RL124]", event.error)
         else:
-            logger.info("the settings were loaded again: %s", event.result)
+            level = logging.WARNING if event.result == "applied" else logging.INFO
+            logger.log(level, "the settings were loaded again: %s [RL125]", event.result)
         if self.tallies is not None:
             self.tallies.reloads[event.result] += 1
         self.listeners.reload(event)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,12 +26,14 @@ KEPT: Final = 1000
 class Refusal:
     """One refusal, or what a policy in shadow would have refused; `id` is its place in the stream.
 
-    `at` is in epoch seconds by the worker's clock, `wait` in seconds (`None`: waiting does not help). `caller` is a label.
+    `at` is in epoch seconds by the worker's clock, `wait` in seconds (`None`: waiting does not help). `counter` names the callers
+    that share the counter of the policy (`org:acme`; hashes are whole), and `caller` is the label of the one that was refused.
     """
 
     id: str
     at: float
     policy: str
+    counter: str
     caller: str
     method: str
     route: str
@@ -41,11 +44,16 @@ class Refusal:
 
 
 class RefusalStream:
-    """Collects refusals of this worker, and appends them to the stream that all workers share when it is flushed."""
+    """Collects refusals of this worker, and appends them to the stream that all workers share when it is flushed.
 
-    def __init__(self, store: Store, name: str, clock: Clock, seconds_kept: int) -> None:
-        self._store, self._name, self._clock, self._seconds = store, name, clock, seconds_kept
-        self._waiting: list[bytes] = []
+    `label(key, policy)` names the callers of a counter.
+    """
+
+    def __init__(
+        self, store: Store, name: str, clock: Clock, seconds_kept: int, label: Callable[[str, str], str]
+    ) -> None:
+        self._store, self._name, self._clock, self._seconds, self._label = store, name, clock, seconds_kept, label
+        self._waiting: deque[bytes] = deque(maxlen=KEPT)
         self._second, self._number = 0, 0
 
     def note(self, decision: Decision, make_event: Callable[[], DecisionEvent]) -> None:
@@ -60,15 +68,21 @@ class RefusalStream:
         if not decision.allowed:
             policy = BLOCKED if decision.is_blocked else event.policy or ""
             found.insert(0, (policy, decision.retry_after, False))
+        keys = {charge.limit.policy: charge.key for charge in event.charges}
         for policy, wait, shadow in found:
             self._number += 1
-            self._waiting.append(_encoded(now, policy, wait, event, shadow=shadow))
+            counter = self._label(keys[policy], policy) if policy in keys else event.label
+            self._waiting.append(_encoded(now, policy, counter, wait, event, shadow=shadow))
 
     async def flush(self) -> None:
         """Append what was collected; raises `StoreError`, and it is lost then."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, deque(maxlen=KEPT)
         if waiting:
-            await self._store.append_log(self._name, waiting, keep=KEPT, seconds=self._seconds)
+            await self._store.append_log(self._name, list(waiting), keep=KEPT, seconds=self._seconds)
+
+    def clear(self) -> None:
+        """Forget what was collected: another process appends it."""
+        self._waiting.clear()
 
     async def read(self, *, last: int = 100, after: str | None = None) -> Sequence[Refusal]:
         """Return the last refusals, or the first so many after an id, the oldest first; raises `StoreError`."""
@@ -76,10 +90,11 @@ class RefusalStream:
         return [refusal for place, value in found if (refusal := _readable(place, value)) is not None]
 
 
-def _encoded(now: int, policy: str, wait: float, event: DecisionEvent, *, shadow: bool) -> bytes:
+def _encoded(now: int, policy: str, counter: str, wait: float, event: DecisionEvent, *, shadow: bool) -> bytes:
     values: dict[str, Any] = {
         "at": now / 1e6,
         "policy": policy,
+        "counter": counter,
         "caller": event.label,
         "method": event.method,
         "route": event.route,

@@ -11,7 +11,7 @@ from ratelimit.clock import Clock
 from ratelimit.enforcement.refusal_stream import RefusalStream
 from ratelimit.enforcement.tallies import STATES, Tallies
 from ratelimit.enforcement.top_callers import CAPACITY, By, TopCallers
-from ratelimit.errors import StoreError, StoreTimeout
+from ratelimit.errors import ConfigurationError, StoreError, StoreTimeout
 from ratelimit.stores.base import Store
 
 _MINUTE_S: Final = 60
@@ -82,29 +82,36 @@ class Statistics:
         self._written: dict[str, int] = {}
         self._label, self._names = label, names
         tallies.callers = TopCallers()
-        self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept)
+        self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept, self.label)
         call_after_fork(self.leave_to_parent)
 
     def leave_to_parent(self) -> None:
         """Leave to the parent of a fork what it has counted and not written yet."""
         self._written = self._counted()
         self._tallies.callers = TopCallers()
+        self.refusals.clear()
 
     async def flush_all(self) -> None:
         """Write counts, rankings and refusals; raises `StoreError`."""
-        await self.flush()
-        await self._rank()
-        await self.refusals.flush()
+        failure: StoreError | None = None
+        for flush in (self.flush, self._rank, self.refusals.flush):
+            try:
+                await flush()
+            except StoreError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def top(
         self, by: By = "refused", *, seconds: int = 3600, policy: str | None = None, count: int = 20
     ) -> Sequence[TopCaller]:
         """Return the callers that were refused most (or used most, or came near) in the last seconds; raises `StoreError`.
 
-        Each policy's 200 most frequent callers are known, in spans of five minutes.
+        Each policy's 200 most frequent callers are known, in spans of five minutes, as long as minutes are kept.
         """
         await self._rank()
         now, found = self._clock() // 1_000_000, Counter[tuple[str, str]]()
+        seconds = min(seconds, self._kept[_MINUTE_S])
         starts = range(now - seconds - (now - seconds) % _RANKING_S, now + 1, _RANKING_S)
         names = [policy] if policy is not None else sorted(self._names())
         keys = [(name, self._ranking(by, name, start)) for name in names for start in starts]
@@ -114,13 +121,20 @@ class Statistics:
             TopCaller(policy=name, caller=caller, count=number) for (name, caller), number in found.most_common(count)
         ]
 
+    def label(self, key: str, policy: str) -> str:
+        """Return the name of the callers of a counter; of a policy that a reload has removed, the policy's own."""
+        try:
+            return self._label(key, policy)
+        except (ConfigurationError, ValueError):
+            return policy
+
     async def _rank(self) -> None:
         callers, now = self._tallies.callers, self._clock() // 1_000_000
         ranks: dict[str, dict[str, int]] = {}
         for (by, policy), counts in (callers.take() if callers is not None else {}).items():
             ranking = ranks.setdefault(self._ranking(by, policy, now), {})
             for key, number in counts.items():
-                caller = self._label(key, policy)
+                caller = self.label(key, policy)
                 ranking[caller] = ranking.get(caller, 0) + number
         if ranks:
             await self._store.add_ranks(ranks, keep=CAPACITY, seconds=self._kept[_MINUTE_S])

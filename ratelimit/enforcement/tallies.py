@@ -144,8 +144,8 @@ class Tallies:
         refusing = {limit.policy for limit in decision.limits if limit.retry_after}
         for charge in charges:
             if charge.limit.policy in refusing:
-                self.callers.add("refused", charge.limit.policy, charge.key)
-            elif decision.allowed:
+                self.callers.add("shadow" if charge.limit.shadow else "refused", charge.limit.policy, charge.key)
+            if decision.allowed and charge.limit.policy not in refusing:
                 self.callers.add("used", charge.limit.policy, charge.key, charge.cost)
 
     def _name(self, policy: str) -> str:

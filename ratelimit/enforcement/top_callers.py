@@ -6,8 +6,8 @@ from typing import Final, Literal, get_args
 
 from ratelimit.model.charge import Charge
 
-By = Literal["used", "near", "refused"]
-"""What callers are ranked by: units that they used, checks near a limit, refusals (also those of a shadow)."""
+By = Literal["refused", "shadow", "used", "near"]
+"""What callers are ranked by: refusals, those that a policy in shadow would have made, units that they used, checks near a limit."""
 
 MEASURES: Final[tuple[By, ...]] = get_args(By)
 

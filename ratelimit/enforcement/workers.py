@@ -53,7 +53,8 @@ class WorkerRegistry:
 
     async def _tell_config(self, name: str, seconds: float) -> None:
         registry = f"{self._registry}{CONFIG_SUFFIX}"
-        if self._told not in ("", name):  # A reload came between.
+        own = name.partition("@")[0]
+        if self._told != name and self._told.startswith(f"{own}@"):  # A reload came between.
             await self._store.heartbeat(registry, self._told, 0.0)
         self._told = name
         await self._store.heartbeat(registry, name, seconds)

@@ -196,7 +196,7 @@ def _why_uncharged(limiter: Limiter, compiled: CompiledPolicy, identity: Identit
         return f"the caller has no {', no '.join(missing)}"
     switch = limiter.fleet.holding(compiled.policy.name)
     if switch is not None and switch.mode == "paused":
-        return f"it is paused until {switch.until:%Y-%m-%d %H:%M:%S} UTC"
+        return "it is paused" if switch.until is None else f"it is paused until {switch.until:%Y-%m-%d %H:%M:%S} UTC"
     source, _ = next(compiled.rate_chain(identity, compiled.counter_name(values), limiter.clock()))
     return f"it is unlimited by the {source}"
 

@@ -14,7 +14,7 @@ ERRORS: Final = frozenset({"RL204", "RL614"})
 """Lints of what has no effect at all, although someone has written it."""
 
 _CODE: Final = re.compile(r"\[(RL\d{3})\]$")
-_POLICY: Final = re.compile(r"\b(limit|quota|concurrency) '([^']+)'")
+_POLICY: Final = re.compile(r"\b(limit|quota|concurrency) (['\"])(.+?)\2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def severity_of(code: str) -> Severity:
 def policy_in(message: str) -> str | None:
     """Return the name of the policy that a message is about, where it names one."""
     found = _POLICY.search(message)
-    return None if found is None else found[2]
+    return None if found is None else found[3]
 
 
 def worst(findings: Iterable[Finding]) -> Severity | None:

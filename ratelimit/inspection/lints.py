@@ -39,7 +39,7 @@ def most_keys(resolver: PolicyResolver, endpoints: Sequence[Endpoint]) -> Iterat
     places = list(endpoints) or [
         resolver.endpoint(method, matched_patterns=patterns)
         for method in _METHODS
-        for patterns in [(), *((each.text,) for each in resolver.patterns)]
+        for patterns in [(), *(resolver.matched_patterns(each.text) for each in resolver.patterns)]
     ]
     dearest = max(places, key=lambda place: len(resolver.policies_at(place).policies))
     keys = len(resolver.policies_at(dearest).policies)
@@ -53,7 +53,7 @@ def _limits(settings: RateLimitSettings) -> list[Limit]:
 
 def _never_binding(settings: RateLimitSettings) -> Iterator[str]:
     for limit, other in permutations(_limits(settings), 2):
-        is_pair = _is_plain(limit) and _is_plain(other) and limit.per == other.per and _holds_wherever(other, limit)
+        is_pair = _is_plain(limit) and _is_plain(other) and _alike(limit, other) and _holds_wherever(other, limit)
         if is_pair and _bound(other, limit.rate) <= limit.rate.limit and not _is_later_twin(other, limit, settings):
             yield f"limit {limit.name!r} ({limit.rate}) never refuses: {other.name!r} ({other.rate}) always does before [RL609]"
 
@@ -61,6 +61,7 @@ def _never_binding(settings: RateLimitSettings) -> Iterator[str]:
 def _tokens_above_organizations(settings: RateLimitSettings) -> Iterator[str]:
     for token, org in permutations(_limits(settings), 2):
         is_pair = token.per == ("token",) and org.per == ("org",) and not (token.plans or org.shares or org.schedule)
+        is_pair = is_pair and (token.unit, token.cost, token.refund_on) == (org.unit, org.cost, org.refund_on)
         rates = [org.rate, *org.plans.values()]
         if is_pair and _holds_wherever(org, token) and None not in rates:
             most = max(_bound(org, token.rate, rate) for rate in rates if rate is not None)
@@ -84,7 +85,7 @@ def _similar_plans(settings: RateLimitSettings) -> Iterator[str]:
     known: dict[str, str] = {}
     for policy in settings.policies:
         for plan in policy.by_plan:
-            alike = get_close_matches(plan, known.keys() - {plan}, 1, _SIMILAR)
+            alike = get_close_matches(plan, known.keys() - set(policy.by_plan), 1, _SIMILAR)
             if alike and plan not in known:
                 first = known[alike[0]]
                 yield f"{policy.kind} {policy.name!r}: plan {plan!r} is called {alike[0]!r} in {first!r} [RL616]"
@@ -116,6 +117,11 @@ def _lost_bursts(settings: RateLimitSettings) -> Iterator[str]:
     for limit in settings.limits:
         if limit.burst and not share_of(limit.rate.limit, limit.burst):
             yield f"limit {limit.name!r}: a burst of {limit.burst:g} of {limit.rate.limit} is not even one request [RL620]"
+
+
+def _alike(one: Limit, other: Limit) -> bool:
+    """Say whether two limits count the same units of the same callers."""
+    return one.per == other.per and one.unit == other.unit and not (one.refund_on or other.refund_on)
 
 
 def _is_plain(limit: Limit) -> bool:

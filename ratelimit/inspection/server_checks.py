@@ -1,14 +1,15 @@
 """Checks of a server: what a Redis (or Valkey) needs to count limits, and whether the workers agree."""
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any, Final, Literal
 
 from ratelimit.clock import monotonic, system_clock
+from ratelimit.config.settings_hash import settings_hash
 from ratelimit.enforcement.workers import CONFIG_SUFFIX
 from ratelimit.errors import StoreError
+from ratelimit.inspection.server_rights import DENIED, refused_commands
 from ratelimit.limiter import Limiter
 from ratelimit.resolver.keys import escape
 from ratelimit.stores.base import Store
@@ -23,35 +24,6 @@ _FULL, _NEARLY_FULL = 1.0, 0.9
 _DATABASES: Final = 16
 
 Severity = Literal["ok", "info", "warning", "error"]
-
-_COMMANDS: Final = """
-local refused = {}
-local function try(...)
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then refused[#refused + 1] = (select(1, ...)) .. ': ' .. reply.err end
-end
-local k = KEYS[1]
-try('TIME') try('SET', k, '', 'PX', '1000') try('GET', k) try('MGET', k) try('SETRANGE', k, '0', 'x') try('PEXPIRE', k, '1000') try('DEL', k)
-try('ZADD', k, '1', 'm') try('ZCOUNT', k, '-inf', '+inf') try('ZSCORE', k, 'm') try('ZRANGEBYSCORE', k, '-inf', '+inf') try('ZINCRBY', k, '1', 'm')
-try('ZREM', k, 'm') try('ZREMRANGEBYSCORE', k, '-inf', '+inf') try('ZREMRANGEBYRANK', k, '0', '-1') try('ZCARD', k) try('DEL', k)
-try('HSET', k, 'f', '1') try('HINCRBY', k, 'f', '1') try('HDEL', k, 'f') try('DEL', k) try('XADD', k, '*', 'f', 'v') try('DEL', k)
-return refused
-"""
-"""Tries each command that the scripts use, at one key of its own."""
-
-_DENIED: Final = re.compile(r"NOPERM|permission|can't run this command")
-"""How servers say that a login may not use a command."""
-
-_PLAIN_COMMANDS: Final[Sequence[tuple[str, ...]]] = (
-    ("HGET", "f"),
-    ("HSCAN", "0"),
-    ("HGETALL",),
-    ("XRANGE", "-", "+"),
-    ("XREVRANGE", "+", "-"),
-    ("ZRANGE", "0", "-1"),
-    ("UNLINK",),
-)
-"""Commands that are sent by themselves, and what follows the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +65,17 @@ async def check_server(
         server.workers,
         server.cluster,
     )
-    return [found for check in checks for found in await check()]
+    return [found for check in checks for found in await _allowed(check)]
+
+
+async def _allowed(check: Callable[[], Awaitable[Iterable[ServerCheck]]]) -> Iterable[ServerCheck]:
+    """Return what a check finds; where the login may not ask, that: which right is missing is a finding of its own."""
+    try:
+        return await check()
+    except StoreError as error:
+        if not DENIED.search(str(error)):
+            raise
+        return [_check("rights", "info", f"a check is left out: {error}")]
 
 
 async def eviction_policy(store: Store) -> str:
@@ -147,17 +129,8 @@ class _Server:
 
     async def rights(self) -> list[ServerCheck]:
         """Check that the login may use all commands."""
-        key, missing = f"{self._prefix}:{{doctor}}", list[str]()
-        for command, *more in _PLAIN_COMMANDS:
-            if error := await self._refusal(command, key, *more):
-                missing.append(error)
-        refused = await self._refusal("EVAL", _COMMANDS, "1", key)
-        if refused is None:
-            found = await self._store.client.run("EVAL", _COMMANDS, 1, key)
-            missing += [each.decode("utf-8", "replace") for each in found]
-        else:
-            missing.append(refused)
-        denied = sorted({each.partition(":")[0] for each in missing if _DENIED.search(each)})
+        missing = await refused_commands(self._store.client.run, f"{self._prefix}:{{doctor}}")
+        denied = sorted({each.partition(":")[0] for each in missing if DENIED.search(each)})
         others = [each for each in missing if each.partition(":")[0] not in denied]
         checks = []
         if denied:
@@ -169,13 +142,6 @@ class _Server:
 
     def _is_replica(self) -> bool:
         return str(self._info.get("role", "master")) != "master"
-
-    async def _refusal(self, command: str, *arguments: str) -> str | None:
-        try:
-            await self._store.client.run(command, *arguments)
-        except StoreError as error:
-            return f"{command}: {error}"
-        return None
 
     async def memory(self) -> list[ServerCheck]:
         """Check that there is memory left."""
@@ -200,7 +166,7 @@ class _Server:
         times = []
         for _ in range(_ROUND_TRIPS):
             began = monotonic()
-            await self._store.client.run("ECHO", "x")
+            await self._store.client.run("HGET", f"{self._prefix}:{{doctor}}", "f")
             times.append(monotonic() - began)
         cuts = quantiles(times, n=100)
         p50, p99, bound = cuts[49], cuts[98], self._timeout
@@ -214,10 +180,8 @@ class _Server:
     async def clock(self) -> list[ServerCheck]:
         """Check that the server's clock and this machine's agree."""
         before = system_clock()
-        found = await self._store.client.run("TIME")
-        after = system_clock()
-        seconds, micros = (int(each) for each in found)
-        ahead = (seconds * 1_000_000 + micros - (before + after) / 2) / 1e6
+        found = await self._time()
+        ahead = (found - (before + system_clock()) / 2) / 1e6
         text = f"the server's clock is {abs(ahead):.2f} s {'ahead' if ahead > 0 else 'behind'}"
         if abs(ahead) > _MAX_CLOCK_S:
             return [_check("clock", "warning", f"{text}: X-RateLimit-Reset is off by as much", "RL908")]
@@ -239,7 +203,7 @@ class _Server:
     async def workers(self) -> list[ServerCheck]:
         """Check that workers are registered here, and that all have the same settings."""
         registry = f"{self._prefix}:{{workers}}"
-        now_ms = system_clock() // 1000
+        now_ms = await self._time() // 1000
         (names,) = await self._store.read_ranks([f"{registry}{CONFIG_SUFFIX}"])
         alive = [name for name, until in names.items() if until > now_ms - 1000]
         hashes = sorted({name.partition("@")[2] for name in alive})
@@ -254,7 +218,16 @@ class _Server:
         if len(hashes) > 1:
             text = f"{len(alive)} workers have {len(hashes)} different settings ({', '.join(hashes)}): a deployment is half done"
             return [_check("workers", "warning", text, "RL911")]
+        if hashes[0] != settings_hash(self._limiter.settings):
+            text = f"{len(alive)} workers have the settings {hashes[0]}, which are not those that doctor was given"
+            return [_check("workers", "warning", f"{text}: a reload was rejected, or a deployment is due", "RL913")]
         return [_check("workers", "ok", f"{len(alive)}, all with the settings {hashes[0]}")]
+
+    async def _time(self) -> int:
+        """Return the time of the server that has the worker registry, in epoch µs."""
+        script = "local t = redis.call('TIME') return {t[1], t[2]}"
+        seconds, micros = await self._store.client.run("EVAL", script, 1, f"{self._prefix}:{{workers}}")
+        return int(seconds) * 1_000_000 + int(micros)
 
     async def _elsewhere(self, registry: str) -> int | None:
         """Return another database in which workers are registered."""

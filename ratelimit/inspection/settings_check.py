@@ -53,7 +53,12 @@ class SettingsText:
 
 
 def check_file(file: str) -> tuple[RateLimitSettings | None, list[Finding]]:
-    """Return the settings of a TOML file, or `None` and why they are not valid, each mistake with its line."""
+    """Return the settings of a TOML file, or `None` and why they are not valid, each mistake with its line.
+
+    Where there is no file, `ConfigurationError` is raised.
+    """
+    if not Path(file).is_file():
+        raise ConfigurationError(f"{file}: there is no such file [RL101]")
     try:
         return RateLimitSettings.from_file(file), []
     except ValidationError as error:
@@ -77,6 +82,8 @@ def check_settings(
     index, said = (None, []) if app is None else _read_routes(app, resolver)
     endpoints = [] if index is None else index.endpoints()
     found = [*said, *lint(settings), *lint_routes(resolver, endpoints), *most_keys(resolver, endpoints)]
+    if app is None and all(policy.manual for policy in settings.policies):
+        found.append("no request is limited: the settings have no limits [RL608]")
     found += startup_warnings(settings, index, has_own_identify=has_own_identify)
     return [_of_lint(text, settings, message) for message in dict.fromkeys(found)]
 

@@ -129,6 +129,14 @@ class CompiledPolicy:
         cost = min(NEVER, cost * self._cost) if self._takes_units else 1
         return Charge(limit, f"{self._key_head}{self._partition(values)}{key_middle}{counter}", cost)
 
+    def any_charge(self, identity: Identity, values: Mapping[str, str], now: int) -> Charge | None:
+        """Return a charge of one unit, also where the policy is paused or unlimited now; `None` where a dimension is missing."""
+        counter = self.counter_name(values)
+        if not counter:
+            return None
+        limit, middle = self._limit_for(identity, counter, now) or self._limit_of(self.policy.amount, None)
+        return Charge(limit, f"{self._key_head}{self._partition(values)}{middle}{counter}", 1)
+
     def keys(self, identity: Identity, values: Mapping[str, str]) -> set[str]:
         """Return the keys of an identity's counters, one for each period that its rate may have."""
         counter, policy = self.counter_name(values), self.policy

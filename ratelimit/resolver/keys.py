@@ -27,6 +27,15 @@ def escape(value: object) -> str:
     return quote(text, safe="/", errors="surrogatepass")
 
 
+HASH_DIGITS: Final = 32
+"""Hex digits of the hash of a token, or of another hashed value."""
+
+
+def is_hash(text: str) -> bool:
+    """Say whether a text may be a hash, whole: a label has the first eight digits alone."""
+    return len(text) == HASH_DIGITS and not set(text) - set("0123456789abcdef")
+
+
 class KeyBuilder:
     """Builds the keys of one limiter: they share a prefix, and the secret by which tokens and `hashed` dimensions are hashed.
 

@@ -31,20 +31,18 @@ def label_of(identity: Identity, named: NamedPolicies) -> str:
 
 
 def label_of_counter(key: str, policy: str, named: NamedPolicies) -> str:
-    """Return the label of the callers that share a counter, by its key: `token#1a2b3c4d`, `org:acme`, several joined by a blank.
+    """Return the label of the callers that share a counter, by its key: `token#…`, `org:acme`, several joined by a blank.
 
-    A counter of all callers is `everybody`.
+    Hashes are whole, so that an override or a block can name the caller. A counter of all callers is `everybody`.
     """
     per = named.get(policy).per
     values = key.rsplit(":", len(per))[1:] if per else []
-    return (
-        " ".join(_part(name, value, named) for name, value in zip(per, values, strict=True))[:_MAX_LENGTH] or _EVERYBODY
-    )
+    return " ".join(_part(name, value, named) for name, value in zip(per, values, strict=True)) or _EVERYBODY
 
 
 def _part(dimension: str, value: str, named: NamedPolicies) -> str:
     if named.is_hashed(dimension):
-        return f"{dimension}#{value[:_HASH_DIGITS]}"
+        return f"{dimension}#{value}"
     return f"{dimension}:{masked(unquote(value)) if dimension == 'ip' else value}"
 
 

@@ -12,7 +12,7 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.compiled_policy import CompiledPolicy, dimension_values
 from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
-from ratelimit.resolver.keys import KeyBuilder, escape
+from ratelimit.resolver.keys import HASH_DIGITS, KeyBuilder, escape, is_hash
 
 logger = logging.getLogger("ratelimit")
 
@@ -154,7 +154,7 @@ class NamedPolicies:
 
     def _key_value(self, name: str, value: str) -> str:
         if name != self._dimension(name):  # A hash already.
-            return escape(value)
+            return check_hash(name, value) if value else ""
         return self._keys.value(name, value.upper() if name == "method" else value) if value else ""
 
     def _with_own_cost(self, charge: Charge, method: str, endpoint: str) -> Charge:
@@ -163,3 +163,12 @@ class NamedPolicies:
         own = 1 if compiled.has_dynamic_cost or charge.limit.kind == "concurrency" else compiled.policy.cost
         requests = 1 if charge.limit.kind == "concurrency" else charge.cost
         return charge._replace(cost=requests * own if isinstance(own, int) else requests)
+
+
+def check_hash(name: str, value: str) -> str:
+    """Return a hash that a key names, or raise `ConfigurationError` for a part of one, which no caller would have."""
+    if not is_hash(value):
+        raise ConfigurationError(
+            f"key: {name}: {value!r:.50} is not a whole hash, which has {HASH_DIGITS} hex digits [RL306]"
+        )
+    return value

@@ -67,7 +67,7 @@ class PolicyResolver:
         self.compiled: BoundedCache[Endpoint, EndpointPolicies] = BoundedCache(2 * MAX_ENDPOINTS)
         self.endpoints: BoundedCache[tuple[str, str, tuple[str, ...]], Endpoint] = BoundedCache(MAX_ENDPOINTS)
         self._routes: dict[tuple[str, str], Endpoint] = {}
-        self._declared: dict[tuple[str, str], tuple[str, EndpointDeclaration]] = {}
+        self._declared: list[tuple[str, str, str, EndpointDeclaration]] = []
         self.generation = 0
         """Counts the reloads: endpoints that were found before one are found again."""
         self.patterns = tuple(self._all_patterns())
@@ -113,7 +113,8 @@ class PolicyResolver:
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=declaration.exempt)
         self._check(endpoint)
         self._routes[method, host + template] = endpoint
-        self._declared[method, host + template] = host, declaration
+        if (declared := (method, template, host, declaration)) not in self._declared:
+            self._declared.append(declared)
         for limit in endpoint.limits:  # From now on they can be named.
             self.named.add(self._compile(limit), endpoint.label)
         return endpoint
@@ -139,7 +140,7 @@ class PolicyResolver:
         for place, each in self._places():
             if each.is_of_a_caller and each.turns_over if policy is None else each.policy.name == policy:
                 values = self.named.values(identity, each, place)
-                charge = each.charge(identity, 1, values, now, {}) if each.policy.kind == "quota" else None
+                charge = each.any_charge(identity, values, now) if each.policy.kind == "quota" else None
                 if charge is not None:
                     quotas[charge.key] = charge
                 elif each.policy.kind != "quota":
@@ -193,7 +194,7 @@ class PolicyResolver:
         ]
         found += [(self._compile(each), True, self._why_not(each, endpoint, _EVERYWHERE)) for each in endpoint.limits]
         # A shadow refuses nothing, so it takes no default's place.
-        own = [each.policy for each, is_own, why_not in found if is_own and not why_not and not each.policy.shadow]
+        own = [each.policy for each, is_own, why_not in found if is_own and not why_not and _refuses(each)]
         names = [policy.name for policy in own if _is_limit(policy, default=False)]
         return [
             (each, "the endpoint is exempt" if is_exempt else why_not or _gives_way(each.policy, names))
@@ -207,8 +208,8 @@ class PolicyResolver:
         raised and nothing is changed.
         """
         fresh = PolicyResolver(settings)
-        for (method, name), (host, declaration) in self._declared.items():
-            fresh.register_endpoint(method, name.removeprefix(host), host=host, declaration=declaration)
+        for method, template, host, declaration in self._declared:
+            fresh.register_endpoint(method, template, host=host, declaration=declaration)
         fresh.set_modes(self._modes, self._mode)
         fresh.set_overrides(self._overrides)
         fresh.generation = self.generation + 1
@@ -236,7 +237,7 @@ class PolicyResolver:
             return "it is charged by its name alone"
         if policy.methods and endpoint.method not in policy.methods:
             return f"it holds for {', '.join(policy.methods)} alone"
-        return "" if paths.selects(endpoint.fits) else f"its paths do not mean {endpoint.label}"
+        return "" if paths.selects(endpoint.fits) else f"its paths do not include {endpoint.label}"
 
     def _manual_sources(self) -> dict[str, DimensionSource]:
         """Return the sources of the policies that are charged by name: anything may name them while a request runs."""
@@ -280,6 +281,10 @@ class PolicyResolver:
 def _free_name(name: str, taken: set[str]) -> str:
     numbered = (f"{name}-{n}" for n in count(2))
     return next(each for each in chain([name], numbered) if each not in taken)
+
+
+def _refuses(compiled: CompiledPolicy) -> bool:
+    return not compiled.policy.shadow and compiled.mode == "enforced"
 
 
 def _gives_way(policy: Policy, own: list[str]) -> str:

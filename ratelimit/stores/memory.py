@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.algorithms import concurrency, pace, quota, sliding_window
-from ratelimit.algorithms.sliding_window import Entry, SlidingWindowState
+from ratelimit.algorithms.sliding_window_state import SlidingWindowState, Snapshot
 from ratelimit.clock import Clock, system_clock
 from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import NEVER, Kind
@@ -43,7 +43,7 @@ class MemoryStore(Store):
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
         self._clock = clock or system_clock
-        self._max_keys = max_keys
+        self.max_keys = max_keys
         self._states: dict[str, Any] = {}
         self._maps: dict[str, SharedMap] = {}
         self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
@@ -155,7 +155,7 @@ class MemoryStore(Store):
         """Forget all counters, as a restart does."""
         with self._lock:
             self._states.clear()
-            self.expiry_index = ExpiryIndex(self._max_keys)
+            self.expiry_index = ExpiryIndex(self.max_keys)
 
     def run(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request; any thread may call it."""
@@ -169,29 +169,32 @@ class MemoryStore(Store):
             return StoreReply((self._charge if charges else self._amend)(request, ms), now, ms)
 
     def _charge(self, request: StoreRequest, ms: int) -> list[Reading]:
-        fast = request.operation == Operation.CHARGE and self._charge_open(request, ms)
+        fast = request.operation == Operation.CHARGE and self._charge_usual(request, ms)
         return fast or self._charge_any(request, ms)
 
-    def _charge_open(self, request: StoreRequest, ms: int) -> list[Reading] | None:
-        """Charge sliding windows that are all open, as they are for most requests of frequent callers."""
+    def _charge_usual(self, request: StoreRequest, ms: int) -> list[Reading] | None:
+        """Charge sliding windows of which something remains afterwards, as it is for most requests of known callers."""
         readings: list[Reading] = []
-        charged: list[tuple[SlidingWindowState, Entry | None, int]] = []
+        charged: list[tuple[SlidingWindowState, Snapshot]] = []
         states = self._states
         for limit, key, cost in request.charges:
             window = states.get(key)
             if window.__class__ is not SlidingWindowState:
                 break
-            before = window.last
+            before = window.last, window.total, window.carried_stamp
             # A key that has this state is charged under an `EffectiveRate`.
-            reading = window.charge_open(limit, ms, cost)  # type: ignore[arg-type]
+            reading = window.charge_usual(limit, ms, cost)  # type: ignore[arg-type]
             if reading is None:
                 break
-            charged.append((window, before, cost))
+            charged.append((window, before))
             readings.append(reading)
         else:
+            for charge, (window, (last, _, _)) in zip(request.charges, charged):  # noqa: B905 - of one length
+                if last is None or last[0] < ms:  # Another bucket was opened.
+                    self.expiry_index.touch(charge.key, window.expires(charge.limit), charge.limit.policy)  # type: ignore[arg-type]
             return readings
-        for window, before, cost in reversed(charged):
-            window.take_back(before, cost)
+        for window, before in reversed(charged):
+            window.take_back(before)
         return None
 
     def _charge_any(self, request: StoreRequest, ms: int) -> list[Reading]:
@@ -249,5 +252,5 @@ class MemoryStore(Store):
             if not self._overflowed:
                 self._overflowed = True
                 logger.warning(
-                    "memory store is full: max_keys=%d; it evicts the keys unused for longest [RL411]", self._max_keys
+                    "memory store is full: max_keys=%d; it evicts the keys unused for longest [RL411]", self.max_keys
                 )

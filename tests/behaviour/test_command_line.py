@@ -135,21 +135,44 @@ def test_explain_says_why_a_caller_is_refused(ratelimit: Run, config: str) -> No
         assert max(map(len, shown.split("\n\n")[1].splitlines())) <= 80
         assert '"code":"rate_limit_exceeded"' in shown
     asked = ("explain", "GET", "/x", "--token", "tk", "--org", "acme", "--plan", "business", "--json")
-    found = json.loads(ratelimit(*asked).output)
+    found = json.loads(ratelimit(*asked).stdout)
     assert (found["allowed"], found["status"], found["retry_after"], found["binding"]) == (True, 200, 0.0, "org")
     policies = {each["policy"]: each for each in found["policies"]}
     assert (policies["org"]["rate"], policies["org"]["used"], policies["org"]["remaining"]) == ("30/minute", 3, 26)
     assert [step["source"] for step in policies["org"]["chain"]] == ["plan", "rate"]
-    assert policies["export"]["why_not"] == "its paths do not mean GET /x"
+    assert policies["export"]["why_not"] == "its paths do not include GET /x"
     assert policies["requests"]["rate"] == "1000/month"
     assert found["headers"]["x-ratelimit-remaining"] == "26"
     assert found["body"] is None
 
 
+def test_an_app_brings_its_decorators_and_an_address_is_named_as_clients_are(
+    ratelimit: Run, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their policies can be overridden, switched and reset; an IPv6 address means its network of 64 bits."""
+    (tmp_path / "decorated.py").write_text(
+        "from fastapi import FastAPI\nfrom ratelimit import RateLimitMiddleware, RateLimitSettings, limit\napp = FastAPI()\n"
+        f"app.add_middleware(RateLimitMiddleware, settings=RateLimitSettings.from_file({config!r}))\n"
+        "@app.get('/search')\n@limit('5/minute', per='ip', name='search')\ndef search(): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ("--app", "decorated:app")
+    assert "in shadow" in ratelimit("shadow", "on", "--policy", "search", *options, settings=None).output
+    asked = ("explain", "GET", "/search", "--ip", "2001:db8::5", *options, "--json")
+    found = json.loads(ratelimit(*asked, settings=None).stdout)
+    assert found["policies"][-1]["shadow"]
+    blocked = ratelimit("block", "set", "--key", "ip=2001:db8::5")
+    assert "blocked" in blocked.output
+    assert json.loads(ratelimit(*asked, settings=None).stdout)["status"] == 403
+    sys.modules.pop("decorated")
+    (tmp_path / "failing.py").write_text("raise RuntimeError('no DATABASE_URL')")
+    assert "RuntimeError: no DATABASE_URL" in ratelimit("show", "--app", "failing:app", code=2, settings=None).output
+
+
 def test_explain_finds_the_routes_of_an_app(ratelimit: Run, app: str) -> None:
     """By its own routing; a grant and a dimension are handed in."""
     asked = ("explain", "GET", "/v1/agents/7", "--app", app, "--token", "tk", "--grant", "token=7/minute", "--json")
-    found = json.loads(ratelimit(*asked, settings=None).output)
+    found = json.loads(ratelimit(*asked, settings=None).stdout)
     assert (found["endpoint"], found["headers"]["x-ratelimit-limit"]) == ("GET /v1/agents/{id}", "7")
     exempt = ratelimit("explain", "GET", "/healthz", "--app", "cliapp:make", settings=None).output
     assert "the endpoint is exempt" in exempt
@@ -160,15 +183,14 @@ def test_a_customer_is_raised_and_the_app_feels_it(ratelimit: Run, config: str) 
     """Set, listed and deleted: for a caller, a plan and everybody; a dry run writes nothing."""
     one = ("--policy", "org", "--key", "org=acme")
     assert (
-        "would be 9/minute for one caller"
-        in ratelimit("override", "set", *one, "--rate", "9/minute", "--dry-run").output
+        "would be 9/minute for org=acme" in ratelimit("override", "set", *one, "--rate", "9/minute", "--dry-run").output
     )
     assert "no override holds" in ratelimit("override", "list").output
     said = ratelimit("override", "set", *one, "--rate", "9/minute", "--until", "2h", "--why", "ticket 7").output
-    assert said.startswith("org is 9/minute for one caller until ")
+    assert said.startswith("org is 9/minute for org=acme until ")
     ratelimit("override", "set", "--policy", "requests", "--plan", "trial", "--rate", "50")
     ratelimit("override", "set", "--policy", "token", "--everybody", "--rate", "unlimited")
-    rows = json.loads(ratelimit("override", "list", "--json").output)["overrides"]
+    rows = json.loads(ratelimit("override", "list", "--json").stdout)["overrides"]
     assert [(row["policy"], row["key"], row["plan"], row["rate"], row["by"], row["why"]) for row in rows] == [
         ("org", {"org": "acme"}, None, "9/minute", "ada", "ticket 7"),
         ("requests", {}, "trial", "50", "ada", None),
@@ -189,7 +211,9 @@ def test_callers_are_blocked_and_allowed(ratelimit: Run, config: str) -> None:
     ratelimit("block", "set", "--key", "org=evil", "--until", "2099-01-01T00:00Z", "--why", "abuse")
     ratelimit("allow", "set", "--key", "token=loadtest")
     assert "org=evil" in ratelimit("block", "list").output
-    (row,) = json.loads(ratelimit("allow", "list", "--json").output)["callers"]
+    short = ratelimit("block", "set", "--key", "token_hash=9676b23a", code=2).output
+    assert "is not a whole hash" in " ".join(short.split())
+    (row,) = json.loads(ratelimit("allow", "list", "--json").stdout)["callers"]
     assert list(row["key"]) == ["token_hash"]
 
     async def decisions(limiter: Limiter) -> Any:
@@ -202,7 +226,9 @@ def test_callers_are_blocked_and_allowed(ratelimit: Run, config: str) -> None:
     assert "the caller is allowed whatever it does" in ratelimit("explain", "GET", "/x", "--token", "loadtest").output
     assert "removed" in ratelimit("block", "delete", "--key", "org=evil").output
     assert "there is none" in ratelimit("block", "list").output
-    assert "would be done" in ratelimit("allow", "set", "--key", "ip=192.0.2.0/24", "--dry-run").output
+    assert (
+        "ip=192.0.2.0/24: would be allowed" in ratelimit("allow", "set", "--key", "ip=192.0.2.0/24", "--dry-run").output
+    )
 
 
 def test_the_fleet_is_put_into_shadow_and_paused(ratelimit: Run, config: str) -> None:
@@ -211,7 +237,7 @@ def test_the_fleet_is_put_into_shadow_and_paused(ratelimit: Run, config: str) ->
     assert "org: in shadow until" in ratelimit("shadow", "on", "--policy", "org", "--until", "1h").output
     assert "shadow; rate 3/minute" in ratelimit("explain", "GET", "/x", "--org", "acme").output
     ratelimit("pause", "--until", "30m", "--why", "incident 4")
-    rows = json.loads(ratelimit("switches", "--json").output)["switches"]
+    rows = json.loads(ratelimit("switches", "--json").stdout)["switches"]
     assert [(row["policy"], row["mode"], row["why"]) for row in rows] == [
         (None, "paused", "incident 4"),
         ("org", "shadow", None),
@@ -221,10 +247,10 @@ def test_the_fleet_is_put_into_shadow_and_paused(ratelimit: Run, config: str) ->
     assert "org: enforced again" in ratelimit("shadow", "off", "--policy", "org").output
     assert "no switch was set" in ratelimit("resume").output
     assert "all policies are enforced" in ratelimit("switches").output
-    changes = json.loads(ratelimit("audit", "--json", "--last", "2").output)["changes"]
+    changes = json.loads(ratelimit("audit", "--json", "--last", "2").stdout)["changes"]
     assert [(each["action"], each["by"], each["entry"]) for each in changes] == [
-        ("delete", "ada", "!switch:org"),
-        ("delete", "ada", "!switch:*"),
+        ("delete", "ada", "!switch:shadow:org"),
+        ("delete", "ada", "!switch:paused:*"),
     ]
     assert "incident 4" in ratelimit("audit").output
 
@@ -233,13 +259,22 @@ def test_usage_and_reset(ratelimit: Run, config: str) -> None:
     """What a caller has used, and emptied."""
     charge(config, 2)
     caller = ("--token", "tk", "--org", "acme")
-    found = json.loads(ratelimit("usage", *caller, "--json").output)
+    found = json.loads(ratelimit("usage", *caller, "--json").stdout)
     assert {each["policy"]: each["limit"] - each["remaining"] for each in found["limits"]} == {"token": 2, "org": 2}
     assert [(each["policy"], each["used"]) for each in found["quotas"]] == [("requests", 2)]
     assert "requests  month" in ratelimit("usage", *caller).output
+    assert "name it too (--org)" in " ".join(ratelimit("usage", "--token", "tk").output.split())
+    assert "say whom" in ratelimit("reset", code=2).output
+    ratelimit("block", "set", "--key", "org=acme")
+    ratelimit("pause", "--policy", "token", "--until", "1m")
+    shown = ratelimit("usage", *caller).output
+    assert "the caller is blocked" in shown
+    assert "token is paused" in shown
+    ratelimit("block", "delete", "--key", "org=acme")
+    ratelimit("resume", "--policy", "token")
     assert "would empty" in ratelimit("reset", *caller, "--dry-run").output
     assert "emptied 3 counters of token#" in ratelimit("reset", *caller, "--why", "goodwill").output
-    assert json.loads(ratelimit("usage", *caller, "--json").output)["quotas"][0]["used"] == 0
+    assert json.loads(ratelimit("usage", *caller, "--json").stdout)["quotas"][0]["used"] == 0
     at_an_endpoint = ratelimit("usage", *caller, "--endpoint", "/api/exports/full", "--json").output
     assert "export" in at_an_endpoint
 
@@ -251,7 +286,7 @@ def test_top_and_tail_show_who_is_refused(ratelimit: Run, config: str, tmp_path:
     counting.write_text("statistics = true\n" + Path(config).read_text())
     options = ("--config", str(counting))
     charge(str(counting), 5)
-    (caller,) = json.loads(ratelimit("top", *options, "--json").output)["callers"]
+    (caller,) = json.loads(ratelimit("top", *options, "--json").stdout)["callers"]
     assert caller == {"policy": "org", "caller": "org:acme", "count": 2}
     shown = ratelimit("top", *options, "--by", "used", "--last", "15m", "--policy", "token").output
     assert shown.splitlines()[0].split() == ["POLICY", "CALLER", "USED"]
@@ -259,10 +294,10 @@ def test_top_and_tail_show_who_is_refused(ratelimit: Run, config: str, tmp_path:
     assert "no duration" in ratelimit("top", *options, "--last", "soon", code=2).output
     lines = ratelimit("tail", *options, "--no-follow").output.splitlines()
     assert len(lines) == 2
-    assert " 429    org token#" in lines[0]
+    assert " 429    org org:acme (token#" in lines[0]
     assert "GET /v1/agents/{id} wait" in lines[0]
     assert ratelimit("tail", *options, "--no-follow", "--shadow").output == ""
-    one = json.loads(ratelimit("tail", *options, "--no-follow", "--json", "--last", "1").output)
+    one = json.loads(ratelimit("tail", *options, "--no-follow", "--json", "--last", "1").stdout)
     assert (one["policy"], one["status"], one["shadow"]) == ("org", 429, False)
     command = [sys.executable, "-m", "ratelimit", "tail", *options, "--last", "0", "--policy", "org"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -271,37 +306,37 @@ def test_top_and_tail_show_who_is_refused(ratelimit: Run, config: str, tmp_path:
             charge(str(counting), 1)
             if select.select([process.stdout], [], [], 0.2)[0]:
                 break
-        assert " org token#" in process.stdout.readline()
+        assert " org org:acme (token#" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
 
 
 def test_check_and_diff_look_at_files(ratelimit: Run, config: str, tmp_path: Path, app: str) -> None:
     """Exit code 1 from warnings up; codes can be ignored."""
-    found = json.loads(ratelimit("check", config, "--json").output)["problems"]
+    found = json.loads(ratelimit("check", config, "--json").stdout)["problems"]
     assert {each["severity"] for each in found} == {"info"}
     assert "info" in ratelimit("check", config).output
     bad = tmp_path / "bad.toml"
     bad.write_text(Path(config).read_text().replace("600/minute", "600/fortnight"))
-    (problem,) = json.loads(ratelimit("check", str(bad), "--json", code=1).output)["problems"]
+    (problem,) = json.loads(ratelimit("check", str(bad), "--json", code=1).stdout)["problems"]
     assert (problem["code"], problem["severity"], problem["line"]) == ("RL106", "error", 8)
     assert problem["place"] == f"{bad}:8: limits.0.rate"
     assert "RL106" in ratelimit("check", str(bad), code=1).output.replace("\n", "")
     ratelimit("check", str(bad), "--ignore", "RL106")
-    with_app = json.loads(ratelimit("check", "--app", app, "--json", code=1).output)["problems"]
+    with_app = json.loads(ratelimit("check", "--app", app, "--json", code=1).stdout)["problems"]
     assert [each["code"] for each in with_app if each["severity"] == "warning"] == ["RL605"]
     (tmp_path / "bare.py").write_text(
         "from fastapi import FastAPI\nfrom ratelimit import limit\napp = FastAPI()\n"
         "@app.get('/x')\n@limit('5/minute', per='ip')\ndef x(): ...\n"
     )
-    bare = json.loads(ratelimit("check", "--app", "bare:app", "--json", code=1).output)["problems"]
+    bare = json.loads(ratelimit("check", "--app", "bare:app", "--json", code=1).stdout)["problems"]
     assert [(each["code"], each["severity"]) for each in bare] == [("RL614", "error")]
     sys.modules.pop("bare")
     new = tmp_path / "new.toml"
     new.write_text(Path(config).read_text().replace("3/minute", "4/minute").replace("1/hour", "1/day"))
     ratelimit("override", "set", "--policy", "org", "--plan", "business", "--rate", "5/minute")
     store = RateLimitSettings.from_file(config).store
-    found = json.loads(ratelimit("diff", config, str(new), "--json", "--store", store, code=1).output)
+    found = json.loads(ratelimit("diff", config, str(new), "--json", "--store", store, code=1).stdout)
     assert {each["policy"]: each["counters"] for each in found["policies"]} == {
         "token": "go on",
         "org": "go on",
@@ -333,15 +368,15 @@ def test_show_and_export(ratelimit: Run, config: str, tmp_path: Path) -> None:
         "SHADOW",
         "ON-FAILURE",
     ]
-    policies = json.loads(ratelimit("show", "--json").output)["policies"]
+    policies = json.loads(ratelimit("show", "--json").stdout)["policies"]
     assert policies[1]["plans"] == {"business": "30/minute", "enterprise": "unlimited"}
-    assert json.loads(ratelimit("export", "grafana").output) == json.loads(
+    assert json.loads(ratelimit("export", "grafana").stdout) == json.loads(
         (Path(telemetry).parent / "grafana.json").read_text()
     )
     target = tmp_path / "alerts.yaml"
     ratelimit("export", "alerts", "--output", str(target))
     assert target.read_text() == (Path(telemetry).parent / "alerts.yaml").read_text().rstrip("\n") + "\n"
-    assert json.loads(ratelimit("export", "schema").output)["properties"]["limits"]
+    assert json.loads(ratelimit("export", "schema").stdout)["properties"]["limits"]
     assert "openapi needs the app" in ratelimit("export", "openapi", code=2).output
     document = ratelimit("export", "openapi", "--app", "examples.server.saas:app", settings=None).output
     assert '"429"' in document
@@ -350,7 +385,7 @@ def test_show_and_export(ratelimit: Run, config: str, tmp_path: Path) -> None:
 def test_doctor_looks_at_the_server(ratelimit: Run, config: str) -> None:
     """Fine, and with findings."""
     charge(config, 1)
-    checks = json.loads(ratelimit("doctor", "--json").output)["checks"]
+    checks = json.loads(ratelimit("doctor", "--json").stdout)["checks"]
     assert {check["severity"] for check in checks} <= {"ok", "info"}
     assert "round trip" in ratelimit("doctor").output
     assert "RL909" not in ratelimit("doctor", "--ignore", "RL909").output
@@ -372,6 +407,14 @@ def test_wrong_usage_and_a_store_that_is_away(ratelimit: Run, tmp_path: Path, co
         (("explain", "GET", "/x", "--dimension", "teamspace"), "--dimension: teamspace is not NAME=VALUE"),
         (("usage", "--store", "memory://"), "counts in its own memory"),
         (("nonsense",), "No such command"),
+        (("pause", "--until", "9999999999d"), "neither a duration"),
+        (("override", "set", "--policy", "org", "--everybody", "--rate", "²"), "is not a rate"),
+        (("check", "nowhere.toml"), "there is no such file"),
+        (("check", "--ignore", "RL6", config), "is no code"),
+        (("explain", "FOO", "/x"), "is not an HTTP method"),
+        (("explain", "GET", "x"), "must begin with '/'"),
+        (("explain", "GET", "/x", "--dimension", "teamspace=1"), "is not one of"),
+        (("export", "grafana", "-o", "/nowhere/x.json"), "No such file or directory"),
     ]:
         assert message in " ".join(ratelimit(*arguments, code=2).output.split()), arguments
     assert "name the settings" in ratelimit("show", code=2, settings=None).output
@@ -408,14 +451,14 @@ EXAMPLES = ["three_layers", "per_endpoint", "saas", "quickstart", "overload"]
 @pytest.mark.parametrize("file", FILES)
 def test_no_settings_file_of_the_examples_has_a_warning(ratelimit: Run, file: str) -> None:
     """Notes they may have."""
-    found = json.loads(ratelimit("check", file, "--json").output)["problems"]
+    found = json.loads(ratelimit("check", file, "--json").stdout)["problems"]
     assert {each["severity"] for each in found} <= {"info"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_example_has_a_warning(ratelimit: Run, name: str) -> None:
     """Notes they may have."""
-    found = json.loads(ratelimit("check", "--app", f"examples.server.{name}:app", "--json", settings=None).output)[
+    found = json.loads(ratelimit("check", "--app", f"examples.server.{name}:app", "--json", settings=None).stdout)[
         "problems"
     ]
     assert {each["severity"] for each in found} <= {"info"}

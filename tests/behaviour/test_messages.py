@@ -33,6 +33,7 @@ PASSED_ON = {
     "str(error)",
     '"; ".join(problems)',
     "problem",
+    '"\\n".join(f"{each.place}: {each.message} [{each.code}]" for each in findings)',
     "message",
     "warning",
     '"%s"',

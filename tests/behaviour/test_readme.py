@@ -207,7 +207,7 @@ async def test_the_snippets_of_operating(capsys: pytest.CaptureFixture[str], clo
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[(None, 'paused'), ('org', 'shadow')]"
     assert lines[1].startswith(
-        "[(None, 'delete', '!allow:ip=192.0.2.0/24', None), (None, 'delete', '!switch:org', None)"
+        "[(None, 'delete', '!allow:ip=192.0.2.0/24', None), (None, 'delete', '!switch:shadow:org', None)"
     )
     counting = Limiter(names["counting"], MemoryStore(clock=clock), clock)
     await names["who_is_it"](counting)

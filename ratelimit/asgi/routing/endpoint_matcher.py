@@ -34,6 +34,7 @@ class EndpointMatcher:
         self._indexes: dict[tuple[int, bool], tuple[Any, RouteIndex]] = {}
         self.cache: BoundedCache[tuple[str, str, str, str, int], FoundRoute] = BoundedCache(MAX_CACHED_PATHS)
         self._mounted: dict[tuple[Endpoint, Endpoint], Endpoint] = {}
+        self._earlier: dict[tuple[int, bool], tuple[Any, RouteIndex]] = {}
         self._warned, self._generation = False, resolver.generation
 
     def find(self, scope: Scope) -> Endpoint:
@@ -70,7 +71,7 @@ class EndpointMatcher:
         """Find all endpoints again: other settings hold."""
         self._generation = self._resolver.generation
         self.cache.clear()
-        self._indexes, self._mounted = {}, {}
+        self._earlier, self._indexes, self._mounted = self._indexes, {}, {}
 
     def _search(self, route_path: RoutePath, router: Any) -> tuple[FoundRoute, bool]:
         """Return the endpoint with its path parameters, and whether the same path will always lead there."""
@@ -119,7 +120,8 @@ class EndpointMatcher:
         key = id(router), bare
         _, index = self._indexes.get(key, (None, None))
         if index is None:
-            index = self._read(router, bare=bare)
+            _, earlier = self._earlier.get(key, (None, None))
+            index = self._read(router, bare=bare) if earlier is None else self._read_again(router, earlier, bare=bare)
             self._indexes[key] = router, index
         elif index.is_stale():
             index = self._read_again(router, index, bare=bare)

@@ -9,6 +9,7 @@ from ratelimit.cli.options import ignore_option, json_option, run
 from ratelimit.cli.output import FINDINGS, FINE, console, print_json, print_table, table
 from ratelimit.cli.target import Target, load_target, without_middleware
 from ratelimit.config.settings import RateLimitSettings
+from ratelimit.errors import StoreError
 from ratelimit.inspection.findings import Finding, Severity, worst
 from ratelimit.inspection.server_checks import eviction_policy
 from ratelimit.inspection.settings_check import check_file, check_settings, check_unlimited_app, level_problem
@@ -20,7 +21,7 @@ _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "info"
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("file", required=False, envvar="RATELIMIT_CONFIG")
 @click.option("--app", envvar="RATELIMIT_APP", metavar="MODULE:APP", help="The app: its settings and its routes.")
 @click.option("--store", metavar="URL", help="A server that is asked for its eviction policy.")
 @ignore_option
@@ -37,15 +38,20 @@ async def _check(
     file: str | None, app: str | None, store: str | None, ignored: tuple[str, ...], *, as_json: bool
 ) -> int:
     findings, settings = _findings(file, app)
+    failure: StoreError | None = None
     if store is not None and settings is not None:
-        target = Target(settings=settings.model_copy(update={"store": store}))
-        async with target.limiter() as limiter:
-            findings += level_problem(settings, await eviction_policy(limiter.store))
+        try:
+            async with Target(settings=settings.model_copy(update={"store": store})).limiter(shared=False) as limiter:
+                findings += level_problem(settings, await eviction_policy(limiter.store))
+        except StoreError as error:  # What was found in the file is shown all the same.
+            failure = error
     findings = [finding for finding in findings if finding.code not in ignored]
     if as_json:
         print_json({"problems": [finding.as_dict() for finding in findings]})
     else:
         _print_findings(findings)
+    if failure is not None:
+        raise failure
     return FINDINGS if worst(findings) in ("error", "warning") else FINE
 
 

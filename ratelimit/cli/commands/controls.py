@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, key_text, print_json, print_table
+from ratelimit.cli.output import console, instant_text, key_text, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.controls.blocks import Blocks
 from ratelimit.errors import ConfigurationError
@@ -60,7 +61,9 @@ def _whom(pairs: tuple[str, ...], plan: str | None, *, everybody: bool) -> dict[
 
 
 def _whom_text(whom: Mapping[str, Any]) -> str:
-    return f"plan {whom['plan']}" if whom["plan"] is not None else "everybody" if not whom["key"] else "one caller"
+    if whom["plan"] is not None:
+        return f"plan {whom['plan']}"
+    return " ".join(_hidden(f"{name}={value}") for name, value in whom["key"].items()) or "everybody"
 
 
 @override.command("set")
@@ -87,7 +90,7 @@ def set_override(
 
     async def change(limiter: Limiter) -> str:
         whom = _whom(pairs, plan, everybody=everybody)
-        given: str | int = int(rate) if rate.isdigit() else rate
+        given: str | int = int(rate) if rate.isascii() and rate.isdigit() else rate
         options = {**whom, "policy": policy, "rate": given, "until": until, "why": why, "by": by}
         await limiter.overrides.set(**options, dry_run=dry_run)
         done = "would be" if dry_run else "is"
@@ -114,7 +117,11 @@ async def _list_overrides(target: Target, *, as_json: bool) -> int:
     if as_json:
         print_json({"overrides": rows})
         return 0
-    shown = [[row["policy"], _holder(row), row["rate"], row["until"] or "-", row["by"], row["why"]] for row in rows]
+    ends = [instant_text(each.until) for each in found]
+    shown = [
+        [row["policy"], _holder(row), row["rate"], end, row["by"], row["why"]]
+        for row, end in zip(rows, ends, strict=True)
+    ]
     print_table(["POLICY", "FOR", "RATE", "UNTIL", "BY", "WHY"], shown, none="no override holds")
     return 0
 
@@ -160,7 +167,7 @@ def _list_group(name: str, text: str, effect: str, entries_of: Entries) -> click
 
 
 def _add_set(group: click.Group, effect: str, entries_of: Entries) -> None:
-    @group.command("set", help=f"{effect}; it is felt by all workers within 2 seconds.")
+    @group.command("set", help=f"Callers with these values are {effect}, in all workers within 2 seconds.")
     @_key_options
     @until_option()
     @reason_options
@@ -177,7 +184,8 @@ def _add_set(group: click.Group, effect: str, entries_of: Entries) -> None:
     ) -> None:
         async def change(limiter: Limiter) -> str:
             await entries_of(limiter).set(_key(pairs), until=until, why=why, by=by, dry_run=dry_run)
-            return f"{'would be done' if dry_run else 'done'}: {effect.lower()}{_until_text(until)}"
+            state = f"would be {effect}" if dry_run else effect
+            return f"{' '.join(map(_hidden, pairs))}: {state}{_until_text(until)}"
 
         run(_change(target, change))
 
@@ -208,7 +216,7 @@ async def _list_entries(target: Target, entries_of: Entries, *, as_json: bool) -
     if as_json:
         print_json({"callers": rows})
         return 0
-    shown = [[key_text(row["key"]), row["until"] or "-", row["by"], row["why"]] for row in rows]
+    shown = [[key_text(each.key), instant_text(each.until), each.by, each.why] for each in found]
     print_table(["CALLERS", "UNTIL", "BY", "WHY"], shown, none="there is none")
     return 0
 
@@ -225,6 +233,9 @@ def reset(
     """Empty what a caller has used."""
 
     async def change(limiter: Limiter) -> str:
+        if identity == Identity():
+            raise ConfigurationError("say whom: --token, --org, --ip or --dimension [RL801]")
+        hint_at_missing_org(limiter, identity)
         label = label_of(identity, limiter.resolver.named)
         if dry_run:
             keys, quotas = limiter.resolver.counters(identity, limiter.clock(), policy)
@@ -233,6 +244,12 @@ def reset(
         return f"emptied {emptied} counters of {label}"
 
     run(_change(target, change))
+
+
+def _hidden(pair: str) -> str:
+    """Return a pair of `--key` without a credential."""
+    name = pair.partition("=")[0]
+    return f"{name}=…" if name == "token" else pair
 
 
 def _until_text(until: datetime | None) -> str:
@@ -248,8 +265,8 @@ def _holder(row: Mapping[str, Any]) -> str:
     return f"plan {row['plan']}" if row["plan"] else key_text(row["key"]) or "everybody"
 
 
-block = _list_group("block", "Callers that are refused with 403.", "Block callers", lambda limiter: limiter.blocks)
+block = _list_group("block", "Callers that are refused with 403.", "blocked", lambda limiter: limiter.blocks)
 allow = _list_group(
-    "allow", "Callers that are neither charged nor refused.", "Allow callers", lambda limiter: limiter.allowed
+    "allow", "Callers that are neither charged nor refused.", "allowed", lambda limiter: limiter.allowed
 )
 COMMANDS = (override, block, allow, reset)

@@ -24,7 +24,7 @@ def doctor(*, target: Target, ignore: tuple[str, ...], as_json: bool) -> None:
 
 
 async def _doctor(target: Target, ignored: tuple[str, ...], *, as_json: bool) -> int:
-    async with target.limiter() as limiter:
+    async with target.limiter(shared=False) as limiter:
         found = await check_server(limiter, store_timeout=target.settings.store_timeout)
         checks = [check for check in found if check.code not in ignored]
     if as_json:

@@ -1,14 +1,23 @@
 """`explain`: why a request would be admitted or refused."""
 
+import re
+from typing import Final
+
 import click
 from rich.text import Text
 
+from ratelimit.cli.hints import hint, hint_at_missing_org, hint_at_unknown
 from ratelimit.cli.options import caller_options, json_option, run, settings_options
 from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
 from ratelimit.cli.target import Target
+from ratelimit.errors import ConfigurationError
 from ratelimit.inspection.explanation import Explanation, PolicyExplanation, explain
+from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
+from ratelimit.resolver.endpoint import UNMATCHED
 from ratelimit.resolver.labels import label_of
+
+_METHOD: Final = re.compile(r"GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|QUERY|[A-Z]+-[A-Z-]+")
 
 
 @click.command("explain")
@@ -29,13 +38,32 @@ def explain_command(*, method: str, path: str, cost: int, identity: Identity, ta
 
 async def _explain(target: Target, identity: Identity, method: str, path: str, cost: int, *, as_json: bool) -> int:
     async with target.limiter(shared=False) as limiter:
+        check_request(limiter, method, path, identity)
+        hint_at_missing_org(limiter, identity)
+        hint_at_unknown(limiter, identity)
         place = target.place(limiter, method, path)
+        if target.app is not None and place.template == UNMATCHED:
+            hint(f"no route of the app matches {method.upper()} {path}: it is one of the unknown paths")
         found = await explain(limiter, identity, method=method, endpoint=place, cost=cost)
         if as_json:
             print_json(found.as_dict())
         else:
             _print(found, _whom(identity, label_of(identity, limiter.resolver.named)), target)
     return 0
+
+
+def check_request(limiter: Limiter, method: str, path: str, identity: Identity) -> None:
+    """Raise `ConfigurationError` for what cannot be a request: a method, a path or a dimension that there is not."""
+    if not _METHOD.fullmatch(method.upper()):
+        raise ConfigurationError(f"METHOD: {method!r:.50} is not an HTTP method [RL113]")
+    if not path.startswith("/") and path != UNMATCHED:
+        raise ConfigurationError(f"PATH: {path!r:.50} must begin with '/' [RL113]")
+    known = {*limiter.settings.dimensions, *(each.policy.name for each in limiter.resolver.named.compiled())}
+    for name in identity.dimensions:
+        if name not in known:
+            raise ConfigurationError(
+                f"--dimension: {name!r:.50} is not one of {', '.join(sorted(known)) or 'none'} [RL109]"
+            )
 
 
 def _print(found: Explanation, label: str, target: Target) -> None:

@@ -26,7 +26,14 @@ def export(*, what: str, app: str | None, output: str | None) -> None:
     if output is None:
         click.echo(text)
     else:
+        guarded(lambda: _write(output, text))
+
+
+def _write(output: str, text: str) -> None:
+    try:
         Path(output).write_text(text + "\n", "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--output: {output}: {error.strerror} [RL805]") from None
 
 
 def _text(what: str, app: str | None) -> str:

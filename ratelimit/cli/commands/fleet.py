@@ -1,13 +1,15 @@
 """Fleet switches and the audit trail: what holds for all workers, and who has changed what."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from ratelimit.cli.options import json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, print_json, print_table
+from ratelimit.cli.output import console, instant_text, key_text, print_json, print_table
 from ratelimit.cli.target import Target
+from ratelimit.controls.audit_trail import Change
+from ratelimit.model.rate import Rate
 
 _policy = click.option("--policy", metavar="NAME", help="One policy; without it, all of them.")
 
@@ -33,7 +35,7 @@ def shadow_on(*, target: Target, policy: str | None, until: datetime | None, why
 @settings_options
 def shadow_off(*, target: Target, policy: str | None, why: str | None, by: str | None) -> None:
     """Let policies refuse again."""
-    run(_off(target, policy, why, by))
+    run(_off(target, "shadow", policy, why, by))
 
 
 @click.command()
@@ -52,7 +54,7 @@ def pause(*, target: Target, policy: str | None, until: datetime, why: str | Non
 @settings_options
 def resume(*, target: Target, policy: str | None, why: str | None, by: str | None) -> None:
     """End a pause."""
-    run(_off(target, policy, why, by))
+    run(_off(target, "paused", policy, why, by))
 
 
 @click.command()
@@ -83,9 +85,11 @@ async def _switch(  # noqa: PLR0917
     return 0
 
 
-async def _off(target: Target, policy: str | None, why: str | None, by: str | None) -> int:
+async def _off(
+    target: Target, mode: Literal["shadow", "paused"], policy: str | None, why: str | None, by: str | None
+) -> int:
     async with target.limiter() as limiter:
-        existed = await limiter.fleet.off(policy=policy, why=why, by=by)
+        existed = await limiter.fleet.off(policy=policy, mode=mode, why=why, by=by)
     name = policy or "all policies"
     console().print(f"{name}: enforced again" if existed else f"{name}: no switch was set", markup=False)
     return 0
@@ -107,7 +111,7 @@ async def _list(target: Target, *, as_json: bool) -> int:
     if as_json:
         print_json({"switches": rows})
         return 0
-    shown = [[row["policy"] or "all", row["mode"], row["until"] or "-", row["by"], row["why"]] for row in rows]
+    shown = [[each.policy or "all", each.mode, instant_text(each.until), each.by, each.why] for each in found]
     print_table(["POLICY", "MODE", "UNTIL", "BY", "WHY"], shown, none="all policies are enforced")
     return 0
 
@@ -130,9 +134,29 @@ async def _audit(target: Target, last: int, *, as_json: bool) -> int:
     if as_json:
         print_json({"changes": rows})
         return 0
-    shown = [[f"{each.at:%m-%d %H:%M:%S}", each.by, each.action, each.entry.lstrip("!"), each.why] for each in found]
-    print_table(["AT (UTC)", "BY", "ACTION", "ENTRY", "WHY"], shown, none="no change is known")
+    shown = [[f"{each.at:%m-%d %H:%M:%S}", each.by, _change_text(each), _end_of(each), each.why] for each in found]
+    print_table(["AT (UTC)", "BY", "CHANGE", "UNTIL", "WHY"], shown, none="no change is known")
     return 0
+
+
+def _end_of(change: Change) -> str:
+    return instant_text(change.until)
+
+
+def _change_text(change: Change) -> str:
+    """Return what was changed, in a line."""
+    values, kind = change.values, change.entry.lstrip("!").partition(":")[0]
+    if change.action == "reset":
+        return f"reset {values.get('policy') or 'all'} of {values.get('caller')}"
+    if change.action == "delete":
+        return f"delete {change.entry.lstrip('!')}"
+    whom = f"plan {values['plan']}" if values.get("plan") else key_text(values.get("key") or {}) or "everybody"
+    if kind == "switch":
+        return f"{values.get('mode')} {values.get('policy') or 'all policies'}"
+    if kind in ("block", "allow"):
+        return f"{kind} {whom}"
+    rate = values.get("rate")
+    return f"{values.get('policy')} {Rate(*rate) if isinstance(rate, list) else rate} for {whom}"
 
 
 COMMANDS = (shadow, pause, resume, switches, audit)

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import click
+from rich.text import Text
 
 from ratelimit.asgi.route_models import QuotaStatus, RateLimitStatus
+from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, run, seconds_option, settings_options
 from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
 from ratelimit.cli.target import Target
@@ -39,7 +41,10 @@ def usage(*, endpoint: str | None, method: str, identity: Identity, target: Targ
 
 async def _usage(target: Target, identity: Identity, endpoint: str | None, method: str, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
+        await limiter.overrides.refresh()  # Says why, where the store does not answer.
+        hint_at_missing_org(limiter, identity)
         names = limiter.resolver.named.of_a_caller(identity) if endpoint is None else None
+        notes = _state_of(limiter, identity)
         seen = await limiter.look(identity, method=method, endpoint=endpoint or UNMATCHED, policies=names)
         if seen.degraded:
             raise StoreUnavailable("it did not answer [RL404]")
@@ -52,10 +57,27 @@ async def _usage(target: Target, identity: Identity, endpoint: str | None, metho
         shown = [each.model_dump(mode="json") for each in limits]
         print_json({"limits": shown, "quotas": [each.model_dump(mode="json") for each in quotas]})
         return 0
+    for note in notes:
+        console().print(Text(note, style="yellow"))
     _print_limits(limits)
     console().print()
     _print_quotas(quotas)
     return 0
+
+
+def _state_of(limiter: Limiter, identity: Identity) -> list[str]:
+    """Return what holds beside the limits: a block, an exemption, policies that are paused."""
+    listed = limiter.listed(identity)
+    notes = (
+        []
+        if listed is None
+        else ["the caller is allowed whatever it does" if listed.allowed else "the caller is blocked"]
+    )
+    for policy in limiter.settings.policies:
+        switch = limiter.fleet.holding(policy.name)
+        if switch is not None:
+            notes.append(f"{policy.name} is {switch.mode if switch.mode == 'paused' else 'in shadow'}")
+    return notes
 
 
 def _print_limits(limits: list[RateLimitStatus]) -> None:
@@ -95,7 +117,7 @@ def _print_quotas(quotas: list[QuotaStatus]) -> None:
 
 @click.command()
 @click.option("--by", type=click.Choice(MEASURES), default="refused", show_default=True)
-@click.option("--last", default="1h", show_default=True, callback=seconds_option, help="How long back: 15m, 1h, 1d.")
+@click.option("--last", default="1h", show_default=True, callback=seconds_option, help="How long back: 15m, 1h, 25h.")
 @click.option("--policy", metavar="NAME", help="One policy; without it, all of them.")
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True)
 @settings_options
@@ -110,6 +132,8 @@ def top(*, by: By, last: int, policy: str | None, count: int, target: Target, as
 
 async def _top(target: Target, by: By, last: int, policy: str | None, count: int, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
+        if policy is not None:
+            limiter.resolver.named.get(policy)
         found = await _statistics(limiter).top(by, seconds=last, policy=policy, count=count)
     if as_json:
         print_json({"callers": [{"policy": each.policy, "caller": each.caller, "count": each.count} for each in found]})
@@ -141,24 +165,29 @@ class Shown:
     shadow: bool
     as_json: bool
 
+    def of(self, refusals: Sequence[Refusal]) -> list[Refusal]:
+        """Return those that are wanted."""
+        fits = [each for each in refusals if self.policy is None or each.policy == self.policy]
+        return [each for each in fits if each.shadow or not self.shadow]
+
     def print(self, refusals: Sequence[Refusal]) -> None:
-        """Print those that are wanted, a line each."""
+        """Print refusals, a line each."""
         for each in refusals:
-            if (self.policy is None or each.policy == self.policy) and (each.shadow or not self.shadow):
-                text = json.dumps(asdict(each)) if self.as_json else _line(each)
-                click.echo(text)
+            click.echo(json.dumps(asdict(each)) if self.as_json else _line(each))
 
 
 async def _tail(target: Target, shown: Shown, last: int, *, follow: bool) -> int:
     async with target.limiter() as limiter:
         stream = _statistics(limiter).refusals
-        seen = await stream.read(last=max(last, 1))
-        shown.print(seen[-last:] if last else ())
+        if shown.policy is not None:
+            limiter.resolver.named.get(shown.policy)
+        seen = await stream.read(last=_PAGE)
+        shown.print(shown.of(seen)[-last:] if last else ())
         place = seen[-1].id if seen else "0"
         while follow:
             await asyncio.sleep(_TAIL_S)
             new = await stream.read(last=_PAGE, after=place)
-            shown.print(new)
+            shown.print(shown.of(new))
             place = new[-1].id if new else place
     return 0
 
@@ -167,7 +196,8 @@ def _line(each: Refusal) -> str:
     at = datetime.fromtimestamp(each.at, UTC)
     status = "shadow" if each.shadow else str(each.status)
     where = f"{each.method} {each.route}".strip()
-    return f"{at:%H:%M:%S} {status:6} {each.policy} {each.caller} {where} wait {seconds_text(each.wait)}"
+    caller = "" if each.counter.startswith(each.caller) else f" ({each.caller})"
+    return f"{at:%H:%M:%S} {status:6} {each.policy} {each.counter}{caller} {where} wait {seconds_text(each.wait)}"
 
 
 def _statistics(limiter: Limiter) -> Statistics:

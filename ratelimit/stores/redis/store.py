@@ -18,6 +18,8 @@ _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
 
 _UNEXPECTED: Final = "the store sent a reply of an unexpected type [RL407]"
+_RANKS: Final = 100
+"""Rankings that one call reads."""
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
 
@@ -161,10 +163,16 @@ class RedisStore(Store):
         await self.client.run("EVAL", read_script("add_ranks"), len(ranks), *ranks, keep, seconds * 1000, *numbers)
 
     async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return these sorted sets."""
+        """Return these sorted sets, a hundred in a call; they share a hash slot."""
+        from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
+
+        found: list[Any] = []
+        for first in range(0, len(names), _RANKS):
+            some = names[first : first + _RANKS]
+            found += await self.client.run("EVAL", read_script("read_ranks"), len(some), *some)
         try:
-            found = [await self.client.run("ZRANGE", name, 0, -1, "WITHSCORES") for name in names]
-            return [{member.decode(): int(float(score)) for member, score in each} for each in found]
+            pairs = [zip(each[::2], each[1::2], strict=True) for each in found]
+            return [{member.decode(): int(float(score)) for member, score in each} for each in pairs]
         except (TypeError, ValueError, AttributeError):
             raise StoreError(_UNEXPECTED) from None
 

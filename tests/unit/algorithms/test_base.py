@@ -8,7 +8,8 @@ from ratelimit.algorithms.base import LimitState, StateView
 from ratelimit.algorithms.concurrency import ConcurrencyState, ConcurrencyView
 from ratelimit.algorithms.pace import PaceState, PaceView
 from ratelimit.algorithms.quota import QuotaState, QuotaView
-from ratelimit.algorithms.sliding_window import SlidingWindowState, SlidingWindowView
+from ratelimit.algorithms.sliding_window import SlidingWindowView
+from ratelimit.algorithms.sliding_window_state import SlidingWindowState
 from ratelimit.testing.factories import concurrency_limit, pace_limit, quota_limit, window_limit
 
 NOW = 1_700_000_000_000

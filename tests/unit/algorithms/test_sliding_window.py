@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from ratelimit.algorithms.sliding_window import SlidingWindowState, SlidingWindowView
+from ratelimit.algorithms.sliding_window import SlidingWindowView
+from ratelimit.algorithms.sliding_window_state import SlidingWindowState
 from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.kinds import NEVER
 from ratelimit.testing.factories import window_limit
@@ -121,21 +122,28 @@ def test_a_release_takes_the_newest_units_first() -> None:
 
 @pytest.mark.parametrize("cost", [1, 3])
 def test_the_fast_path_admits_what_the_view_admits(cost: int) -> None:
-    """`charge_open` gives the same state and reading as a view, can be taken back, and does nothing where anything is special."""
+    """`charge_usual` gives the same state and reading as a view, can be taken back, and does nothing where anything is special."""
     fast, slow = Window(window_limit(100, 60, 20)), Window(window_limit(100, 60, 20))
-    assert fast.state.charge_open(fast.limit, NOW, cost) is None
+    assert fast.state.charge_usual(fast.limit, NOW, cost) is None
     for window in (fast, slow):
         window.charge(cost)
-    before, last = replace(fast.state), fast.state.last
-    view = slow.view
-    view.charge(cost)
-    assert fast.state.charge_open(fast.limit, NOW, cost) == view.status_after_charge()
-    assert fast.state == slow.state
-    assert fast.state.charge_open(fast.limit, NOW, 100) is None
-    assert fast.state.charge_open(fast.limit, NOW + 60_000, cost) is None
-    assert fast.state == slow.state
-    fast.state.take_back(last, cost)
-    assert fast.state == before
+    for later in (0, 1, 937, 938, 5000, 59_000, 61_000, 61_000, 119_000):
+        state = fast.state
+        before, kept = replace(state, older=[*state.older]), (state.last, state.total, state.carried_stamp)
+        slow.now = NOW + later
+        view = slow.view
+        view.charge(cost)
+        assert state.charge_usual(fast.limit, NOW + later, cost) == view.status_after_charge()
+        assert state == slow.state
+        state.take_back(kept)
+        assert state == before
+        assert state.charge_usual(fast.limit, NOW + later, 100) is None
+        assert state == before
+        state.charge_usual(fast.limit, NOW + later, cost)
+    assert fast.state.charge_usual(fast.limit, NOW + 999_000, cost) is None
+    assert fast.state.charge_usual(fast.limit, NOW - 60_000, cost) is None
+    fast.state.carried_overage = 1
+    assert fast.state.charge_usual(fast.limit, NOW + 119_000, cost) is None
 
 
 def test_a_limit_that_changes_keeps_what_was_counted() -> None:

@@ -53,6 +53,47 @@ async def test_a_pause_of_all_counts_nothing_until_it_ends(store: Store, clock: 
         assert [(await limiter.check(WHO)).allowed for _ in range(2)] == [True, False]
 
 
+async def test_a_pause_does_not_end_a_shadow(store: Store, clock: ManualClock) -> None:
+    """Each has an entry of its own: the shadow goes on when the pause is over, or was ended."""
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        await limiter.fleet.shadow(policy="a", until=in_seconds(clock, 60))
+        await limiter.fleet.pause(policy="a", until=in_seconds(clock, 1))
+        assert "a" not in [limit.policy for limit in (await limiter.check(WHO)).limits]
+        clock.advance(seconds=1)
+        await limiter.fleet.end_those_over()
+        decisions = [await limiter.check(WHO) for _ in range(2)]
+        assert [decision.allowed for decision in decisions] == [True, False]
+        assert [limit.policy for limit in decisions[1].violated] == ["b/c"]
+        await limiter.fleet.pause(policy="a", until=in_seconds(clock, 9))
+        assert await limiter.fleet.off(policy="a", mode="paused")
+        assert [(each.policy, each.mode) for each in await limiter.fleet.list()] == [("a", "shadow")]
+
+
+async def test_a_policy_in_shadow_takes_no_default_s_place(clock: ManualClock) -> None:
+    """By a switch as by the settings: the default limit refuses."""
+    settings = RateLimitSettings(
+        limits=[
+            Limit(name="default", rate="2/minute", per="token", default=True),
+            Limit(name="own", rate="5/minute", per="token", paths="/x"),
+        ]
+    )
+    limiter = Limiter(settings, clock=clock)
+    await limiter.fleet.shadow(policy="own")
+    assert [(await limiter.check(WHO, endpoint="/x")).allowed for _ in range(3)] == [True, True, False]
+
+
+async def test_a_paused_quota_can_be_reset_and_a_removed_policy_switched_off(store: Store, clock: ManualClock) -> None:
+    """The counters are there while they are not used, and so are switches."""
+    async with Limiter(SETTINGS, store, clock) as limiter:
+        await limiter.consume("q", WHO, 100)
+        await limiter.fleet.pause(until=in_seconds(clock, 9))
+        assert await limiter.reset(WHO, "q") == 1
+        await limiter.fleet.shadow(policy="a")
+        await limiter.reload(RateLimitSettings())
+        assert await limiter.fleet.off(policy="a")
+        assert [each.policy for each in await limiter.fleet.list()] == [None]
+
+
 async def test_another_worker_follows(store: Store, clock: ManualClock) -> None:
     """By what it reads once a second."""
     async with Limiter(SETTINGS, store, clock) as one, Limiter(SETTINGS, store, clock) as other:
@@ -79,7 +120,7 @@ async def test_an_unreadable_switch_has_no_effect(store: Store, clock: ManualClo
     """The log says so, and the others hold."""
     async with Limiter(SETTINGS, store, clock) as limiter:
         broken = {"policy": None, "mode": "off", "until": None}
-        await store.put_entry("rl:{overrides}", "!switch:*", json.dumps(broken).encode())
-        await store.put_entry("rl:{overrides}", "!switch:a", b"[")
+        await store.put_entry("rl:{overrides}", "!switch:paused:*", json.dumps(broken).encode())
+        await store.put_entry("rl:{overrides}", "!switch:shadow:a", b"[")
         await limiter.overrides.refresh()
         assert [(await limiter.check(WHO)).allowed for _ in range(2)] == [True, False]

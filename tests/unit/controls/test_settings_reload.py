@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from ratelimit import ConfigurationError, Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings, limit
@@ -75,6 +75,7 @@ async def test_what_needs_a_restart_is_named(name: str, caplog: pytest.LogCaptur
         "key_prefix": "other",
         "hash_key": "secret",
         "partitions": 3,
+        "hashed_dimensions": ["org"],
         "statistics": True,
         "max_body": 1,
         "trusted_proxies": "10.0.0.0/8",
@@ -118,6 +119,43 @@ def test_routes_follow_and_decorated_limits_go_on(clock: ManualClock) -> None:
         assert client.get("/nowhere/1").status_code == 404
 
 
+def test_all_decorators_are_checked_before_a_reload(clock: ManualClock) -> None:
+    """Of two apps that have a route of the same name too: a reload that one of them cannot have is rejected."""
+
+    @limit("3/minute", per="ip", name="deco")
+    async def decorated(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    async def plain(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    limiter = Limiter(settings(9), clock=clock)
+    inner = RateLimitMiddleware(Starlette(routes=[Route("/a", plain)]), limiter=limiter, identify=by_headers)
+    routes = [Route("/a", decorated), Mount("/sub", inner)]
+    app = RateLimitMiddleware(Starlette(routes=routes), limiter=limiter, identify=by_headers)
+    with TestClient(app, headers={"x-token": "t", "x-ip": "192.0.2.1"}) as client:
+        assert [client.get(path).status_code for path in ("/a", "/sub/a")] == [200, 200]
+        taken = RateLimitSettings(limits=[Limit(name="deco", rate="50/minute", per="ip")])
+        with pytest.raises(ConfigurationError, match="'deco' is already the name"):
+            client.portal.call(limiter.reload, taken)  # type: ignore[union-attr]
+        assert client.get("/a").status_code == 200
+
+
+async def test_statistics_outlive_a_policy(store: Store, clock: ManualClock) -> None:
+    """What it has refused and used is kept under its name, and closing works."""
+    both = RateLimitSettings(
+        statistics=True,
+        limits=[Limit(name="a", rate="1/minute", per="token"), Limit(name="b", rate="9/minute", per="token")],
+    )
+    limiter = Limiter(both, store, clock)
+    await limiter.check(WHO)
+    await limiter.check(WHO)
+    await limiter.reload(both.model_copy(update={"limits": both.limits[1:]}))
+    assert limiter.statistics is not None
+    assert [each.policy for each in await limiter.statistics.top("used")] == ["b"]
+    await limiter.aclose()
+
+
 async def test_a_watched_file_is_loaded_again(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,11 +167,12 @@ async def test_a_watched_file_is_loaded_again(
     async with Limiter(RateLimitSettings.from_file(path, watch=True), clock=clock, listeners=[heard]) as limiter:
         for written in (text.format(20), text.format("many"), "[[", 'key_prefix = "x"'):
             path.write_text(written)
-            for _ in range(2):
+            for _ in range(3):
                 await limiter.poller.poll()
         assert str(limiter.settings.limits[0].rate) == "20/minute"
         path.write_text(text.format(300))
-        await limiter.poller.poll()
+        for _ in range(2):
+            await limiter.poller.poll()
         assert str(limiter.settings.limits[0].rate) == "300/minute"
     assert [result for result, _ in heard.events] == ["applied", "rejected", "rejected", "rejected", "applied"]
     assert "limits.0.rate" in (heard.events[1][1] or "")

@@ -34,7 +34,7 @@ def test_reloads_are_logged_counted_and_heard(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "ratelimit"):
         for event in events:
             observer.reloaded(event)
-    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert "limits.0.rate: is no rate" in caplog.text
     assert tallies.reloads == {"applied": 1, "unchanged": 0, "rejected": 1}
     assert hearing.events == events

@@ -2,7 +2,9 @@
 
 import json
 
-from ratelimit import Identity, Limit, Limiter, RateLimitSettings
+import pytest
+
+from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings, StoreError
 from ratelimit.enforcement.refusal_stream import KEPT, PER_SECOND
 from ratelimit.enforcement.statistics import Statistics
 from ratelimit.stores.base import Store
@@ -36,6 +38,7 @@ async def test_refusals_of_all_workers_are_read_in_their_order(store: Store, clo
             ("a", 429, False, "POST", "/v1/x"),
         ]
         assert found[0].caller.startswith("token#")
+        assert found[0].counter == f"token#{one.resolver.named.hashed('t')}"
         assert (found[0].wait, found[1].wait, found[0].at) == (60.001, None, clock() / 1e6)
         clock.advance(seconds=61)
         for token in ("u", "v", "w"):
@@ -64,6 +67,29 @@ async def test_the_stream_is_bounded(store: Store, clock: ManualClock) -> None:
         assert KEPT <= len(await stream.read(last=10_000)) <= KEPT + 150
 
 
+async def test_an_outage_does_not_fill_the_memory(clock: ManualClock) -> None:
+    """What cannot be written is lost; so is what a forked child would append again."""
+
+    class Down(MemoryStore):
+        async def append_log(self, *_: object, **__: object) -> None:
+            raise StoreError("down")
+
+        async def add_counts(self, *_: object) -> None:
+            raise StoreError("down")
+
+    limiter = Limiter(SETTINGS, Down(clock=clock), clock)
+    stream = statistics_of(limiter).refusals
+    for _ in range(3):
+        for _ in range(PER_SECOND):
+            await limiter.check(Identity(token="t"))
+        clock.advance(seconds=1)
+        with pytest.raises(StoreError, match="down"):
+            await statistics_of(limiter).flush_all()
+    await limiter.check(Identity(token="t"))
+    stream.clear()
+    await stream.flush()
+
+
 async def test_top_callers_of_all_workers(store: Store, clock: ManualClock) -> None:
     """By use, by refusals and by how often they were near; over the last hour, and of one policy."""
     settings = RateLimitSettings(
@@ -81,7 +107,7 @@ async def test_top_callers_of_all_workers(store: Store, clock: ManualClock) -> N
         for worker in (one, other):
             await statistics_of(worker).flush_all()
         statistics = statistics_of(one)
-        label = f"token#{one.resolver.named.hashed('heavy')[:8]}"
+        label = f"token#{one.resolver.named.hashed('heavy')}"
         used = await statistics.top("used")
         assert [(each.policy, each.count) for each in used] == [("place", 12), ("token", 10), ("token", 2)]
         assert (used[0].caller, used[1].caller) == ("ip:192.0.2.* org:acme", label)

@@ -227,7 +227,7 @@ async def test_the_chain_names_every_source_in_its_order() -> None:
     assert {name: each.why_not for name, each in policies.items() if not each.applies} == {
         "org": "the caller has no org",
         "writes": "it holds for POST alone",
-        "elsewhere": "its paths do not mean GET /a",
+        "elsewhere": "its paths do not include GET /a",
         "named": "it is charged by its name alone",
         "default": "it gives way to 'own', a limit of the endpoint's own",
         "lifted": "it is unlimited by the plan",

@@ -35,6 +35,9 @@ def b(rate: str, **options: object) -> Limit:
         (a("10/second"), b("600/minute", plans={"pro": "9/second"}), []),
         (a("10/second", schedule=[Hours(start="22:00", end="06:00", rate="99/second")]), b("600/minute"), []),
         (a("10/second", cost=2), b("600/minute"), []),
+        (a("10/second"), b("600/minute", unit="tokens"), []),
+        (a("10/second", refund_on=[500]), b("600/minute"), []),
+        (a("10/second"), b("999/minute", plans={"standard-eu": "5/minute", "standard-us": "6/minute"}), []),
     ],
 )
 def test_a_limit_that_never_refuses_is_found(first: Limit, second: Limit, expected: list[str]) -> None:

@@ -160,6 +160,8 @@ async def test_workers_with_other_settings(server: RedisServer, worker: Limiter)
         await late.reload(worker.settings)
         await late.enforcer.workers.heartbeat()
         assert await problems(worker) == {}
+    given = Limiter(other, worker.store)
+    assert await problems(given) == {"RL913": "warning"}
 
 
 async def test_memory_is_full(server: RedisServer, worker: Limiter) -> None:

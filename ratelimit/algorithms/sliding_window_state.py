@@ -1,0 +1,90 @@
+"""The state of a sliding window, and the charge of most requests; `sliding_window.py` explains the terms."""
+
+from dataclasses import dataclass, field
+
+from ratelimit.model.effective_limit import WINDOW_BUCKETS, EffectiveRate
+from ratelimit.model.service_limit import Reading
+
+Entry = tuple[int, int, int]
+"""Stamp (milliseconds since the epoch), count and overage (units)."""
+
+Snapshot = tuple[Entry | None, int, int]
+"""The last entry, the total and the stamp of the carried overage."""
+
+
+@dataclass(slots=True)
+class SlidingWindowState:
+    """The state of one key.
+
+    `older` holds the entries in the order in which they leave; `last` stands apart because most writes touch only it.
+    `may_carry` says that the expiry leaves time for a carried overage. `left` are the entries that the last charge has left out:
+    where it is taken back, they come back.
+    """
+
+    total: int = 0
+    carried_overage: int = 0
+    carried_stamp: int = 0
+    last: Entry | None = None
+    older: list[Entry] = field(default_factory=list)
+    may_carry: bool = False
+    left: list[Entry] = field(default_factory=list, compare=False, repr=False)
+
+    def charge_usual(self, limit: EffectiveRate, now: int, cost: int) -> Reading | None:
+        """Count `cost` units and return the reading; change nothing where too little remains, or an overage is in play.
+
+        In another bucket than the last charge, the state expires later than before.
+        """
+        last, older, total = self.last, self.older, self.total + cost
+        if last is None or self.carried_overage or (limit.burst and not self.may_carry):
+            return None
+        stamp, count, _ = last
+        if now > stamp:
+            return self._charge_next(limit, now, cost, last)
+        if (
+            not now <= stamp < now + limit.clock_tolerance_ms
+            or total >= limit.advertised_limit
+            or (older and older[0][0] < now - limit.window_ms)
+        ):
+            return None
+        self.last, self.total = (stamp, count + cost, 0), total
+        gone = 1 + limit.window_ms - now
+        return limit.advertised_limit - total, stamp + gone, -(older[0][0] if older else stamp) - gone
+
+    def _charge_next(self, limit: EffectiveRate, now: int, cost: int, last: Entry) -> Reading | None:
+        """Do so in a new bucket; the entries that have left the window leave."""
+        horizon, total, stamp, left = now - limit.window_ms, self.total + cost, self.carried_stamp, 0
+        if last[0] < horizon or last[2]:
+            return None
+        for entry in self.older:
+            if entry[0] >= horizon:
+                break
+            stamp, count, overage = entry
+            if overage:
+                return None
+            total -= count
+            left += 1
+        if total >= limit.advertised_limit:
+            return None
+        bucket_ms, older = limit.bucket_ms, self.older
+        self.left = older[:left]
+        if left:
+            del older[:left]
+        older.append(last)
+        self.carried_stamp, self.total = stamp, total
+        current = now // bucket_ms * bucket_ms + bucket_ms - 1
+        self.last = current, cost, 0
+        gone = 1 + limit.window_ms - now
+        return limit.advertised_limit - total, current + gone, -older[0][0] - gone
+
+    def take_back(self, before: Snapshot) -> None:
+        """Undo the last `charge_usual`, before which the state was so."""
+        if self.last is not None and before[0] is not None and self.last[0] != before[0][0]:
+            self.older.pop()
+            self.older[:0] = self.left
+        self.last, self.total, self.carried_stamp = before
+
+    def expires(self, limit: EffectiveRate) -> int:
+        """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
+        stamp = self.last[0] if self.last else self.carried_stamp
+        carrying = limit.window_ms + limit.bucket_ms if self.may_carry else 0
+        return stamp + 1 + limit.window_ms + carrying + 3 * (limit.window_ms // WINDOW_BUCKETS + 2)
