@@ -176,21 +176,24 @@ class MemoryStore(Store):
         """Charge sliding windows of which something remains afterwards, as it is for most requests of known callers."""
         readings: list[Reading] = []
         charged: list[tuple[SlidingWindowState, Snapshot]] = []
-        states = self._states
+        states, opens_bucket = self._states, False
         for limit, key, cost in request.charges:
             window = states.get(key)
             if window.__class__ is not SlidingWindowState:
                 break
-            before = window.last, window.total, window.carried_stamp
+            last = window.last
+            before = last, window.total, window.carried_stamp
             # A key that has this state is charged under an `EffectiveRate`.
             reading = window.charge_usual(limit, ms, cost)  # type: ignore[arg-type]
             if reading is None:
                 break
+            if last is not None and last[0] < ms:
+                opens_bucket = True
             charged.append((window, before))
             readings.append(reading)
         else:
-            for charge, (window, (last, _, _)) in zip(request.charges, charged):  # noqa: B905 - of one length
-                if last is None or last[0] < ms:  # Another bucket was opened.
+            for charge, (window, (last, _, _)) in zip(request.charges, charged) if opens_bucket else ():  # noqa: B905
+                if last is None or last[0] < ms:
                     self.expiry_index.touch(charge.key, window.expires(charge.limit), charge.limit.policy)  # type: ignore[arg-type]
             return readings
         for window, before in reversed(charged):
