@@ -1,4 +1,4 @@
-"""The sliding window (`algorithms.sliding_window` and `algorithms.sliding_window_state`): what it admits, and what it says of it."""
+"""The sliding window (`algorithms.sliding_window` and `algorithms.sliding_window_state`): what it admits, and what it says of it.
 
 `tests/behaviour/test_window_bound.py` holds the bound over any history, `test_lua_python_parity.py` the Lua twin.
 """
