@@ -1,6 +1,7 @@
 # make demo      shows what a limited server answers (examples/server/demo.py); STORE=redis://localhost counts on Redis
 # make serve     runs that server (PORT=8000)
 # make backfill  shows a client that obeys a server's limits (examples/client/backfill.py)
+# make rehearse  shows what limits would have refused of a log of 200,000 lines that it makes (rehearsal.html)
 # make webhooks  shows webhooks at an even pace, while a worker is killed (examples/webhooks/webhooks.py)
 #
 # make test      runs all tests, with a real Redis        make check            linter, formatter and types
@@ -19,7 +20,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
+.PHONY: demo serve backfill rehearse webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -31,6 +32,16 @@ serve: $(VENV)/.demo
 
 backfill: $(VENV)/.demo
 	@$(BIN)/python -m examples.client.backfill $(ARGS)
+
+rehearse: $(VENV)/.dev
+	@mkdir -p build
+	@echo "writing build/access.log, a day of a made-up API"
+	@$(BIN)/python -m examples.rehearsal.make_log build/access.log
+	@$(BIN)/python -m ratelimit replay build/access.log --config examples/rehearsal/limits.toml \
+	  --format '$$remote_addr - $$remote_user [$$time_local] "$$request" $$status $$body_bytes_sent $$request_time' \
+	  --token remote_user --route '/v1/agents/{id}' --route '/v1/agents/{id}/runs' --route /v1/runs --route /v1/exports/full \
+	  --report build/rehearsal.html $(ARGS)
+	@echo "the whole of it: build/rehearsal.html"
 
 webhooks: $(VENV)/.dev
 	@$(BIN)/python -m examples.webhooks.webhooks $(ARGS)

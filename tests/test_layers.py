@@ -19,7 +19,7 @@ LAYERS = [
     ["limiter_core"],
     ["limiter"],
     ["asgi", "outbound", "blocking", "telemetry"],
-    ["client", "testing", "inspection"],
+    ["client", "testing", "inspection", "rehearsal"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -56,6 +56,7 @@ THIRD_PARTY = {
     "client": {"anyio", "http_sf", "httpx", "tenacity"},
     "testing": {"pytest"},
     "inspection": {"pydantic"},
+    "rehearsal": set(),
     "cli": {"click", "pydantic", "rich"},
     "__main__": {"click", "rich"},
     "__init__": set(),

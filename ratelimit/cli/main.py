@@ -6,7 +6,17 @@ import sys
 
 import click
 
-from ratelimit.cli.commands import checking, controls, doctoring, explaining, exporting, fleet, looking, settings
+from ratelimit.cli.commands import (
+    checking,
+    controls,
+    doctoring,
+    explaining,
+    exporting,
+    fleet,
+    looking,
+    rehearsing,
+    settings,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,6 +34,6 @@ def cli() -> None:
     log.propagate = False
 
 
-for module in (checking, settings, explaining, looking, controls, fleet, doctoring, exporting):
+for module in (checking, settings, explaining, looking, controls, fleet, doctoring, rehearsing, exporting):
     for command in module.COMMANDS:
         cli.add_command(command)

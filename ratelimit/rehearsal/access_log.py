@@ -1,0 +1,235 @@
+"""Access logs: files, plain or compressed, read in the order of time, with everything counted that could not be used."""
+
+import gzip
+import heapq
+import io
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Final
+
+from ratelimit.errors import ConfigurationError
+from ratelimit.rehearsal.log_formats import Parse, detect, parser_of
+from ratelimit.rehearsal.log_records import READ, LogRecord, RecordReader
+
+STDIN: Final = "-"
+REORDER_S: Final = 60.0
+"""Seconds of the log that are held back, so that lines out of order find their place."""
+
+_MAX_HELD: Final = 200_000
+"""Lines that are held back at most: this bounds the memory."""
+
+_new: Final = tuple.__new__
+"""Makes a named tuple without calling its constructor, which takes longer."""
+
+_JUMP_US: Final = 3_600_000_000
+_SAMPLE: Final = 200
+_SHOWN: Final = 5
+_PROGRESS_LINES: Final = 5000
+
+CANONICAL: Final = {
+    "time": "time",
+    "method": "request_method",
+    "path": "request_uri",
+    "status": "status",
+    "duration": "request_time",
+}
+"""The fields that may be named for a log that calls them otherwise."""
+
+
+@dataclass(slots=True)
+class LogCounts:
+    """What was read: lines, those that could not be used, and what was strange about the log's clock.
+
+    `unreadable_lines` are the first few, `untimed` those among them that are requests without a time. `late` lines came after lines that are more than `REORDER_S` younger, and are taken for
+    as old as those; `jumps` are leaps of the clock of more than an hour. `whole_seconds` says that stamps have no part of a second.
+    """
+
+    lines: int = 0
+    unreadable: int = 0
+    unreadable_lines: list[str] = field(default_factory=list)
+    late: int = 0
+    jumps: int = 0
+    untimed: int = 0
+    whole_seconds: bool = False
+    first: int = 0
+    last: int = 0
+
+
+class AccessLog:
+    """The requests of some log files, in the order in which they began.
+
+    `paths` are files (plain or gzip) or `-`. `format_name` is that of `parser_of`, or `auto`. `aliases` name the fields of time,
+    method, path, status and duration where the log calls them otherwise. Requests of one whole second are spread
+    evenly over it, or with `at_once` all begin at it. `caller_fields` are those that are read beside them, of a format with variables. Requests before
+    `since`, or from `until` on (epoch µs), are left out. `on_progress` gets the share of the bytes that was read.
+    A file that cannot be read, or whose format is not known, raises `ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        format_name: str = "auto",
+        aliases: Mapping[str, str] | None = None,
+        at_once: bool = False,
+        reorder: float = REORDER_S,
+        caller_fields: Iterable[str] = (),
+        since: int | None = None,
+        until: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        for name in aliases or {}:
+            if name not in CANONICAL:
+                raise ConfigurationError(f"--field: {name!r} is not one of {', '.join(CANONICAL)} [RL851]")
+        self._paths, self._format, self._at_once = list(paths), format_name, at_once
+        self._aliases = {CANONICAL[name]: path for name, path in (aliases or {}).items()}
+        self._reader = RecordReader({"time": "time"} if "time" in self._aliases else None)
+        self._reorder_us, self._on_progress = round(reorder * 1e6), on_progress
+        self._sizes = {path: 0 if path == STDIN else _size(path) for path in paths}
+        self._wanted = READ | set(caller_fields) if caller_fields else None
+        self._since, self._until = since or 0, until
+        self._done = 0
+        self.counts = LogCounts()
+
+    def records(self) -> Iterator[LogRecord]:
+        """Yield all requests, in the order in which they began."""
+        streams = [self._in_order(self._spread(self._read(path))) for path in self._paths]
+        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_begin)
+        for record in merged:
+            if record.at < self._since or (self._until is not None and record.at >= self._until):
+                continue
+            self.counts.first = self.counts.first or record.at
+            self.counts.last = max(self.counts.last, record.at)
+            yield record
+
+    def _read(self, path: str) -> Iterator[LogRecord]:
+        counts, reader, aliases = self.counts, self._reader, self._aliases
+        with _opened(path) as (lines, position):
+            head = list(islice(lines, _SAMPLE))
+            parse = self._parser(head)
+            for number, line in enumerate(chain(head, lines)):
+                if not number % _PROGRESS_LINES:
+                    self._report(position())
+                counts.lines += 1
+                fields = parse(line)
+                if fields is not None and aliases:
+                    fields = {**fields, **{name: fields[own] for name, own in aliases.items() if own in fields}}
+                record = None if fields is None else reader.read(fields)
+                if record is not None:
+                    yield record
+                elif line.strip():
+                    counts.unreadable += 1
+                    counts.untimed = reader.untimed
+                    if len(counts.unreadable_lines) < _SHOWN:
+                        counts.unreadable_lines.append(line.rstrip("\n")[:200])
+                else:
+                    counts.lines -= 1
+            self._done += self._sizes[path]
+            self._report(0)
+
+    def _parser(self, head: Sequence[str]) -> Parse:
+        if self._format != "auto":
+            return parser_of(self._format, self._wanted)
+        return parser_of("json") if self._aliases else detect(head, self._wanted)
+
+    def _spread(self, records: Iterator[LogRecord]) -> Iterator[LogRecord]:
+        """Give requests of one whole second instants of their own, in the order of their lines."""
+        second: list[LogRecord] = []
+        for record in records:
+            if second and (not record.is_whole or record.ends != second[0].ends):
+                yield from self._placed(second)
+                second = []
+            if record.is_whole:
+                self.counts.whole_seconds = True
+                second.append(record)
+            else:
+                yield record
+        yield from self._placed(second)
+
+    def _placed(self, second: list[LogRecord]) -> Iterator[LogRecord]:
+        if self._at_once or len(second) < 2:
+            yield from second
+            return
+        for number, (at, ends, *rest) in enumerate(second):
+            later = number * 1_000_000 // len(second)
+            yield _new(LogRecord, (at + later, ends + later, *rest))
+
+    def _in_order(self, records: Iterator[LogRecord]) -> Iterator[LogRecord]:
+        """Hold requests back for some time of the log, so that they come in the order in which they began."""
+        held: deque[LogRecord] = deque()
+        newest = given = 0
+        for record in records:
+            ends = record.ends
+            if ends > newest:
+                self.counts.jumps += newest > 0 and ends - newest > _JUMP_US
+                newest = ends
+            elif newest - ends > _JUMP_US:
+                self.counts.jumps += 1
+            if record.at < given:
+                self.counts.late += 1
+                record = record._replace(at=given, ends=max(given, ends))  # noqa: PLW2901 - never lost
+            if held and record.at < held[-1].at:
+                _insert(held, record)
+            else:
+                held.append(record)
+            while held[0].at <= newest - self._reorder_us or len(held) > _MAX_HELD:
+                first = held.popleft()
+                given = first.at
+                yield first
+                if not held:
+                    break
+        yield from held
+
+    def _report(self, position: int) -> None:
+        if self._on_progress is not None:
+            total = sum(self._sizes.values())
+            self._on_progress(min(1.0, (self._done + position) / total) if total else 0.0)
+
+
+def _insert(held: "deque[LogRecord]", record: LogRecord) -> None:
+    """Insert a request before those that began later: most lines are nearly in order."""
+    place = len(held)
+    while place and held[place - 1].at > record.at:
+        place -= 1
+    held.insert(place, record)
+
+
+def _begin(record: LogRecord) -> int:
+    return record.at
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror} [RL853]") from None
+
+
+class _opened:  # noqa: N801 - used as a function
+    """Opens a log for reading as text: yields its lines, and what tells how many bytes of the file were read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._raw: IO[bytes] | None = None
+
+    def __enter__(self) -> tuple[Iterator[str], Callable[[], int]]:
+        if self._path == STDIN:
+            return iter(sys.stdin), lambda: 0
+        try:
+            raw = self._raw = Path(self._path).open("rb")
+        except OSError as error:
+            raise ConfigurationError(f"{self._path}: {error.strerror} [RL853]") from None
+        is_zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        binary: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_zipped else raw  # type: ignore[assignment]
+        text = io.TextIOWrapper(binary, "utf-8", errors="replace", newline="\n")
+        # `tell` of a text file is not to be had while it is iterated over.
+        return iter(text), raw.tell
+
+    def __exit__(self, *exception: object) -> None:
+        if self._raw is not None:
+            self._raw.close()

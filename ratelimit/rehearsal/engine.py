@@ -1,0 +1,112 @@
+"""The engine: decides the requests of a log as the server would have decided them, by the log's clock."""
+
+import heapq
+from collections.abc import Sequence
+from itertools import count
+from typing import Final, NamedTuple
+
+from ratelimit.config.settings import RateLimitSettings
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveConcurrency
+from ratelimit.model.identity import Identity
+from ratelimit.model.kinds import NEVER
+from ratelimit.rehearsal.log_records import LogRecord
+from ratelimit.resolver.endpoint_policies import EndpointPolicies
+from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.stores.memory import MemoryStore
+from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+
+MAX_KEYS: Final = 1_000_000
+"""Counters that are held; beyond that, those unused for longest are dropped, and the result says so."""
+
+_RENEWALS_PER_LEASE: Final = 3
+
+
+class Outcome(NamedTuple):
+    """What the limits decide: the charges, and for each the milliseconds to wait (> 0: it refuses, or would in shadow)."""
+
+    charges: Sequence[Charge]
+    waits: Sequence[int]
+    is_refused: bool
+    has_waits: bool = False
+
+
+_NO_LIMIT: Final = Outcome((), (), False)
+_new: Final = tuple.__new__
+
+
+class RehearsalEngine:
+    """Counts with the algorithms of the memory store, whose clock is the log's.
+
+    A request that is admitted holds its permits until it has ended, and what its status refunds is given back then: its response
+    began and ended, as far as a log knows, at one instant.
+    """
+
+    def __init__(self, settings: RateLimitSettings) -> None:
+        self.resolver = PolicyResolver(settings)
+        self._now = 0
+        self.store = MemoryStore(clock=lambda: self._now, max_keys=MAX_KEYS)
+        self._later: list[tuple[int, int, StoreRequest]] = []
+        self._numbers = count(1)
+
+    def decide(self, record: LogRecord, identity: Identity, policies: EndpointPolicies) -> Outcome:
+        """Decide one request; requests come in the order in which they began."""
+        at = record.at
+        while self._later and self._later[0][0] <= at:
+            self._now, _, request = heapq.heappop(self._later)
+            self.store.run(request)
+        self._now = at
+        if policies.is_exempt:
+            return _NO_LIMIT
+        charges = policies.charges(identity, now=at)
+        if not charges:
+            return _NO_LIMIT
+        if not policies.needs_settlement:
+            return _outcome(charges, self.store.run(_new(StoreRequest, (charges, Operation.CHARGE, 0, 0, None))))
+        request = StoreRequest(charges, Operation.ACQUIRE, next(self._numbers))
+        reply = self.store.run(request)
+        outcome = _outcome(charges, reply)
+        if not outcome.is_refused:
+            self._settle(record, request, reply)
+        return outcome
+
+    def _settle(self, record: LogRecord, request: StoreRequest, reply: StoreReply) -> None:
+        made = request.made(reply)
+        permits = [charge for charge in made if charge.limit.kind == "concurrency"]
+        refunds = [
+            charge._replace(cost=-charge.cost)
+            for charge in made
+            if charge.limit.kind != "concurrency" and record.status in charge.limit.refund_on
+        ]
+        if refunds:
+            self._at(record.ends, StoreRequest(refunds, Operation.ADJUST, request.holder, reply.store_ms))
+        if permits:
+            released = [charge._replace(cost=-1) for charge in permits]
+            self._renew(record, permits, request.holder)
+            self._at(record.ends, StoreRequest(released, Operation.ADJUST, request.holder, reply.store_ms))
+
+    def _renew(self, record: LogRecord, permits: Sequence[Charge], holder: int) -> None:
+        """Renew the leases of a long request, as the server does while it runs."""
+        leases = [each.limit.lease_ms for each in permits if isinstance(each.limit, EffectiveConcurrency)]
+        pause = min(leases) * 1000 // _RENEWALS_PER_LEASE
+        for at in range(record.at + pause, record.ends, pause):
+            self._at(at, StoreRequest(permits, Operation.RENEW, holder))
+
+    def _at(self, when: int, request: StoreRequest) -> None:
+        heapq.heappush(self._later, (when, next(self._numbers), request))
+
+
+def _outcome(charges: Sequence[Charge], reply: StoreReply) -> Outcome:
+    for _, _, wait_ms in reply.readings:  # Most requests are admitted by all.
+        if wait_ms > 0:
+            break
+    else:
+        return _new(Outcome, (charges, (), False, False))
+    waits = [wait_ms for _, _, wait_ms in reply.readings]
+    refused = any(wait > 0 and not charge.limit.shadow for charge, wait in zip(charges, waits, strict=True))
+    return Outcome(charges, waits, refused, True)
+
+
+def seconds_of(wait_ms: int) -> float | None:
+    """Return a wait in seconds; `None` where waiting does not help."""
+    return None if wait_ms >= NEVER else wait_ms / 1000
