@@ -11,6 +11,7 @@ from ratelimit.model.effective_limit import EffectiveConcurrency
 from ratelimit.model.identity import Identity
 from ratelimit.model.kinds import NEVER
 from ratelimit.rehearsal.log_records import LogRecord
+from ratelimit.rehearsal.quiet_counters import QuietCounters
 from ratelimit.resolver.endpoint_policies import EndpointPolicies
 from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.memory import MemoryStore
@@ -44,7 +45,8 @@ class RehearsalEngine:
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.resolver = PolicyResolver(settings)
-        self._now = 0
+        self.quiet = QuietCounters(self._count)
+        self._now, self._sweep_above = 0, MAX_KEYS
         self.store = MemoryStore(clock=lambda: self._now, max_keys=MAX_KEYS)
         self._later: list[tuple[int, int, StoreRequest]] = []
         self._numbers = count(1)
@@ -62,13 +64,41 @@ class RehearsalEngine:
         if not charges:
             return _NO_LIMIT
         if not policies.needs_settlement:
-            return _outcome(charges, self.store.run(_new(StoreRequest, (charges, Operation.CHARGE, 0, 0, None))))
+            return self._charge(charges, at // 1000)
+        for charge in charges:  # What may be given back is counted by the store.
+            self.quiet.hand_over(charge.key)
+        self._now = at
         request = StoreRequest(charges, Operation.ACQUIRE, next(self._numbers))
         reply = self.store.run(request)
         outcome = _outcome(charges, reply)
         if not outcome.is_refused:
             self._settle(record, request, reply)
         return outcome
+
+    def _charge(self, charges: Sequence[Charge], ms: int) -> Outcome:
+        """Decide a request of which nothing is given back: the store is asked about keys that may be full."""
+        now = self._now
+        quiet, others = self.quiet.split(charges, ms)
+        self._now = now
+        if others:
+            outcome = _outcome(others, self.store.run(_new(StoreRequest, (others, Operation.CHARGE, 0, 0, None))))
+            if outcome.has_waits:
+                waits = dict(zip([charge.key for charge in others], outcome.waits, strict=True))
+                outcome = Outcome(charges, [waits.get(charge.key, 0) for charge in charges], outcome.is_refused, True)
+                if outcome.is_refused:
+                    return outcome
+        else:
+            outcome = _NO_LIMIT
+        for times in quiet:
+            times.append(ms)
+        if len(self.quiet) > self._sweep_above:
+            self.quiet.sweep(ms)
+            self._sweep_above = len(self.quiet) + MAX_KEYS
+        return outcome if outcome.has_waits else _new(Outcome, (charges, (), False, False))
+
+    def _count(self, charge: Charge, ms: int) -> None:
+        self._now = ms * 1000
+        self.store.run(_new(StoreRequest, ([charge], Operation.CHARGE, 0, 0, None)))
 
     def _settle(self, record: LogRecord, request: StoreRequest, reply: StoreReply) -> None:
         made = request.made(reply)
