@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from benchmarks import rehearsal
 from benchmarks.asgi import full_stack, middleware_memory, middleware_redis
 from benchmarks.outbound import pacing
 from benchmarks.report import draw
@@ -37,6 +38,7 @@ BENCHMARKS: Final = (
     middleware_memory,
     middleware_redis,
     in_memory,
+    rehearsal,
     longest_call,
     scaling,
     hot_keys,

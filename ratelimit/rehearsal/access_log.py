@@ -4,14 +4,16 @@ import gzip
 import heapq
 import io
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, BinaryIO, Final
 
 from ratelimit.errors import ConfigurationError
+from ratelimit.rehearsal.callers import shown
 from ratelimit.rehearsal.log_formats import Parse, detect, parser_of
 from ratelimit.rehearsal.log_records import READ, LogRecord, RecordReader
 
@@ -25,7 +27,16 @@ _MAX_HELD: Final = 200_000
 _new: Final = tuple.__new__
 """Makes a named tuple without calling its constructor, which takes longer."""
 
-_JUMP_US: Final = 3_600_000_000
+_BACKWARD_US: Final = 3_600_000_000
+"""A step back by more than an hour is a clock that was set; less is lines out of order."""
+
+_FORWARD_US: Final = 86_400_000_000
+"""A step ahead by more than a day is one too; less is a quiet night."""
+
+_MAX_UNREADABLE: Final = 0.01
+"""The share of lines that may be unreadable: beyond it, the numbers mean nothing."""
+
+_NEVER: Final = 2**63
 _SAMPLE: Final = 200
 _SHOWN: Final = 5
 _PROGRESS_LINES: Final = 5000
@@ -44,8 +55,9 @@ CANONICAL: Final = {
 class LogCounts:
     """What was read: lines, those that could not be used, and what was strange about the log's clock.
 
-    `unreadable_lines` are the first few, `untimed` those among them that are requests without a time. `late` lines came after lines that are more than `REORDER_S` younger, and are taken for
-    as old as those; `jumps` are leaps of the clock of more than an hour. `whole_seconds` says that stamps have no part of a second.
+    `unreadable_lines` are the first few, `untimed` those among them that are requests without a time. `late` requests began more
+    than `REORDER_S` before others whose lines came first, and are taken for as old as those. `jumps` are leaps of the clock: an hour
+    back, or a day ahead. `broken` files end too early. `whole_seconds` says that stamps have no part of a second.
     """
 
     lines: int = 0
@@ -54,9 +66,15 @@ class LogCounts:
     late: int = 0
     jumps: int = 0
     untimed: int = 0
+    broken: list[str] = field(default_factory=list)
     whole_seconds: bool = False
     first: int = 0
     last: int = 0
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether too many lines could not be read for the numbers to mean anything."""
+        return self.unreadable > _MAX_UNREADABLE * max(1, self.lines)
 
 
 class AccessLog:
@@ -64,9 +82,9 @@ class AccessLog:
 
     `paths` are files (plain or gzip) or `-`. `format_name` is that of `parser_of`, or `auto`. `aliases` name the fields of time,
     method, path, status and duration where the log calls them otherwise. Requests of one whole second are spread
-    evenly over it, or with `at_once` all begin at it. `caller_fields` are those that are read beside them, of a format with variables. Requests before
-    `since`, or from `until` on (epoch µs), are left out. `on_progress` gets the share of the bytes that was read.
-    A file that cannot be read, or whose format is not known, raises `ConfigurationError`.
+    evenly over it, or with `at_once` all begin at it. `caller_fields` are those that are read beside them, of a format with
+    variables. Requests before `since`, or from `until` on (epoch µs), are left out. `on_progress` gets the share of the bytes that
+    was read. A file that cannot be read, or whose format is not known, raises `ConfigurationError`.
     """
 
     def __init__(
@@ -97,7 +115,8 @@ class AccessLog:
 
     def records(self) -> Iterator[LogRecord]:
         """Yield all requests, in the order in which they began."""
-        streams = [self._in_order(self._spread(self._read(path))) for path in self._paths]
+        stamped = (self._in_order(self._read(path), _stamp, count=True) for path in self._paths)
+        streams = [self._in_order(self._spread(each), _begin) for each in stamped]
         merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_begin)
         for record in merged:
             if record.at < self._since or (self._until is not None and record.at >= self._until):
@@ -109,27 +128,39 @@ class AccessLog:
     def _read(self, path: str) -> Iterator[LogRecord]:
         counts, reader, aliases = self.counts, self._reader, self._aliases
         with _opened(path) as (lines, position):
-            head = list(islice(lines, _SAMPLE))
-            parse = self._parser(head)
-            for number, line in enumerate(chain(head, lines)):
+            text = self._whole_lines(lines, path)
+            head = list(islice(text, _SAMPLE))
+            parse = self._parser(head) if head else None
+            for number, line in enumerate(chain(head, text)):
                 if not number % _PROGRESS_LINES:
                     self._report(position())
-                counts.lines += 1
-                fields = parse(line)
+                fields = None if parse is None else parse(line)
                 if fields is not None and aliases:
                     fields = {**fields, **{name: fields[own] for name, own in aliases.items() if own in fields}}
                 record = None if fields is None else reader.read(fields)
                 if record is not None:
+                    counts.lines += 1
                     yield record
                 elif line.strip():
-                    counts.unreadable += 1
-                    counts.untimed = reader.untimed
-                    if len(counts.unreadable_lines) < _SHOWN:
-                        counts.unreadable_lines.append(line.rstrip("\n")[:200])
-                else:
-                    counts.lines -= 1
+                    counts.lines += 1
+                    self._note_unreadable(line)
             self._done += self._sizes[path]
             self._report(0)
+
+    def _note_unreadable(self, line: str) -> None:
+        counts = self.counts
+        counts.unreadable += 1
+        counts.untimed = self._reader.untimed
+        if len(counts.unreadable_lines) < _SHOWN:
+            counts.unreadable_lines.append(shown(line.rstrip("\r\n")[:200]))
+
+    def _whole_lines(self, lines: Iterator[str], path: str) -> Iterator[str]:
+        """Yield the lines without a byte order mark; a file that ends too early is named, and what was read is used."""
+        try:
+            for number, line in enumerate(lines):
+                yield line if number else line.removeprefix("\ufeff")
+        except (EOFError, OSError, zlib.error):
+            self.counts.broken.append(path)
 
     def _parser(self, head: Sequence[str]) -> Parse:
         if self._format != "auto":
@@ -140,7 +171,7 @@ class AccessLog:
         """Give requests of one whole second instants of their own, in the order of their lines."""
         second: list[LogRecord] = []
         for record in records:
-            if second and (not record.is_whole or record.ends != second[0].ends):
+            if second and (not record.is_whole or record.stamp != second[0].stamp):
                 yield from self._placed(second)
                 second = []
             if record.is_whole:
@@ -158,31 +189,34 @@ class AccessLog:
             later = number * 1_000_000 // len(second)
             yield _new(LogRecord, (at + later, ends + later, *rest))
 
-    def _in_order(self, records: Iterator[LogRecord]) -> Iterator[LogRecord]:
-        """Hold requests back for some time of the log, so that they come in the order in which they began."""
-        held: deque[LogRecord] = deque()
+    def _in_order(
+        self, records: Iterator[LogRecord], key: Callable[[LogRecord], int], *, count: bool = False
+    ) -> Iterator[LogRecord]:
+        """Hold requests back for some time of the log, so that they come in the order of their keys.
+
+        Most come in order, and wait in a queue; the others wait beside it. With `count`, leaps of the clock are counted.
+        """
+        queue, beside = deque[LogRecord](), list[tuple[int, int, LogRecord]]()
         newest = given = 0
-        for record in records:
-            ends = record.ends
-            if ends > newest:
-                self.counts.jumps += newest > 0 and ends - newest > _JUMP_US
-                newest = ends
-            elif newest - ends > _JUMP_US:
-                self.counts.jumps += 1
-            if record.at < given:
+        for number, each in enumerate(records):
+            record, at, stamp = each, key(each), each.stamp
+            if newest and (newest - stamp > _BACKWARD_US or stamp - newest > _FORWARD_US):  # The clock was set.
+                self.counts.jumps += count
+                yield from _all(queue, beside, key)
+                newest = given = 0
+            newest = max(newest, stamp)
+            if at < given:
                 self.counts.late += 1
-                record = record._replace(at=given, ends=max(given, ends))  # noqa: PLW2901 - never lost
-            if held and record.at < held[-1].at:
-                _insert(held, record)
+                record, at = _moved(record, given - at), given
+            if queue and at < key(queue[-1]):
+                heapq.heappush(beside, (at, number, record))
             else:
-                held.append(record)
-            while held[0].at <= newest - self._reorder_us or len(held) > _MAX_HELD:
-                first = held.popleft()
-                given = first.at
+                queue.append(record)
+            while _first(queue, beside, key) <= newest - self._reorder_us or len(queue) + len(beside) > _MAX_HELD:
+                first = _next(queue, beside, key)
+                given = key(first)
                 yield first
-                if not held:
-                    break
-        yield from held
+        yield from _all(queue, beside, key)
 
     def _report(self, position: int) -> None:
         if self._on_progress is not None:
@@ -190,12 +224,30 @@ class AccessLog:
             self._on_progress(min(1.0, (self._done + position) / total) if total else 0.0)
 
 
-def _insert(held: "deque[LogRecord]", record: LogRecord) -> None:
-    """Insert a request before those that began later: most lines are nearly in order."""
-    place = len(held)
-    while place and held[place - 1].at > record.at:
-        place -= 1
-    held.insert(place, record)
+def _moved(record: LogRecord, later: int) -> LogRecord:
+    return record._replace(at=record.at + later, ends=record.ends + later, stamp=record.stamp + later)
+
+
+def _first(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> int:
+    """Return the smallest key of those that wait."""
+    own = key(queue[0]) if queue else _NEVER
+    return min(own, beside[0][0]) if beside else own
+
+
+def _next(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> LogRecord:
+    if beside and (not queue or beside[0][0] < key(queue[0])):
+        found: LogRecord = heapq.heappop(beside)[2]
+        return found
+    return queue.popleft()
+
+
+def _all(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> Iterator[LogRecord]:
+    while queue or beside:
+        yield _next(queue, beside, key)
+
+
+def _stamp(record: LogRecord) -> int:
+    return record.stamp
 
 
 def _begin(record: LogRecord) -> int:
@@ -209,6 +261,10 @@ def _size(path: str) -> int:
         raise ConfigurationError(f"{path}: {error.strerror} [RL853]") from None
 
 
+def _buffered(file: BinaryIO) -> io.BufferedReader:
+    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[arg-type]
+
+
 class _opened:  # noqa: N801 - used as a function
     """Opens a log for reading as text: yields its lines, and what tells how many bytes of the file were read."""
 
@@ -217,18 +273,18 @@ class _opened:  # noqa: N801 - used as a function
         self._raw: IO[bytes] | None = None
 
     def __enter__(self) -> tuple[Iterator[str], Callable[[], int]]:
-        if self._path == STDIN:
-            return iter(sys.stdin), lambda: 0
         try:
-            raw = self._raw = Path(self._path).open("rb")
+            raw = _buffered(sys.stdin.buffer) if self._path == STDIN else Path(self._path).open("rb")
         except OSError as error:
             raise ConfigurationError(f"{self._path}: {error.strerror} [RL853]") from None
-        is_zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        binary: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_zipped else raw  # type: ignore[assignment]
+        if self._path != STDIN:
+            self._raw = raw
+        binary: IO[bytes] = raw
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            binary = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
         text = io.TextIOWrapper(binary, "utf-8", errors="replace", newline="\n")
         # `tell` of a text file is not to be had while it is iterated over.
-        return iter(text), raw.tell
+        return iter(text), (lambda: 0) if self._path == STDIN else raw.tell
 
     def __exit__(self, *exception: object) -> None:
         if self._raw is not None:

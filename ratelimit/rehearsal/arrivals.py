@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ratelimit.model.effective_limit import WINDOW_BUCKETS
+from ratelimit.algorithms.sliding_window import SlidingWindowView
+from ratelimit.algorithms.sliding_window_state import SlidingWindowState
+from ratelimit.config.fields import share_of
+from ratelimit.model.effective_limit import WINDOW_BUCKETS, EffectiveRate
 
 MAX_CALLERS: Final = 100_000
 """Callers whose arrivals are kept; more are left out, and the suggestion says so."""
@@ -64,32 +67,31 @@ class Arrivals:
         span = self._counted * windows + 1
         return {caller: _peak(buckets, span) for caller, buckets in self.callers.items()}
 
-    def effect(self, limit: int, peaks: Mapping[str, int] | None = None) -> Effect:
-        """Return what a limit without burst would do, given each caller's peak; a caller below it is never refused."""
+    def effect(self, limit: int, burst: float = 0.0, peaks: Mapping[str, int] | None = None) -> Effect:
+        """Return what a limit would do, by the algorithm itself, given each caller's peak; a caller below it is never refused."""
         peaks = peaks or self.peaks()
+        rate = EffectiveRate(policy="", scope="", limit=limit, window=self.seconds, burst=share_of(limit, burst))
         callers = requests = longest = 0
         for caller, buckets in self.callers.items():
             if peaks[caller] > limit:
-                refused, wait = self._refused(buckets, limit)
+                refused, wait = self._refused(buckets, rate)
                 callers += refused > 0
                 requests += refused
                 longest = max(longest, wait)
-        return Effect(callers=callers, requests=requests, longest_wait=longest * self._bucket_us / 1e6)
+        return Effect(callers=callers, requests=requests, longest_wait=longest / 1000)
 
-    def _refused(self, buckets: Mapping[int, int], limit: int) -> tuple[int, int]:
-        """Return how many requests of one caller are refused, and the longest wait in buckets."""
-        window, total, refused, longest = deque[tuple[int, int]](), 0, 0, 0
+    def _refused(self, buckets: Mapping[int, int], rate: EffectiveRate) -> tuple[int, int]:
+        """Return how many requests of one caller are refused, and the longest wait in ms; those of a bucket come at its middle."""
+        state, refused, longest = SlidingWindowState(), 0, 0
         for bucket in sorted(buckets):
-            while window and window[0][0] < bucket - self._counted:
-                total -= window.popleft()[1]
-            admitted = min(buckets[bucket], limit - total)
-            if admitted < buckets[bucket]:
-                refused += buckets[bucket] - admitted
-                oldest = window[0][0] if window else bucket
-                longest = max(longest, oldest + self._counted + 1 - bucket)
+            view = SlidingWindowView(state, rate, (bucket * self._bucket_us + self._bucket_us // 2) // 1000)
+            wanted = buckets[bucket]
+            admitted = max(0, min(wanted, view.available))
             if admitted:
-                window.append((bucket, admitted))
-                total += admitted
+                view.charge(admitted)
+            if admitted < wanted:
+                refused += wanted - admitted
+                longest = max(longest, view.status(1)[2])
         return refused, longest
 
 

@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
+from ratelimit.asgi.identify import parse_address
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.identity import Identity
 from ratelimit.rehearsal.log_records import LogRecord
@@ -17,6 +19,7 @@ ADDRESS: Final = "remote_addr"
 _SCHEMES: Final = ("bearer ", "token ", "basic ")
 _NAMELESS: Final = "unknown"
 _UNKNOWN: Final = Identity()
+_CLIENT_BITS: Final = 64
 _MAX_CACHED: Final = 100_000
 
 
@@ -53,7 +56,7 @@ class LogCallers:
         """Return the identity of a request, and the caller's name."""
         if self._identify is not None:
             own = self._identify(record) or _UNKNOWN
-            return own, own.token or own.org or own.ip or _NAMELESS
+            return own, shown(own.token or own.org or own.ip or _NAMELESS)
         fields = record.fields
         key = tuple([fields.get(name) for name in self._names])
         found = self._cache.get(key)
@@ -72,13 +75,13 @@ class LogCallers:
         ip = _address(ip)
         dimensions = {name: value for name, value in zip(self._fields.dimensions, more, strict=True) if value}
         identity = Identity(token=token, org=org, ip=ip, plan=plan, priority=priority, dimensions=dimensions)
-        return identity, token or org or ip or _NAMELESS
+        return identity, shown(token or org or ip or _NAMELESS)
 
 
 def read_owners(path: str) -> dict[str, tuple[str | None, str | None]]:
     """Read a CSV file with the columns `token`, `org` and, if there is one, `plan`; raises `ConfigurationError`."""
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
             rows = csv.DictReader(file)
             if "token" not in (rows.fieldnames or ()):
                 raise ConfigurationError(
@@ -97,9 +100,13 @@ def _without_scheme(value: str | None) -> str | None:
 
 
 def _address(value: str | None) -> str | None:
-    """Return an address without its port: `192.0.2.1:4711`, `[2001:db8::1]:80`."""
-    if value is None:
-        return None
-    if value.startswith("["):
-        return value[1:].partition("]")[0]
-    return value.partition(":")[0] if value.count(":") == 1 else value
+    """Return an address as the server knows clients by it: without a port, and of IPv6 the network of 64 bits."""
+    address = None if value is None else parse_address(value)
+    if address is None:
+        return value
+    return str(address) if address.version == 4 else str(ip_network((int(address), _CLIENT_BITS), strict=False))
+
+
+def shown(name: str) -> str:
+    """Return a name that reports and terminals can show: what is not printable is escaped."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()

@@ -45,18 +45,20 @@ class RehearsalEngine:
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.resolver = PolicyResolver(settings)
-        self.quiet = QuietCounters(self._count)
-        self._now, self._sweep_above = 0, MAX_KEYS
+        self._now = 0
         self.store = MemoryStore(clock=lambda: self._now, max_keys=MAX_KEYS)
-        self._later: list[tuple[int, int, StoreRequest]] = []
+        self.quiet = QuietCounters(self._count, self.store.holds)
+        self._later: list[tuple[int, int, StoreRequest, int, int]] = []
         self._numbers = count(1)
 
     def decide(self, record: LogRecord, identity: Identity, policies: EndpointPolicies) -> Outcome:
         """Decide one request; requests come in the order in which they began."""
         at = record.at
         while self._later and self._later[0][0] <= at:
-            self._now, _, request = heapq.heappop(self._later)
+            self._now, _, request, pause, ends = heapq.heappop(self._later)
             self.store.run(request)
+            if pause and self._now + pause < ends:
+                self._at(self._now + pause, request, pause, ends)
         self._now = at
         if policies.is_exempt:
             return _NO_LIMIT
@@ -91,9 +93,8 @@ class RehearsalEngine:
             outcome = _NO_LIMIT
         for times in quiet:
             times.append(ms)
-        if len(self.quiet) > self._sweep_above:
-            self.quiet.sweep(ms)
-            self._sweep_above = len(self.quiet) + MAX_KEYS
+        if len(self.quiet) > MAX_KEYS:
+            self.quiet.sweep(ms, MAX_KEYS)
         return outcome if outcome.has_waits else _new(Outcome, (charges, (), False, False))
 
     def _count(self, charge: Charge, ms: int) -> None:
@@ -119,11 +120,12 @@ class RehearsalEngine:
         """Renew the leases of a long request, as the server does while it runs."""
         leases = [each.limit.lease_ms for each in permits if isinstance(each.limit, EffectiveConcurrency)]
         pause = min(leases) * 1000 // _RENEWALS_PER_LEASE
-        for at in range(record.at + pause, record.ends, pause):
-            self._at(at, StoreRequest(permits, Operation.RENEW, holder))
+        if record.at + pause < record.ends:
+            self._at(record.at + pause, StoreRequest(permits, Operation.RENEW, holder), pause, record.ends)
 
-    def _at(self, when: int, request: StoreRequest) -> None:
-        heapq.heappush(self._later, (when, next(self._numbers), request))
+    def _at(self, when: int, request: StoreRequest, pause: int = 0, ends: int = 0) -> None:
+        """Have the store do something later, and where there is a `pause` (µs), again and again before the end."""
+        heapq.heappush(self._later, (when, next(self._numbers), request, pause, ends))
 
 
 def _outcome(charges: Sequence[Charge], reply: StoreReply) -> Outcome:

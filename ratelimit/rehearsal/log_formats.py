@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from ratelimit.errors import ConfigurationError
 
+_REQUESTS: Final = ("request", "request_uri", "uri", "path", "url", "request_path")
+
 Fields = Mapping[str, str]
 """The fields of one line by name; what is missing or `-` is left out."""
 
@@ -86,9 +88,8 @@ def compile_format(text: str, wanted: AbstractSet[str] | None = None) -> Parse:
     for found in _VARIABLE.finditer(text):
         pattern += _literal(text[at : found.start()])
         at = found.end()
-        following = text[at : at + 1]
         name = found[1] or found[2]
-        value = ".*" if not following else rf"[^{re.escape(following)}]*"
+        value = _value(name, text[at : at + 1])
         if wanted is None or name in wanted:
             names.append(name)
             value = f"({value})"
@@ -109,6 +110,20 @@ def compile_format(text: str, wanted: AbstractSet[str] | None = None) -> Parse:
     return parse
 
 
+def _value(name: str, following: str) -> str:
+    """Return the pattern of a variable's value, which ends where `following` begins."""
+    if not following:
+        return ".*"
+    if following == '"':  # Apache escapes quotes in quotes.
+        return r'(?:[^"\\]|\\.)*'
+    if following == "$":  # Another variable, which begins with a slash: `$host$request_uri`.
+        return r"[^\s/]*"
+    value = rf"[^{re.escape(following)}]*"
+    if name.startswith("upstream_"):  # One value for each server that was tried.
+        return rf"{value}(?:, {value})*"
+    return value
+
+
 def detect(lines: Sequence[str], wanted: AbstractSet[str] | None = None) -> Parse:
     """Return what reads most of some lines; `ConfigurationError` where no format reads half of them."""
     sample = [line for line in lines if line.strip()]
@@ -126,7 +141,7 @@ def detect(lines: Sequence[str], wanted: AbstractSet[str] | None = None) -> Pars
 
 
 def _is_request(fields: Fields | None) -> bool:
-    return fields is not None and ("request" in fields or "request_uri" in fields)
+    return fields is not None and any(name in fields for name in _REQUESTS)
 
 
 def _literal(text: str) -> str:
@@ -142,10 +157,10 @@ def _json(line: str) -> Fields | None:
     """Return all values of a JSON object, by their paths: `request.headers.Authorization.0`."""
     try:
         value = json.loads(line)
-    except ValueError:
+        fields = dict[str, str]()
+        _flatten("", value, fields)
+    except (ValueError, RecursionError):
         return None
-    fields = dict[str, str]()
-    _flatten("", value, fields)
     return fields if isinstance(value, dict) else None
 
 
@@ -157,16 +172,18 @@ def _flatten(path: str, value: Any, fields: dict[str, str]) -> None:
     else:
         text = "" if value is None else repr(value) if isinstance(value, float) else str(value)
         if text not in ("", "-"):
-            fields[path] = text
+            fields[path] = text if text.isascii() else text.encode("utf-8", "replace").decode()
         return
     for name, each in pairs:
         _flatten(f"{path}.{name}" if path else str(name), each, fields)
 
 
 def _json_of(paths: Mapping[str, str]) -> Parse:
+    needed = {"request_uri", "start_time", "time", "status"} & paths.keys()
+
     def parse(line: str) -> Fields | None:
         fields = _json(line)
-        if fields is None or paths["request_uri"] not in fields:
+        if fields is None or not all(paths[name] in fields for name in needed):
             return None
         return {**fields, **{name: fields[path] for name, path in paths.items() if path in fields}}
 

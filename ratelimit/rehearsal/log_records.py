@@ -4,9 +4,15 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ratelimit.rehearsal.log_formats import Fields
+
+_LAST: Final = 250_000_000_000_000_000
+"""Epoch µs beyond which a number is no instant."""
+
+_MAX_DURATION_US: Final = 86_400_000_000
+"""A longer duration is not one: its unit is another than the log's."""
 
 _MONTHS: Final = {
     name: number
@@ -42,7 +48,7 @@ _new: Final = tuple.__new__
 
 
 class LogRecord(NamedTuple):
-    """One request: `at` and `ends` in epoch µs, `is_whole` where its time has no part of a second.
+    """One request: `at` and `ends` in epoch µs, `stamp` as the log has it, `is_whole` where that has no part of a second.
 
     `status` is 0 where the log has none. `fields` are all of the line's.
     """
@@ -54,6 +60,7 @@ class LogRecord(NamedTuple):
     status: int
     is_whole: bool
     fields: Fields
+    stamp: int = 0
 
 
 class RecordReader:
@@ -88,8 +95,8 @@ class RecordReader:
         status = fields.get("status") or next((fields[each] for each in STATUSES if each in fields), "")
         duration = _duration(fields)
         begins = at if name == "start_time" else at - duration
-        answered = int(status) if status.isdigit() else 0
-        return _new(LogRecord, (begins, begins + duration, method, path, answered, is_whole, fields))
+        answered = int(status) if status.isascii() and status.isdigit() else 0
+        return _new(LogRecord, (begins, begins + duration, method, path, answered, is_whole, fields, at))
 
     def _instant(self, text: str) -> tuple[int | None, bool]:
         """Return an instant in epoch µs, and whether it is a whole second; the seconds of a log are read once each."""
@@ -109,10 +116,18 @@ def instant_of(text: str) -> int | None:
 
     A time without a zone is UTC.
     """
+    try:
+        return _instant_of(text)
+    except (ValueError, OverflowError):  # No such day, or far away.
+        return None
+
+
+def _instant_of(text: str) -> int | None:
     if _NUMBER.fullmatch(text):
-        return _from_number(text)
-    if found := _CLF.match(text):
-        return _from_clf(found)
+        found = _from_number(text)
+        return found if found < _LAST else None
+    if clf := _CLF.match(text):
+        return _from_clf(clf)
     try:
         parsed = datetime.fromisoformat(_shortened(text.replace(",", ".")))
     except ValueError:
@@ -124,7 +139,9 @@ def instant_of(text: str) -> int | None:
 def _from_number(text: str) -> int:
     whole, _, fraction = text.partition(".")
     if not whole.isdigit() or (fraction and not fraction.isdigit()):
-        return round(float(text) * 1e6)
+        return round(min(float(text), 1e12) * 1e6)
+    if len(whole) > 20:
+        return _LAST
     # Digits tell the unit: seconds have ten until the year 2286.
     scale = 6 if len(whole) <= 11 else 3 if len(whole) <= 14 else 0 if len(whole) <= 17 else -3
     if scale < 0:
@@ -136,7 +153,7 @@ def _from_clf(found: re.Match[str]) -> int | None:
     day, month, year, hour, minute, second, fraction, zone = found.groups()
     if month not in _MONTHS:
         return None
-    moment = datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    moment = datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), min(59, int(second)), tzinfo=UTC)
     offset = 0 if zone is None else int(zone[0] + "1") * (int(zone[1:3]) * 3600 + int(zone[3:5]) * 60)
     micros = int((fraction or "0").ljust(6, "0")[:6])
     return (int(moment.timestamp()) - offset) * 1_000_000 + micros
@@ -153,21 +170,24 @@ def _has_fraction(text: str) -> bool:
 
 def _request(fields: Fields) -> tuple[str, str] | None:
     """Return method and path, from `GET /x HTTP/1.1` or from fields of their own."""
-    line = fields.get("request")
-    if line is not None:
-        parts = line.split(" ")
-        if len(parts) < 2:
-            return None
+    parts = fields.get("request", "").split(" ")
+    if len(parts) > 1 and _METHOD.fullmatch(parts[0].upper()):
         method, target = parts[0], parts[1]
     else:
         method = next((fields[each] for each in METHODS if each in fields), "GET")
         target = next((fields[each] for each in PATHS if each in fields), "")
+    method = method.upper()
     if not target or not _METHOD.fullmatch(method):
         return None
-    if target.startswith("/"):
-        return method, target.partition("?")[0]
+    path = target.partition("?")[0] if target.startswith("/") else _path_of(target)
+    if path is None:
+        return None
+    return method, unquote(path) if "%" in path else path
+
+
+def _path_of(target: str) -> str | None:
     try:
-        return method, urlsplit(target).path or "/"
+        return urlsplit(target).path or "/"
     except ValueError:
         return None
 
@@ -184,6 +204,7 @@ def _duration(fields: Fields) -> int:
 
 def _micros(text: str, unit: float) -> int:
     try:
-        return max(0, round(float(text) * unit))
-    except ValueError:
+        found = round(float(text) * unit)
+    except (ValueError, OverflowError):
         return 0
+    return found if 0 < found <= _MAX_DURATION_US else 0

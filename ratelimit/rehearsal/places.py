@@ -8,7 +8,7 @@ from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.config.path_pattern import strip_convertors
 from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
 from ratelimit.resolver.endpoint_policies import EndpointPolicies
-from ratelimit.resolver.resolver import PolicyResolver
+from ratelimit.resolver.resolver import METHODS, PolicyResolver
 
 _PARAMETER: Final = re.compile(r"\\\{[^}]*\\\}")
 _MAX_CACHED: Final = 100_000
@@ -51,17 +51,19 @@ class LogPlaces:
         return find
 
     def _by_templates(self, routes: Sequence[str]) -> Callable[[str, str], Endpoint]:
-        patterns = [(route, _pattern(route)) for route in map(strip_convertors, routes)]
+        patterns = [(strip_convertors(route), _pattern(route)) for route in routes]
 
         def find(method: str, path: str) -> Endpoint:
             for template, pattern in patterns:
                 if pattern.fullmatch(path):
                     return self._resolver.endpoint(method, template)
+            method = method if method in METHODS else "*"
             return self._resolver.endpoint(method, matched_patterns=self._resolver.matched_patterns(path))
 
         return find
 
 
 def _pattern(template: str) -> "re.Pattern[str]":
-    """Return the paths of a template: a parameter is one segment, and `*` anything."""
-    return re.compile(_PARAMETER.sub("[^/]+", re.escape(template)).replace(r"\*", ".*"))
+    """Return the paths of a template: a parameter is one segment, one of the kind `path` and `*` are anything."""
+    text = _PARAMETER.sub(lambda found: ".*" if found[0].endswith(r":path\}") else "[^/]+", re.escape(template))
+    return re.compile(text.replace(r"\*", ".*"))

@@ -18,16 +18,18 @@ class QuietCounters:
 
     A sliding window never counts more than the requests of the last window and bucket. While so many fit, nothing has to be
     decided; where they may not, the noted requests are counted by the store as if it had counted them when they were made, and from
-    then on the key is the store's. Most callers of a log are quiet all the time.
+    then on the key is the store's, as long as the store `holds` it. Most callers of a log are quiet all the time.
     """
 
-    def __init__(self, count: Callable[[Charge, int], None]) -> None:
-        self._count = count
+    def __init__(self, count: Callable[[Charge, int], None], holds: Callable[[str], bool]) -> None:
+        self._count, self._holds = count, holds
+        self.dropped = 0
+        """Keys that were forgotten although they count, because there were too many."""
         self._noted: dict[str, _Noted] = {}
         self._counted: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._noted)
+        return len(self._noted) + len(self._counted)
 
     def split(self, charges: Sequence[Charge], ms: int) -> tuple[list[list[int]], list[Charge]]:
         """Return where the requests of quiet keys are noted, and the charges that the store has to decide."""
@@ -59,11 +61,17 @@ class QuietCounters:
             for ms in times:
                 self._count(Charge(limit, key), ms)
 
-    def sweep(self, ms: int) -> None:
-        """Forget the keys that have had no request in their window."""
-        for key, (limit, _, times) in list(self._noted.items()):
-            if not times or times[-1] < ms - 2 * limit.window_ms:
-                del self._noted[key]
+    def sweep(self, ms: int, most: int) -> None:
+        """Forget the keys that have had no request in their window, and of the others the oldest, so that half of `most` are left."""
+        kept = {
+            key: noted for key, noted in self._noted.items() if noted[2] and noted[2][-1] >= ms - 2 * noted[0].window_ms
+        }
+        if len(kept) > most // 2:
+            latest = sorted(kept, key=lambda key: kept[key][2][-1], reverse=True)[: most // 2]
+            self.dropped += len(kept) - len(latest)
+            kept = {key: kept[key] for key in latest}
+        self._noted = kept
+        self._counted = {key for key in self._counted if self._holds(key)}
 
     def _forget_old(self, limit: EffectiveRate, times: list[int], ms: int) -> int:
         """Forget the requests that count no longer, and return the number of those that may."""

@@ -137,7 +137,8 @@ def longer(one: float | None, other: float | None) -> float | None:
 class Replay:
     """Replays logs under `settings`, and under `against` beside them, the settings of today.
 
-    Endpoints are found by the `app`, or by `routes`. Without `against`, a request is refused today where the log says 429 or 403.
+    Endpoints are found by the `app`, or by `routes`. Without `against`, a request is refused today where the log says 429,
+    or, of an app with quotas, 403.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Replay:
         app: Any = None,
         routes: Sequence[str] = (),
     ) -> None:
-        self._callers = callers
+        self._callers, self._has_quotas = callers, bool(settings.quotas)
         self._new = _Side(settings, app, routes)
         self._old = None if against is None else _Side(against, app, routes)
         self.tally = Tally()
@@ -162,14 +163,12 @@ class Replay:
 
     def outcomes(self, log: AccessLog) -> Iterator[tuple[LogRecord, Outcome]]:
         """Replay a log, and yield each request with what is decided."""
+        refusals = (_TOO_MANY_REQUESTS, _FORBIDDEN) if self._has_quotas else (_TOO_MANY_REQUESTS,)
         tally, new, old, find = self.tally, self._new, self._old, self._callers.find
         for record in log.records():
             identity, caller = find(record)
             endpoint, outcome = new.decide(record, identity)
-            if old is None:
-                was_refused = record.status in (_TOO_MANY_REQUESTS, _FORBIDDEN)
-            else:
-                was_refused = old.decide(record, identity)[1].is_refused
+            was_refused = old.decide(record, identity)[1].is_refused if old else record.status in refusals
             tally.count(record, caller, endpoint.label, outcome, was_refused=was_refused)
             yield record, outcome
         tally.close()
@@ -186,7 +185,7 @@ class Replay:
 
     def notes(self, counts: LogCounts) -> list[str]:
         """Return what has to be known to read the numbers."""
-        return [*_notes_on(counts), *self._notes_on_requests()]
+        return [*notes_on(counts), *self._notes_on_requests()]
 
     def _why_not(self, policy: Policy) -> str:
         return next(self._reasons(policy, self.tally.policies.get(policy.name, PolicyTally()).checks), "")
@@ -217,8 +216,10 @@ class Replay:
             yield f"{unknown:,} requests were for no route that is known: they share one counter for each method"
         if len(tally.callers) >= MAX_CALLERS:
             yield f"more than {MAX_CALLERS:,} callers: the others are counted as one"
-        if len(self._new.engine.store) >= self._new.engine.store.max_keys:
+        if self._new.engine.quiet.dropped or len(self._new.engine.store) >= self._new.engine.store.max_keys:
             yield f"more than {self._new.engine.store.max_keys:,} counters: those unused for longest were dropped"
+        if not tally.requests:
+            yield "the log has no requests"
         if tally.refused:
             yield "a caller that is refused would have behaved otherwise: it waits, tries again, or gives up"
 
@@ -250,15 +251,17 @@ def _dimensions_of(identity: Identity) -> set[str]:
     return {name for name, value in own.items() if value} | set(identity.dimensions)
 
 
-def _notes_on(counts: LogCounts) -> Iterator[str]:
+def notes_on(counts: LogCounts) -> Iterator[str]:
+    """Yield what was strange about a log."""
+    yield from (f"{path} ends too early: it is used as far as it goes" for path in counts.broken)
     if counts.unreadable:
         share = counts.unreadable / max(1, counts.lines)
         yield f"{counts.unreadable:,} of {counts.lines:,} lines could not be read ({share:.2%})"
     if counts.untimed:
         yield f"{counts.untimed:,} lines have no time that can be read: let the server write one, or name its field (--field time=…)"
     if counts.late:
-        yield f"{counts.late:,} lines came too late to find their place in time"
+        yield f"{counts.late:,} requests are taken for younger than they are: their lines came more than a minute late"
     if counts.jumps:
-        yield f"the log's clock jumps by more than an hour, {counts.jumps:,} times"
+        yield f"the log's clock jumps, {counts.jumps:,} times: counting goes on from there"
     if counts.whole_seconds:
         yield "the log has whole seconds: requests of one second were spread evenly over it (--span tells how much that matters)"

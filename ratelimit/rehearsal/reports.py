@@ -9,6 +9,7 @@ from ratelimit.rehearsal.result import ReplayResult, instant_text
 
 _WIDTH, _HEIGHT, _COLUMNS = 900, 180, 150
 _BARS: Final = 12
+_LONGEST: Final = 80
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--dim:#66727f;--line:#d8dee5;--page:#fff;--served:#7aa6c9;--refused:#c8452d}
@@ -73,7 +74,7 @@ def _hit_table(kind: str, rows: Sequence[tuple[str, CallerTally]]) -> list[str]:
         [kind, "requests", "refused", "newly", "first", "longest wait"],
         [
             [
-                f"`{name}`".replace("|", "\\|"),
+                _code(name),
                 f"{each.requests:,}",
                 f"{each.refused:,}",
                 f"+{each.newly_refused:,} −{each.newly_admitted:,}",
@@ -83,6 +84,12 @@ def _hit_table(kind: str, rows: Sequence[tuple[str, CallerTally]]) -> list[str]:
             for name, each in rows
         ],
     )
+
+
+def _code(name: str) -> str:
+    """Return a name as code in a cell of a table, on one line; what would end either is replaced."""
+    text = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+    return f"`{text.replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -156,7 +163,7 @@ def _html_hits(title: str, kind: str, rows: Sequence[tuple[str, CallerTally]]) -
     names = [kind, "requests", "refused", "share", "newly refused", "first", "longest wait"]
     cells = [
         [
-            name,
+            name[:_LONGEST],
             f"{each.requests:,}",
             f"{each.refused:,}",
             f"{each.refused / each.requests:.1%}",

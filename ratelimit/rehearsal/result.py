@@ -9,8 +9,6 @@ from ratelimit.rehearsal.access_log import LogCounts
 from ratelimit.rehearsal.replay import CallerTally, Replay, Tally
 
 SHOWN_CALLERS: Final = 20
-_MAX_UNREADABLE: Final = 0.01
-"""The share of lines that may be unreadable: beyond it, the numbers mean nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +21,6 @@ class ReplayResult:
     notes: Sequence[str]
     is_compared: bool
     refused_at_once: int | None = None
-
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether too many lines could not be read for the numbers to mean anything."""
-        return self.counts.unreadable > _MAX_UNREADABLE * max(1, self.counts.lines)
 
     @property
     def newly_refused_share(self) -> float:
@@ -93,7 +86,7 @@ def result_of(
 
 def instant_text(us: int | None) -> str | None:
     """Return an instant as reports show it, in UTC."""
-    return None if us is None else datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return None if not us else datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _worst(tallies: Mapping[str, CallerTally], most: int) -> list[tuple[str, CallerTally]]:

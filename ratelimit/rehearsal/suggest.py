@@ -105,13 +105,13 @@ def suggest(
     basis = trained if trained.callers else honest
     limit = _smallest(basis)
     steady = max(1, _smallest(basis, basis.peaks(2), halved=True))
-    burst = 0.0
-    if steady < 0.8 * limit:  # Short bursts: a lower rate that may be exceeded for a while.
-        burst = min(1.0, math.ceil((limit - steady) / steady * 20) / 20)
-        limit = steady
-    room = math.floor(limit * (1 + burst))
-    effects = trained.effect(room), tried.effect(room)
-    why = list(_doubts(honest, tried, effects[1], first, last))
+    burst = math.ceil((limit - steady) / steady * 20) / 20
+    if steady < 0.8 * limit and burst <= 1 and _keeps(basis, basis.effect(steady, burst)):
+        limit = steady  # Short bursts: a lower rate that may be exceeded for a while.
+    else:
+        burst = 0.0
+    effects = trained.effect(limit, burst), tried.effect(limit, burst)
+    why = list(_doubts(honest, tried, effects[1], first, last, arrivals.left_out))
     highest = {} if simultaneous is None else simultaneous.highest()
     return Suggestion(
         per=per,
@@ -136,9 +136,15 @@ def _smallest(arrivals: Arrivals, peaks: Mapping[str, int] | None = None, *, hal
     values = sorted(own.values() if peaks is None else (-(-peak // 2) for peak in peaks.values())) or [1]
     refused = math.floor(MAX_CALLERS_REFUSED * len(values))
     limit = round_up(values[len(values) - 1 - refused])
-    while not halved and arrivals.effect(limit, own).requests > MAX_REQUESTS_REFUSED * arrivals.requests:
+    while not halved and arrivals.effect(limit, 0.0, own).requests > MAX_REQUESTS_REFUSED * arrivals.requests:
         limit = round_up(limit + 1)
     return limit
+
+
+def _keeps(arrivals: Arrivals, effect: Effect) -> bool:
+    """Say whether an effect is within both bounds."""
+    few_callers = effect.callers <= MAX_CALLERS_REFUSED * len(arrivals.callers)
+    return few_callers and effect.requests <= MAX_REQUESTS_REFUSED * arrivals.requests
 
 
 def round_up(value: int) -> int:
@@ -165,9 +171,13 @@ def _outliers(peaks: Mapping[str, int]) -> list[str]:
     return sorted((caller for caller in far if logs[caller] > below + math.log(2)), key=lambda caller: -peaks[caller])
 
 
-def _doubts(honest: Arrivals, tried: Arrivals, effect: Effect, first: int, last: int) -> Iterator[str]:
+def _doubts(  # noqa: PLR0917
+    honest: Arrivals, tried: Arrivals, effect: Effect, first: int, last: int, left_out: int
+) -> Iterator[str]:
     """Yield why a suggestion is not to be relied on."""
     callers = len(honest.callers)
+    if left_out:
+        yield f"{left_out:,} requests of more callers than are counted apart were left out"
     if callers < _FEW_CALLERS:
         yield f"only {callers} callers"
     elif callers < _MANY_CALLERS:
@@ -200,7 +210,7 @@ def _peaks_by_day(arrivals: Arrivals, first: int, last: int) -> list[int]:
 def _curve(arrivals: Arrivals, peaks: Mapping[str, int]) -> list[CurvePoint]:
     highest = max(peaks.values(), default=1)
     limits = {round_up(max(1, round(highest ** (step / (_CURVE - 1))))) for step in range(_CURVE)}
-    return [CurvePoint(limit=limit, effect=arrivals.effect(limit, peaks)) for limit in sorted(limits)]
+    return [CurvePoint(limit=limit, effect=arrivals.effect(limit, 0.0, peaks)) for limit in sorted(limits)]
 
 
 def _at_once(highest: Mapping[str, int], outliers: Sequence[str]) -> int | None:

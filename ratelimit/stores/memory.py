@@ -60,6 +60,10 @@ class MemoryStore(Store):
     def __len__(self) -> int:
         return len(self._states)
 
+    def holds(self, key: str) -> bool:
+        """Say whether there is a counter under this key."""
+        return key in self._states
+
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request; never waits and never fails."""
         return self.run(request)

@@ -17,9 +17,9 @@ from ratelimit.cli.options import guarded, json_option
 from ratelimit.cli.output import FINDINGS, FINE, USAGE, Cell, console, print_error, print_json, print_table
 from ratelimit.cli.target import load_target
 from ratelimit.errors import ConfigurationError
-from ratelimit.rehearsal.access_log import AccessLog
+from ratelimit.rehearsal.access_log import AccessLog, LogCounts
 from ratelimit.rehearsal.arrivals import Arrivals, Simultaneous
-from ratelimit.rehearsal.replay import Replay
+from ratelimit.rehearsal.replay import Replay, notes_on
 from ratelimit.rehearsal.reports import headline, html, markdown, wait_text
 from ratelimit.rehearsal.result import ReplayResult, instant_text, result_of
 from ratelimit.rehearsal.suggest import Suggestion, suggest
@@ -64,6 +64,9 @@ def replay(
 
     The log's own clock is used. Exit code 1 where the budget is exceeded, 2 where more than 1 % of the lines cannot be read.
     """
+    if span and "-" in source.paths:
+        print_error("--span reads the log twice, and stdin can be read once: name a file [RL801]")
+        sys.exit(USAGE)
     new = guarded(lambda: load_target(config, app, None))
     old = None if against is None else guarded(lambda: load_target(against, None, None)).settings
     if report is not None and Path(report).suffix not in (".html", ".md", ".json"):
@@ -87,7 +90,7 @@ def replay(
         guarded(lambda: _write(report, result, max_newly_refused))
     print_json(result.as_dict()) if as_json else _print(result, max_newly_refused)
     exceeded = max_newly_refused is not None and result.newly_refused_share > max_newly_refused
-    sys.exit(USAGE if result.is_unreadable else FINDINGS if exceeded else FINE)
+    sys.exit(USAGE if result.counts.is_unreadable else FINDINGS if exceeded else FINE)
 
 
 @contextmanager
@@ -110,7 +113,7 @@ def _write(path: str, result: ReplayResult, budget: float | None) -> None:
     suffix = Path(path).suffix
     text = html(result) if suffix == ".html" else markdown(result, budget) if suffix == ".md" else ""
     try:
-        Path(path).write_text(text or json.dumps(result.as_dict(), indent=2) + "\n", "utf-8")
+        Path(path).write_text(text or json.dumps(result.as_dict(), indent=2) + "\n", "utf-8", "replace")
     except OSError as error:
         raise ConfigurationError(f"--report: {path}: {error.strerror} [RL805]") from None
 
@@ -171,21 +174,28 @@ def suggest_command(*, source: Source, per: tuple[str, ...], window: int, as_jso
     """Suggest limits that fit what callers have done in an access log: in shadow, to be rehearsed.
 
     Each refuses at most 0.5 % of the honest callers and 0.1 % of their requests: chosen on the first 70 % of the time, and tried on the
-    rest.
+    rest. Exit code 2 where more than 1 % of the lines cannot be read.
     """
     found, counts = guarded(lambda: _suggestions(source, per, window))
+    notes = list(notes_on(counts))
     if as_json:
-        print_json(
-            {"suggestions": [each.as_dict() for each in found], "unreadable": counts.unreadable, "lines": counts.lines}
-        )
-        return
+        own = {"unreadable": counts.unreadable, "lines": counts.lines, "notes": notes}
+        print_json({"suggestions": [each.as_dict() for each in found], **own})
+    else:
+        _print_suggestions(found, [*notes, *(f"unreadable: {line}" for line in counts.unreadable_lines[:3])])
+    sys.exit(USAGE if counts.is_unreadable else FINE)
+
+
+def _print_suggestions(found: Sequence[Suggestion], notes: Sequence[str]) -> None:
     for each in found:
         _print_suggestion(each)
     if not found:
         console().print("the log has none of these dimensions: name their fields, such as --token http_authorization")
+    for note in notes:
+        console().print(Text(note, style="dim"))
 
 
-def _suggestions(source: Source, per: Sequence[str], window: int) -> tuple[list[Suggestion], Any]:
+def _suggestions(source: Source, per: Sequence[str], window: int) -> tuple[list[Suggestion], LogCounts]:
     wanted = per or ("ip", "token", "org")
     arrivals = {name: Arrivals(window) for name in wanted}
     at_once = {name: Simultaneous() for name in wanted}

@@ -72,3 +72,50 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         AccessLog([str(tmp_path / "nowhere")])
     with pytest.raises(ConfigurationError, match="--field: 'token' is not one of time, method, path, status, duration"):
         AccessLog([], aliases={"token": "x"})
+
+
+def test_a_clock_that_was_set_is_followed(tmp_path: Path) -> None:
+    """More than an hour back or a day ahead: no later request is taken for an old one."""
+    times = [1795000000.0 + at for at in (0, 90, 86_400 * 3, 86_400 * 3 + 90, 100, 190, 300)]
+    log = log_of(tmp_path / "a", times)
+    assert [record.path for record in log.records()] == [f"/{n}" for n in range(7)]
+    assert (log.counts.jumps, log.counts.late) == (2, 0)
+
+
+def test_a_request_that_takes_long_begins_before_the_lines_above_it(tmp_path: Path) -> None:
+    """Within the time that is held back, and by no leap of the clock: one of two hours is taken for younger than it is."""
+    path = tmp_path / "a"
+    lines = [(0.5, 0), (50.25, 50), (200.5, 0), (261.5, 0), (7300.5, 7200), (7301.5, 0)]
+    path.write_text(
+        "".join(
+            f'{{"time": "{1795000000 + at}", "path": "/{n}", "request_time": "{took}"}}\n'
+            for n, (at, took) in enumerate(lines)
+        )
+    )
+    log = AccessLog([str(path)], format_name="json")
+    found = [(record.path, record.at / 1e6 - 1795000000) for record in log.records()]
+    assert found == [("/1", 0.25), ("/0", 0.5), ("/2", 200.5), ("/4", 200.5), ("/3", 261.5), ("/5", 7301.5)]
+    assert (log.counts.jumps, log.counts.late) == (0, 1)
+
+
+def test_whole_seconds_are_spread_although_lines_are_out_of_order(tmp_path: Path) -> None:
+    """By the stamp, not by what is adjacent."""
+    path = tmp_path / "a"
+    seconds = [0, 1, 0, 1, 0, 1, 0, 1]
+    path.write_text("".join(f'{{"time": "{1795000000 + at}", "path": "/{n}"}}\n' for n, at in enumerate(seconds)))
+    found = [record.at - 1795000000_000000 for record in AccessLog([str(path)], format_name="json").records()]
+    assert found == [n * 250_000 for n in range(8)]
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_file_that_ends_too_early_is_used_as_far_as_it_goes(tmp_path: Path, *, is_cut: bool) -> None:
+    """A zipped log that was cut off, or one with nothing in it; a byte order mark is no part of the first line."""
+    text = "".join(f'{{"time": "{1795000000 + n}.5", "path": "/{n}"}}\n' for n in range(5000))
+    zipped = gzip.compress(("\ufeff" + text).encode())
+    (tmp_path / "a.gz").write_bytes(zipped[: len(zipped) // 2] if is_cut else zipped)
+    (tmp_path / "empty").write_text("")
+    log = AccessLog([str(tmp_path / "empty"), str(tmp_path / "a.gz")], format_name="json")
+    found = list(log.records())
+    assert found[0].path == "/0"
+    assert log.counts.broken == ([str(tmp_path / "a.gz")] if is_cut else [])
+    assert (len(found) < 5000) is is_cut

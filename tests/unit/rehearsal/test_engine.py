@@ -65,14 +65,21 @@ def test_exempt_endpoints_and_shadows_refuse_nothing() -> None:
 
 def test_places_are_those_of_templates_or_unknown() -> None:
     """A parameter is one segment, with or without a convertor; unknown paths are counted."""
-    places = LogPlaces(RehearsalEngine(RateLimitSettings()).resolver, routes=["/a/{id:int}", "/files/*"])
-    labels = [places.find("GET", path)[0].label for path in ("/a/1", "/a/1/b", "/files/x/y", "/a/2", "/nowhere")]
-    assert labels == ["GET /a/{id}", "*", "GET /files/*", "GET /a/{id}", "*"]
+    places = LogPlaces(
+        RehearsalEngine(RateLimitSettings()).resolver, routes=["/a/{id:int}", "/files/*", "/p/{rest:path}"]
+    )
+    labels = [
+        places.find("GET", path)[0].label for path in ("/a/1", "/a/1/b", "/files/x/y", "/a/2", "/p/x/y", "/nowhere")
+    ]
+    assert labels == ["GET /a/{id}", "*", "GET /files/*", "GET /a/{id}", "GET /p/{rest}", "*"]
     assert places.unknown == 2
 
 
 def test_callers_are_named_by_the_fields_of_the_log(tmp_path: Path) -> None:
-    """A scheme before a token and a port after an address are left out; a list tells the owners of tokens."""
+    """A scheme before a token and a port after an address are left out; a list tells the owners of tokens.
+
+    Of IPv6 it is the network that names a client, as it is in the middleware.
+    """
     owners = tmp_path / "keys.csv"
     owners.write_text("token,org,plan\nk1,acme,pro\nk2,,\n")
     fields = CallerFields(token="key", org="org", dimensions={"teamspace": "ts"})
@@ -83,11 +90,11 @@ def test_callers_are_named_by_the_fields_of_the_log(tmp_path: Path) -> None:
             {"key": "Bearer k1", "remote_addr": "192.0.2.1:80"},
             {"key": "k2", "org": "own", "ts": "t1"},
             {"remote_addr": "[2001:db8::1]:443"},
-            {"remote_addr": "2001:db8::1"},
+            {"remote_addr": "2001:db8::2"},
             {},
         )
     ]
-    assert [name for _, name in found] == ["k1", "k2", "2001:db8::1", "2001:db8::1", "unknown"]
+    assert [name for _, name in found] == ["k1", "k2", "2001:db8::/64", "2001:db8::/64", "unknown"]
     assert found[0][0] == Identity(token="k1", org="acme", plan="pro", ip="192.0.2.1")
     assert found[1][0] == Identity(token="k2", org="own", dimensions={"teamspace": "t1"})
     own = LogCallers(fields, identify=lambda line: Identity(org=line.fields["key"]) if "key" in line.fields else None)

@@ -88,6 +88,32 @@ def test_a_log_format_of_nginx_is_compiled() -> None:
     assert wanted("1 2 3") == {"b": "2"}
 
 
+def test_values_that_hold_the_next_character_are_read_whole() -> None:
+    """A host before its path, times of several upstream servers, and quotes that Apache escapes."""
+    parse = compile_format('$time_iso8601 $host$request_uri $upstream_response_time "$http_user_agent" $status')
+    assert parse(r'2026-11-18T19:46:40Z api.example.com/v1/x 0.1, 0.2 "a \"b\" c" 200') == {
+        "time_iso8601": "2026-11-18T19:46:40Z",
+        "host": "api.example.com",
+        "request_uri": "/v1/x",
+        "upstream_response_time": "0.1, 0.2",
+        "http_user_agent": r"a \"b\" c",
+        "status": "200",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"a":' * 100_000, '{"time": "\\ud800", "path": "/"}', "\x00" * 50, '{"time": 1e999, "path": 7}'],
+    ids=["deep list", "deep object", "half a character", "zeros", "endless"],
+)
+def test_odd_lines_end_no_replay(line: str) -> None:
+    """They are read, or they are not."""
+    for name in ("json", "combined", "caddy", "envoy", "traefik", "alb"):
+        fields = parser_of(name)(line)
+        if fields is not None:
+            RecordReader().read(fields)
+
+
 def test_json_lines_are_flattened() -> None:
     """Fields are named by their paths; what is no object is no line."""
     parse = parser_of("json")

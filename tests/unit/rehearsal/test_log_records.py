@@ -21,6 +21,10 @@ from ratelimit.rehearsal.log_records import RecordReader, instant_of
         ("2026-11-18 11:06:40,250", 1795000000_250000),
         ("2026-11-18T12:06:40.123456789+01:00", 1795000000_123456),
         ("yesterday", None),
+        ("31/Feb/2026:11:06:40 +0000", None),
+        ("9" * 400, None),
+        ("1e400", None),
+        ("2026-02-31T00:00:00", None),
         ("18/Foo/2026:11:06:40 +0000", None),
     ],
 )
@@ -36,6 +40,8 @@ def test_instants_are_read(text: str, us: int | None) -> None:
         ({"request": "GET http://x:80/a/b?c HTTP/1.1"}, ("GET", "/a/b")),
         ({"request_method": "PUT", "uri": "/a"}, ("PUT", "/a")),
         ({"path": "/a"}, ("GET", "/a")),
+        ({"path": "/v1/%62%20c?q=%2F"}, ("GET", "/v1/b c")),
+        ({"request": "M-SEARCH * HTTP/1.1"}, ("M-SEARCH", "*")),
         ({"request": "GET"}, None),
         ({"request": "\\x16\\x03 / HTTP/1.1"}, None),
         ({"method": "GET"}, None),
@@ -57,9 +63,10 @@ def test_durations_set_the_beginning_back() -> None:
     began = reader.read({"start_time": "1795000000.5", "path": "/", "duration_ms": "250", "status": "?"})
     assert began is not None
     assert (began.at, began.ends, began.status, began.is_whole) == (1795000000_500000, 1795000000_750000, 0, False)
-    odd = reader.read({"time": "1795000000", "path": "/", "duration": "soon"})
-    assert odd is not None
-    assert odd.at == odd.ends
+    for text in ("soon", "nan", "inf", "1e300", "-5"):
+        odd = reader.read({"time": "1795000000", "path": "/", "duration": text})
+        assert odd is not None
+        assert odd.at == odd.ends
     assert reader.read({"path": "/"}) is None
     assert reader.read({"path": "/", "time": "soon"}) is None
     assert reader.untimed == 2

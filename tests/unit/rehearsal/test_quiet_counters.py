@@ -58,7 +58,9 @@ def test_keys_without_a_recent_request_are_forgotten() -> None:
     for n in range(50):
         engine.decide(LogRecord(START + n, START + n, "GET", "/", 200, False, {}), Identity(token=f"t{n}"), policies)
     assert len(engine.quiet) == 50
-    engine.quiet.sweep(START // 1000 + 1000)
+    engine.quiet.sweep(START // 1000 + 1000, 100)
     assert len(engine.quiet) == 50
-    engine.quiet.sweep(START // 1000 + 3000)
+    engine.quiet.sweep(START // 1000 + 1000, 20)
+    assert (len(engine.quiet), engine.quiet.dropped) == (10, 40)
+    engine.quiet.sweep(START // 1000 + 3000, 100)
     assert len(engine.quiet) == 0

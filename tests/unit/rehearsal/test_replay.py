@@ -77,7 +77,7 @@ def test_a_log_without_statuses_gives_nothing_back(tmp_path: Path) -> None:
     found = result(tmp_path / "log", [(0, "192.0.2.1", 0)])
     assert {each["policy"] for each in found.not_rehearsed} == {"priced", "keyed", "refunded"}
     empty = result(tmp_path / "log", [])
-    assert (empty.newly_refused_share, empty.is_unreadable) == (0.0, False)
+    assert (empty.newly_refused_share, empty.counts.is_unreadable) == (0.0, False)
 
 
 def test_callers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
