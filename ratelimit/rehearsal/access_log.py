@@ -36,6 +36,10 @@ _FORWARD_US: Final = 86_400_000_000
 _MAX_UNREADABLE: Final = 0.01
 """The share of lines that may be unreadable: beyond it, the numbers mean nothing."""
 
+_LOOK_US: Final = 1_000_000
+"""How often (in the log's time) it is looked for requests that need not wait longer."""
+
+_BEGIN, _STAMP = (LogRecord._fields.index(name) for name in ("at", "stamp"))
 _NEVER: Final = 2**63
 _SAMPLE: Final = 200
 _SHOWN: Final = 5
@@ -115,8 +119,8 @@ class AccessLog:
 
     def records(self) -> Iterator[LogRecord]:
         """Yield all requests, in the order in which they began."""
-        stamped = (self._in_order(self._read(path), _stamp, count=True) for path in self._paths)
-        streams = [self._in_order(self._spread(each), _begin) for each in stamped]
+        stamped = (self._in_order(self._read(path), _STAMP, count=True) for path in self._paths)
+        streams = [self._in_order(self._spread(each), _BEGIN) for each in stamped]
         merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_begin)
         for record in merged:
             if record.at < self._since or (self._until is not None and record.at >= self._until):
@@ -189,34 +193,37 @@ class AccessLog:
             later = number * 1_000_000 // len(second)
             yield _new(LogRecord, (at + later, ends + later, *rest))
 
-    def _in_order(
-        self, records: Iterator[LogRecord], key: Callable[[LogRecord], int], *, count: bool = False
-    ) -> Iterator[LogRecord]:
-        """Hold requests back for some time of the log, so that they come in the order of their keys.
+    def _in_order(self, records: Iterator[Any], by: int, *, count: bool = False) -> Iterator[LogRecord]:
+        """Hold requests back for some time of the log, so that they come in the order of their fields number `by`.
 
         Most come in order, and wait in a queue; the others wait beside it. With `count`, leaps of the clock are counted.
         """
-        queue, beside = deque[LogRecord](), list[tuple[int, int, LogRecord]]()
-        newest = given = 0
+        queue, beside = deque[Any](), list[tuple[int, int, LogRecord]]()
+        newest = given = last = 0
+        looked_at = 0
         for number, each in enumerate(records):
-            record, at, stamp = each, key(each), each.stamp
-            if newest and (newest - stamp > _BACKWARD_US or stamp - newest > _FORWARD_US):  # The clock was set.
+            record, at, stamp = each, each[by], each[_STAMP]
+            if newest and not newest - _BACKWARD_US <= stamp <= newest + _FORWARD_US:  # The clock was set.
                 self.counts.jumps += count
-                yield from _all(queue, beside, key)
-                newest = given = 0
+                yield from _all(queue, beside, by)
+                newest = given = last = looked_at = 0
             newest = max(newest, stamp)
             if at < given:
                 self.counts.late += 1
                 record, at = _moved(record, given - at), given
-            if queue and at < key(queue[-1]):
+            if at < last:
                 heapq.heappush(beside, (at, number, record))
             else:
                 queue.append(record)
-            while _first(queue, beside, key) <= newest - self._reorder_us or len(queue) + len(beside) > _MAX_HELD:
-                first = _next(queue, beside, key)
-                given = key(first)
+                last = at
+            if newest - looked_at < _LOOK_US and len(queue) + len(beside) <= _MAX_HELD:
+                continue
+            looked_at, horizon = newest, newest - self._reorder_us
+            while _first(queue, beside, by) <= horizon or len(queue) + len(beside) > _MAX_HELD:
+                first = _next(queue, beside, by)
+                given = first[by]
                 yield first
-        yield from _all(queue, beside, key)
+        yield from _all(queue, beside, by)
 
     def _report(self, position: int) -> None:
         if self._on_progress is not None:
@@ -228,26 +235,21 @@ def _moved(record: LogRecord, later: int) -> LogRecord:
     return record._replace(at=record.at + later, ends=record.ends + later, stamp=record.stamp + later)
 
 
-def _first(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> int:
-    """Return the smallest key of those that wait."""
-    own = key(queue[0]) if queue else _NEVER
+def _first(queue: "deque[Any]", beside: list[Any], by: int) -> int:
+    """Return the smallest of those that wait."""
+    own: int = queue[0][by] if queue else _NEVER
     return min(own, beside[0][0]) if beside else own
 
 
-def _next(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> LogRecord:
-    if beside and (not queue or beside[0][0] < key(queue[0])):
-        found: LogRecord = heapq.heappop(beside)[2]
-        return found
+def _next(queue: "deque[Any]", beside: list[Any], by: int) -> Any:
+    if beside and (not queue or beside[0][0] < queue[0][by]):
+        return heapq.heappop(beside)[2]
     return queue.popleft()
 
 
-def _all(queue: "deque[LogRecord]", beside: list[Any], key: Callable[[LogRecord], int]) -> Iterator[LogRecord]:
+def _all(queue: "deque[Any]", beside: list[Any], by: int) -> Iterator[LogRecord]:
     while queue or beside:
-        yield _next(queue, beside, key)
-
-
-def _stamp(record: LogRecord) -> int:
-    return record.stamp
+        yield _next(queue, beside, by)
 
 
 def _begin(record: LogRecord) -> int:

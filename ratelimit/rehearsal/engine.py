@@ -32,6 +32,9 @@ class Outcome(NamedTuple):
     has_waits: bool = False
 
 
+_MAX_CACHED: Final = 65_536
+"""Callers at endpoints whose charges are kept: more than a worker keeps, since a log has all of them."""
+
 _NO_LIMIT: Final = Outcome((), (), False)
 _new: Final = tuple.__new__
 
@@ -45,6 +48,7 @@ class RehearsalEngine:
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self.resolver = PolicyResolver(settings)
+        self.resolver.charge_cache.max_size = _MAX_CACHED
         self._now = 0
         self.store = MemoryStore(clock=lambda: self._now, max_keys=MAX_KEYS)
         self.quiet = QuietCounters(self._count, self.store.holds)

@@ -37,6 +37,9 @@ DURATIONS: Final[tuple[tuple[str, float], ...]] = (
 )
 """Names of durations, and how many microseconds one unit is."""
 
+_CLF_LENGTH: Final = 26
+_MAX_CACHED: Final = 10_000
+
 _PARTS: Final = ("request_processing_time", "target_processing_time", "response_processing_time")
 
 
@@ -70,12 +73,14 @@ class RecordReader:
         own = names or {}
         self._times = (own["time"],) if "time" in own else TIMES
         self._seconds: dict[str, int] = {}
+        self._minutes: dict[str, int] = {}
+        self._requests: dict[str, tuple[str, str] | None] = {}
         self.untimed = 0
         """Requests without a time that can be read."""
 
     def read(self, fields: Fields) -> LogRecord | None:
         """Return the record of a line, or `None` where it has no time or no request."""
-        request = _request(fields)
+        request = self._request(fields)
         if request is None:
             return None
         method, path = request
@@ -98,17 +103,43 @@ class RecordReader:
         answered = int(status) if status.isascii() and status.isdigit() else 0
         return _new(LogRecord, (begins, begins + duration, method, path, answered, is_whole, fields, at))
 
+    def _request(self, fields: Fields) -> tuple[str, str] | None:
+        """Return method and path; the requests of a log are read once each."""
+        text = fields.get("request")
+        if text is None:
+            return _request(fields)
+        try:
+            return self._requests[text]
+        except KeyError:
+            if len(self._requests) > _MAX_CACHED:
+                self._requests.clear()
+            found = self._requests[text] = _request(fields)
+            return found
+
     def _instant(self, text: str) -> tuple[int | None, bool]:
         """Return an instant in epoch µs, and whether it is a whole second; the seconds of a log are read once each."""
-        found = instant_of(text)
+        found = self._second_of_a_minute(text) if len(text) == _CLF_LENGTH else instant_of(text)
         if found is None:
             return None, False
         is_whole = not _has_fraction(text) and found % 1_000_000 == 0
         if is_whole:
-            if len(self._seconds) > 10_000:
+            if len(self._seconds) > _MAX_CACHED:
                 self._seconds.clear()
             self._seconds[text] = found
         return found, is_whole
+
+    def _second_of_a_minute(self, text: str) -> int | None:
+        """Read `20/Nov/2026:06:00:01 +0100`, whose minute is read once; other texts of its length are read as they are."""
+        minute, second = text[:18] + text[20:], text[18:20]
+        base = self._minutes.get(minute)
+        if base is not None and second.isascii() and second.isdigit():
+            return base + min(59, int(second)) * 1_000_000
+        found = instant_of(text)
+        if found is not None and _CLF.fullmatch(text):
+            if len(self._minutes) > _MAX_CACHED:
+                self._minutes.clear()
+            self._minutes[minute] = found - min(59, int(second)) * 1_000_000
+        return found
 
 
 def instant_of(text: str) -> int | None:

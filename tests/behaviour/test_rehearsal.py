@@ -117,7 +117,7 @@ def test_a_server_and_the_replay_of_its_log_agree_decision_for_decision(log: Pat
     real = {line["start_time"]: line["refused"] for line in lines}
     assert len(lines) == len(real) == REQUESTS
     assert {at for at, refused in real.items() if refused != decided[at]} == set()
-    assert 0.02 * REQUESTS < replay.tally.refused < 0.9 * REQUESTS
+    assert min(replay.tally.refused, REQUESTS - replay.tally.refused) > 0.02 * REQUESTS
     assert {name for name, each in replay.tally.policies.items() if each.refused} >= {
         "token",
         "org",

@@ -70,3 +70,18 @@ def test_durations_set_the_beginning_back() -> None:
     assert reader.read({"path": "/"}) is None
     assert reader.read({"path": "/", "time": "soon"}) is None
     assert reader.untimed == 2
+
+
+def test_each_second_of_a_minute_is_its_own() -> None:
+    """Also where the minute is known, at a leap second, in another zone, and beside a text of the same length that is no time."""
+    reader = RecordReader()
+    texts = [
+        f"18/Nov/2026:11:06:{second} {zone}"
+        for zone in ("+0000", "+0100")
+        for second in ("40", "59", "60", "00", "x1", "4²")
+    ]
+    texts += ["2026-11-18T11:06:40.123456", "2026-11-18T11:06:41.123456", "18/Nov/2026:11:06:40.25+00"]
+    found = [reader.read({"time": text, "path": "/"}) for text in texts]
+    assert [None if each is None else each.at for each in found] == [instant_of(text) for text in texts]
+    assert found[0] is not None
+    assert found[0].at + 19_000_000 == (found[1] or found[0]).at
