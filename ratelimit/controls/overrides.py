@@ -47,6 +47,7 @@ class Overrides:
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._entries, self._clock = resolver, entries, clock
         self._known: dict[str, Override] = {}
+        self._logged: set[tuple[str, bytes]] = set()
         self.unreadable = 0
         """The stored overrides that cannot be read, and have no effect."""
         entries.subscribe(self._apply)
@@ -69,15 +70,15 @@ class Overrides:
         why: str | None = None,
         by: str | None = None,
         dry_run: bool = False,
-    ) -> None:
+    ) -> Override | None:
         """Let `rate` hold for one value of a policy's dimensions, for a plan or for all, until then or until it is deleted.
 
         `key` gives a value for each dimension in the policy's `per`: `{"token": "…"}`, which is hashed before it
         leaves the process (or `{"token_hash": "…"}`, as `list` shows it); `{}` means all callers. `plan` means all callers
         of that plan instead. `rate` is a rate or its text for limits, and a number for quotas and concurrency;
         `"unlimited"` lifts the policy. `until` is an aware `datetime`. `why` and `by` are kept with it. It holds here at
-        once, and in other workers within 2 seconds. With `dry_run` all is checked, and nothing written. A wrong value raises `ConfigurationError`, an unavailable store
-        `StoreError`.
+        once, and in other workers within 2 seconds. Returns the override that it replaces. With `dry_run` all is checked, and
+        nothing written. A wrong value raises `ConfigurationError`, an unavailable store `StoreError`.
         """
         for dimension, value in (key or {}).items():
             check_unicode(f"key: {dimension}", str(value))
@@ -91,11 +92,16 @@ class Overrides:
             "by": checked_text("by", by),
         }
         name = self._entry_name(policy, key, plan)
+        await self.refresh()
+        replaced = self._known.get(name)
+        if replaced is not None and replaced.is_over(self._clock()):
+            replaced = None
         if dry_run:
-            return
+            return replaced
         await self._entries.put(name, entry)
         for old in [old for old, override in self._known.items() if override.is_over(self._clock())]:
             await self._entries.remove_expired(old)
+        return replaced
 
     async def list(self) -> list[Override]:
         """Return all overrides that hold, sorted by policy, plan and key; raises `StoreError`."""
@@ -126,12 +132,23 @@ class Overrides:
 
     def _apply(self, entries: Mapping[str, bytes]) -> None:
         own = {name: value for name, value in entries.items() if not name.startswith(CONTROL)}
-        self._known = dict(_readable(own))
+        self._known = dict(self._readable(own))
         self.unreadable = len(own) - len(self._known)
         by_policy: dict[str, dict[str, Override]] = {}
         for name, override in self._known.items():
             by_policy.setdefault(override.policy, {})[name.partition(":")[2]] = override
         self._resolver.set_overrides(by_policy)
+
+    def _readable(self, values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
+        """Yield the entries that can be read; each of the others is logged once, and stays in the store."""
+        logged, self._logged = self._logged, set()
+        for name, value in values.items():
+            try:
+                yield name, _override(json.loads(value))
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+                if (name, value) not in logged:
+                    logger.exception("override %r cannot be read and has no effect [RL508]", name)
+                self._logged.add((name, value))
 
     def _entry_name(self, policy: str, key: Mapping[str, str] | None, plan: str | None) -> str:
         return f"{escape(policy)}:{self._counter(policy, key, plan)}"
@@ -165,15 +182,6 @@ class Overrides:
         given = Rate.parse(rate) if isinstance(rate, str) else rate if isinstance(rate, Rate) else Rate(rate, 1).limit
         coerced = compiled.coerce_rate(given)
         return [coerced.limit, coerced.period] if isinstance(coerced, Rate) else coerced
-
-
-def _readable(values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
-    """Yield the entries that can be read; the others are logged and stay in the store."""
-    for name, value in values.items():
-        try:
-            yield name, _override(json.loads(value))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-            logger.exception("override %r cannot be read and has no effect [RL508]", name)
 
 
 def _override(entry: Any) -> Override:

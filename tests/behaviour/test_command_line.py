@@ -188,6 +188,9 @@ def test_a_customer_is_raised_and_the_app_feels_it(ratelimit: Run, config: str) 
     assert "no override holds" in ratelimit("override", "list").output
     said = ratelimit("override", "set", *one, "--rate", "9/minute", "--until", "2h", "--why", "ticket 7").output
     assert said.startswith("org is 9/minute for org=acme until ")
+    assert "it was" not in said
+    said = ratelimit("override", "set", *one, "--rate", "8/minute", "--dry-run").output
+    assert "org would be 8/minute for org=acme (it was 9/minute until " in said
     ratelimit("override", "set", "--policy", "requests", "--plan", "trial", "--rate", "50")
     ratelimit("override", "set", "--policy", "token", "--everybody", "--rate", "unlimited")
     rows = json.loads(ratelimit("override", "list", "--json").stdout)["overrides"]

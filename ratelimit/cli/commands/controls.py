@@ -92,9 +92,10 @@ def set_override(
         whom = _whom(pairs, plan, everybody=everybody)
         given: str | int = int(rate) if rate.isascii() and rate.isdigit() else rate
         options = {**whom, "policy": policy, "rate": given, "until": until, "why": why, "by": by}
-        await limiter.overrides.set(**options, dry_run=dry_run)
+        old = await limiter.overrides.set(**options, dry_run=dry_run)
         done = "would be" if dry_run else "is"
-        return f"{policy} {done} {rate} for {_whom_text(whom)}{_until_text(until)}"
+        before = "" if old is None else f" (it was {rate_text(old.rate)}{_until_text(old.until)})"
+        return f"{policy} {done} {rate} for {_whom_text(whom)}{_until_text(until)}{before}"
 
     run(_change(target, change))
 
