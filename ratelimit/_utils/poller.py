@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from weakref import ref
 
 from ratelimit._utils.tasks import BackgroundTasks
+from ratelimit.errors import ConfigurationError
 
 
 class Poller:
@@ -22,8 +23,16 @@ class Poller:
 
     @property
     def is_running(self) -> bool:
-        """Whether the running event loop is the one that was started last, and was not stopped."""
-        return asyncio.get_running_loop() is self._latest
+        """Whether the running event loop is the one that was started last, and was not stopped.
+
+        Raises `ConfigurationError` where none of asyncio runs: under trio.
+        """
+        try:
+            return asyncio.get_running_loop() is self._latest
+        except RuntimeError:
+            raise ConfigurationError(
+                "there is no event loop of asyncio: serve the app by asyncio (hypercorn -k asyncio), not by trio [RL220]"
+            ) from None
 
     @property
     def next_polls(self) -> list[float]:
