@@ -1,8 +1,6 @@
 """Blocks: callers that are refused before anything is charged, in every worker."""
 
-import json
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import lru_cache
@@ -10,24 +8,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, ClassVar, Final
 
 from ratelimit.clock import Clock
-from ratelimit.controls.shared_entries import (
-    CONTROL,
-    SharedEntries,
-    check_unicode,
-    checked_instant,
-    checked_text,
-    instant_of,
-    readable,
-    text_of,
-)
+from ratelimit.controls.control_entries import ControlEntries
+from ratelimit.controls.shared_entries import CONTROL, SharedEntries, check_unicode, checked_ending, ending_of, key_of
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.block import Block
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.keys import escape
 from ratelimit.resolver.named_policies import HASH_SUFFIX, check_hash
 from ratelimit.resolver.resolver import PolicyResolver
-
-logger = logging.getLogger("ratelimit")
 
 _MAX_CACHED_NETWORKS: Final = 4096
 _CLIENT_BITS: Final = 64
@@ -45,17 +33,21 @@ class Blocks:
     A blocked request is answered 403 with the code `blocked`, before anything is charged, and without numbers.
     """
 
-    prefix: ClassVar[str] = f"{CONTROL}block:"
-    """Begins the names of the entries in the store."""
+    kind: ClassVar[str] = "block"
+    """Begins the names of the entries in the store, behind `CONTROL`."""
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
-        self._resolver, self._entries, self._clock = resolver, entries, clock
-        self._known: dict[str, Block] = {}
+        self._resolver, self._clock = resolver, clock
+        self._entries = ControlEntries(entries, self.kind, _block, clock, self._apply)
         self._tables: dict[tuple[_Aspect, ...], dict[tuple[str, ...], Block]] = {}
-        entries.subscribe(self._apply)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries.known)
+
+    @property
+    def unreadable(self) -> int:
+        """The number of stored entries that cannot be read, and have no effect."""
+        return self._entries.unreadable
 
     async def set(
         self,
@@ -69,36 +61,22 @@ class Blocks:
         """Block all callers whose identity has these values, until then or until the block is deleted.
 
         `key` names `token`, `org`, `ip` (an address, or a network as CIDR), `plan` or dimensions of the settings; several
-        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. With `dry_run` all is checked, and nothing written. A wrong value raises
-        `ConfigurationError`, an unavailable store `StoreError`.
+        must all fit. An IPv6 address means its network of 64 bits, by which clients are known. With `dry_run` all is
+        checked, and nothing written. A wrong value raises `ConfigurationError`, an unavailable store `StoreError`.
         """
         shown = self._shown_key(key)
-        entry = {
-            "key": shown,
-            "until": checked_instant(until, self._clock),
-            "why": checked_text("why", why),
-            "by": checked_text("by", by),
-        }
-        if dry_run:
-            return
-        await self._entries.put(self._entry_name(shown), entry)
-        for old in [old for old, block in self._known.items() if block.is_over(self._clock())]:
-            await self._entries.remove_expired(old)
+        entry = {"key": shown, **checked_ending(until, why, by, self._clock)}
+        if not dry_run:
+            await self._entries.put(self._entry_name(shown), entry)
 
     async def list(self) -> list[Block]:
         """Return all blocks that hold, sorted by key; raises `StoreError`."""
         await self._entries.refresh()
-        holding = [block for block in self._known.values() if not block.is_over(self._clock())]
-        return sorted(holding, key=lambda block: sorted(block.key.items()))
+        return sorted(self._entries.holding().values(), key=lambda block: sorted(block.key.items()))
 
     async def delete(self, key: Mapping[str, str], *, why: str | None = None, by: str | None = None) -> bool:
         """Remove an entry and return whether there was one; raises what `set` raises."""
-        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
-        name = self._entry_name(self._shown_key(key))
-        await self._entries.refresh()
-        existed = name in self._known
-        await self._entries.put(name, None, removed=reason if existed else None)
-        return existed
+        return await self._entries.delete(self._entry_name(self._shown_key(key)), why, by)
 
     @property
     def dimensions(self) -> AbstractSet[str]:
@@ -122,18 +100,17 @@ class Blocks:
             return ""
         return str(network.supernet(new_prefix=prefix))
 
-    def _apply(self, entries: Mapping[str, bytes]) -> None:
-        own = {name: value for name, value in entries.items() if name.startswith(self.prefix)}
-        self._known = {name: block for name, value in own.items() if (block := _readable(name, value))}
+    def _apply(self) -> None:
         self._tables = {}
-        for block in self._known.values():
+        for block in self._entries.known.values():
             aspects = tuple(_aspect(dimension, value) for dimension, value in sorted(block.key.items()))
             values = tuple(_stored_value(dimension, value) for dimension, value in sorted(block.key.items()))
             table = self._tables.setdefault(aspects, {})
             table[values] = _longer(table.get(values), block)
 
     def _entry_name(self, key: Mapping[str, str]) -> str:
-        return self.prefix + ":".join(f"{name}={escape(value)}" for name, value in sorted(key.items()))
+        values = [f"{name}={escape(value)}" for name, value in sorted(key.items())]
+        return f"{CONTROL}{self.kind}:{':'.join(values)}"
 
     def _shown_key(self, key: Mapping[str, str]) -> dict[str, str]:
         known = {"token", "org", "ip", "plan", *self._resolver.settings.dimensions}
@@ -209,19 +186,5 @@ def _single_address(text: str) -> str:
     return str(network) if network.version == 6 else str(network.network_address)
 
 
-def _readable(name: str, value: bytes) -> Block | None:
-    try:
-        return _block(json.loads(value))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("block %r cannot be read and has no effect [RL508]", name)
-        return None
-
-
 def _block(entry: Any) -> Block:
-    key: Iterable[tuple[Any, Any]] = entry["key"].items()
-    return Block(
-        key={readable(str(dimension)): readable(str(given)) for dimension, given in key},
-        until=instant_of(entry["until"]),
-        why=text_of(entry.get("why")),
-        by=text_of(entry.get("by")),
-    )
+    return Block(key=key_of(entry), **ending_of(entry))

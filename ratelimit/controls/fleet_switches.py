@@ -1,30 +1,18 @@
 """Fleet switches: shadow and pause, for one policy or all of them, in every worker."""
 
-import json
-import logging
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from ratelimit.clock import Clock
-from ratelimit.controls.shared_entries import (
-    CONTROL,
-    SharedEntries,
-    checked_instant,
-    checked_text,
-    instant_of,
-    readable,
-    text_of,
-)
+from ratelimit.controls.control_entries import ControlEntries
+from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_ending, ending_of, readable
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.fleet_switch import FleetSwitch
 from ratelimit.resolver.compiled_policy import Mode
 from ratelimit.resolver.keys import escape
 from ratelimit.resolver.resolver import PolicyResolver
 
-logger = logging.getLogger("ratelimit")
-
-_PREFIX: Final = f"{CONTROL}switch:"
+_KIND: Final = "switch"
 _ALL: Final = "*"
 _MODES: Final = ("paused", "shadow")
 """In the order in which they win."""
@@ -38,9 +26,13 @@ class FleetSwitches:
     """
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
-        self._resolver, self._entries, self._clock = resolver, entries, clock
-        self._known: dict[str, FleetSwitch] = {}
-        entries.subscribe(self._apply)
+        self._resolver, self._clock = resolver, clock
+        self._entries = ControlEntries(entries, _KIND, _switch, clock, self._set_modes)
+
+    @property
+    def unreadable(self) -> int:
+        """The number of stored switches that cannot be read, and have no effect."""
+        return self._entries.unreadable
 
     async def shadow(
         self,
@@ -76,22 +68,18 @@ class FleetSwitches:
 
         A policy that the settings no longer have may be named.
         """
-        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
-        await self._entries.refresh()
         names = [_entry_name(each, policy) for each in _MODES if mode in (None, each)]
-        existing = [name for name in names if name in self._known]
-        for name in existing:
-            await self._entries.put(name, None, removed=reason)
-        return bool(existing)
+        existed = [await self._entries.delete(name, why, by) for name in names]
+        return any(existed)
 
     async def list(self) -> list[FleetSwitch]:
         """Return the switches that hold, that of all policies first; raises `StoreError`."""
         await self._entries.refresh()
-        return sorted(self._holding().values(), key=lambda each: each.policy or "")
+        return sorted(self._entries.holding().values(), key=lambda each: each.policy or "")
 
     def holding(self, policy: str) -> FleetSwitch | None:
         """Return the switch that holds for a policy in this worker, or `None`."""
-        found = self._holding()
+        found = self._entries.holding()
         names = [_entry_name(mode, each) for each in (policy, None) for mode in _MODES]
         return next((found[name] for name in names if name in found), None)
 
@@ -107,29 +95,14 @@ class FleetSwitches:
         why: str | None,
         by: str | None,
     ) -> None:
-        entry = {
-            "policy": policy,
-            "mode": mode,
-            "until": checked_instant(until, self._clock),
-            "why": checked_text("why", why),
-            "by": checked_text("by", by),
-        }
+        entry = {"policy": policy, "mode": mode, **checked_ending(until, why, by, self._clock)}
         if policy is not None:
             self._resolver.named.get(policy)
         await self._entries.put(_entry_name(mode, policy), entry)
 
-    def _holding(self) -> dict[str, FleetSwitch]:
-        now = self._clock()
-        return {name: switch for name, switch in self._known.items() if not switch.is_over(now)}
-
-    def _apply(self, entries: Mapping[str, bytes]) -> None:
-        own = {name: value for name, value in entries.items() if name.startswith(_PREFIX)}
-        self._known = {name: switch for name, value in own.items() if (switch := _readable(name, value)) is not None}
-        self._set_modes()
-
     def _set_modes(self) -> None:
         modes: dict[str | None, Mode] = {None: "enforced"}
-        for switch in self._holding().values():  # A pause wins over a shadow of the same policies.
+        for switch in self._entries.holding().values():  # A pause wins over a shadow of the same policies.
             if modes.get(switch.policy) != "paused":
                 modes[switch.policy] = switch.mode
         everywhere = modes.pop(None)
@@ -137,15 +110,7 @@ class FleetSwitches:
 
 
 def _entry_name(mode: str, policy: str | None) -> str:
-    return f"{_PREFIX}{mode}:{_ALL if policy is None else escape(policy)}"
-
-
-def _readable(name: str, value: bytes) -> FleetSwitch | None:
-    try:
-        return _switch(json.loads(value))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("switch %r cannot be read and has no effect [RL508]", name)
-        return None
+    return f"{CONTROL}{_KIND}:{mode}:{_ALL if policy is None else escape(policy)}"
 
 
 def _switch(entry: Any) -> FleetSwitch:
@@ -155,7 +120,5 @@ def _switch(entry: Any) -> FleetSwitch:
     return FleetSwitch(
         policy=None if policy is None else readable(str(policy)),
         mode=entry["mode"],
-        until=instant_of(entry["until"]),
-        why=text_of(entry.get("why")),
-        by=text_of(entry.get("by")),
+        **ending_of(entry),
     )

@@ -1,9 +1,7 @@
 """Overrides: rates of single callers, of plans or of all callers, changed while the app runs, in every worker."""
 
-import json
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,14 +9,14 @@ from ratelimit._utils.validation import is_int
 from ratelimit.clock import Clock
 from ratelimit.config.fields import UNLIMITED
 from ratelimit.config.policies import Limit
+from ratelimit.controls.control_entries import ControlEntries
 from ratelimit.controls.shared_entries import (
-    CONTROL,
     SharedEntries,
     check_unicode,
-    checked_instant,
+    checked_ending,
     checked_text,
-    instant_of,
-    readable,
+    ending_of,
+    key_of,
     text_of,
 )
 from ratelimit.errors import ConfigurationError
@@ -30,8 +28,6 @@ from ratelimit.resolver.named_policies import HASH_SUFFIX
 from ratelimit.resolver.resolver import PolicyResolver
 
 __all__ = ["Override", "Overrides"]
-
-logger = logging.getLogger("ratelimit")
 
 _NOT_ONE: Final = "key: say who: key={'token': …} for one caller, plan='pro' for a plan, key={} for all callers [RL306]"
 
@@ -45,19 +41,20 @@ class Overrides:
     """
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
-        self._resolver, self._entries, self._clock = resolver, entries, clock
-        self._known: dict[str, Override] = {}
-        self._logged: set[tuple[str, bytes]] = set()
-        self.unreadable = 0
-        """The stored overrides that cannot be read, and have no effect."""
-        entries.subscribe(self._apply)
+        self._resolver, self._clock = resolver, clock
+        self._entries = ControlEntries(entries, "override", _override, clock, self._apply)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries.known)
+
+    @property
+    def unreadable(self) -> int:
+        """The number of stored overrides that cannot be read, and have no effect."""
+        return self._entries.unreadable
 
     def counts(self) -> dict[str, int]:
         """Return how many overrides hold in this worker, by policy."""
-        return dict(Counter(each.policy for each in self._known.values() if not each.is_over(self._clock())))
+        return dict(Counter(each.policy for each in self._entries.holding().values()))
 
     async def set(
         self,
@@ -87,26 +84,19 @@ class Overrides:
             "key": self._shown_key(policy, key or {}),
             "plan": plan,
             "rate": self._checked_rate(policy, rate),
-            "until": checked_instant(until, self._clock),
-            "why": checked_text("why", why),
-            "by": checked_text("by", by),
+            **checked_ending(until, why, by, self._clock),
         }
         name = self._entry_name(policy, key, plan)
         await self.refresh()
-        replaced = self._known.get(name)
-        if replaced is not None and replaced.is_over(self._clock()):
-            replaced = None
-        if dry_run:
-            return replaced
-        await self._entries.put(name, entry)
-        for old in [old for old, override in self._known.items() if override.is_over(self._clock())]:
-            await self._entries.remove_expired(old)
+        replaced = self._entries.holding().get(name)
+        if not dry_run:
+            await self._entries.put(name, entry)
         return replaced
 
     async def list(self) -> list[Override]:
         """Return all overrides that hold, sorted by policy, plan and key; raises `StoreError`."""
         await self.refresh()
-        holding = [override for override in self._known.values() if not override.is_over(self._clock())]
+        holding = self._entries.holding().values()
         return sorted(holding, key=lambda each: (each.policy, each.plan or "", sorted(each.key.items())))
 
     async def delete(
@@ -119,36 +109,17 @@ class Overrides:
         by: str | None = None,
     ) -> bool:
         """Remove an override and return whether there was one; raises what `set` raises."""
-        reason = {"why": checked_text("why", why), "by": checked_text("by", by)}
-        name = self._entry_name(policy, key, plan)
-        await self.refresh()
-        existed = name in self._known
-        await self._entries.put(name, None, removed=reason if existed else None)
-        return existed
+        return await self._entries.delete(self._entry_name(policy, key, plan), why, by)
 
     async def refresh(self, *, force: bool = False) -> None:
         """Read what has changed (with `force`, everything); raises `StoreError`."""
         await self._entries.refresh(force=force)
 
-    def _apply(self, entries: Mapping[str, bytes]) -> None:
-        own = {name: value for name, value in entries.items() if not name.startswith(CONTROL)}
-        self._known = dict(self._readable(own))
-        self.unreadable = len(own) - len(self._known)
+    def _apply(self) -> None:
         by_policy: dict[str, dict[str, Override]] = {}
-        for name, override in self._known.items():
+        for name, override in self._entries.known.items():
             by_policy.setdefault(override.policy, {})[name.partition(":")[2]] = override
         self._resolver.set_overrides(by_policy)
-
-    def _readable(self, values: Mapping[str, bytes]) -> Iterator[tuple[str, Override]]:
-        """Yield the entries that can be read; each of the others is logged once, and stays in the store."""
-        logged, self._logged = self._logged, set()
-        for name, value in values.items():
-            try:
-                yield name, _override(json.loads(value))
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-                if (name, value) not in logged:
-                    logger.exception("override %r cannot be read and has no effect [RL508]", name)
-                self._logged.add((name, value))
 
     def _entry_name(self, policy: str, key: Mapping[str, str] | None, plan: str | None) -> str:
         return f"{escape(policy)}:{self._counter(policy, key, plan)}"
@@ -188,10 +159,8 @@ def _override(entry: Any) -> Override:
     rate = entry["rate"]
     return Override(
         policy=str(entry["policy"]),
-        key={readable(str(dimension)): readable(str(given)) for dimension, given in entry["key"].items()},
+        key=key_of(entry),
         plan=text_of(entry.get("plan")),
         rate=None if rate == UNLIMITED else Rate(*rate) if isinstance(rate, list) else Rate(int(rate), 1).limit,
-        until=instant_of(entry["until"]),
-        why=text_of(entry.get("why")),
-        by=text_of(entry.get("by")),
+        **ending_of(entry),
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from ratelimit.clock import Clock
 from ratelimit.controls.audit_trail import AuditTrail
@@ -98,6 +98,15 @@ def checked_text(name: str, text: Any) -> str | None:
     return text
 
 
+def checked_ending(until: Any, why: Any, by: Any, clock: Clock) -> dict[str, Any]:
+    """Return what every entry has, as it is stored: its end, the reason and who wrote it; or raise `ConfigurationError`."""
+    return {
+        "until": checked_instant(until, clock),
+        "why": checked_text("why", why),
+        "by": checked_text("by", by),
+    }
+
+
 def check_unicode(name: str, text: str) -> None:
     """Raise `ConfigurationError` for a text that nothing could write out; the message does not show it."""
     if text != readable(text):
@@ -109,9 +118,27 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def instant_of(until: Any) -> datetime | None:
-    """Return the end of an entry that was read from the store; raises what `datetime` raises."""
-    return None if until is None else datetime.fromtimestamp(until / 1_000_000, UTC)
+class Ending(TypedDict):
+    """What every entry has."""
+
+    until: datetime | None
+    why: str | None
+    by: str | None
+
+
+def ending_of(entry: Mapping[str, Any]) -> Ending:
+    """Return what every entry has, of one that was read from the store; raises what `datetime` raises."""
+    until = entry["until"]
+    return Ending(
+        until=None if until is None else datetime.fromtimestamp(until / 1_000_000, UTC),
+        why=text_of(entry.get("why")),
+        by=text_of(entry.get("by")),
+    )
+
+
+def key_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return whom an entry that was read from the store is for."""
+    return {readable(str(dimension)): readable(str(value)) for dimension, value in entry["key"].items()}
 
 
 def text_of(text: Any) -> str | None:

@@ -131,7 +131,8 @@ _HASHES: Final[WeakKeyDictionary[LimiterCore, tuple[object, str]]] = WeakKeyDict
 
 def _errors(limiter: LimiterCore, tallies: Tallies) -> dict[str, int]:
     other = tallies.errors.get("other", 0) + limiter.observer.listeners.failed
-    return {**tallies.errors, "override": limiter.overrides.unreadable, "other": other}
+    controls = limiter.overrides, limiter.blocks, limiter.allowed, limiter.fleet
+    return {**tallies.errors, "override": sum(each.unreadable for each in controls), "other": other}
 
 
 def config_hash(limiter: LimiterCore) -> str:

@@ -1,7 +1,6 @@
 """The promise: a blocked caller is refused everywhere, before anything is charged, in every worker."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ from ratelimit.model.block import Block
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers, ok
+from tests.support.instants import in_seconds
 
 SETTINGS = RateLimitSettings(
     dimensions=["teamspace"],
@@ -29,10 +29,6 @@ WHO = Identity(token="t", org="o", ip="192.0.2.7", plan="free", dimensions={"tea
 async def limiter(store: Store, clock: ManualClock) -> AsyncIterator[Limiter]:
     async with Limiter(SETTINGS, store, clock) as limiter:
         yield limiter
-
-
-def in_seconds(clock: ManualClock, seconds: float) -> datetime:
-    return datetime.fromtimestamp(clock() / 1e6, UTC) + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -30,6 +30,7 @@ from ratelimit.resolver.keys import KeyBuilder
 from ratelimit.stores.base import Store
 from ratelimit.stores.messages import SharedMap
 from ratelimit.testing import ManualClock
+from tests.support.instants import in_seconds
 from tests.support.redis_server import pause
 from tests.support.uvicorn_server import uvicorn
 from tests.support.virtual_time import VirtualLoop, virtually
@@ -90,7 +91,7 @@ async def test_an_override_holds_for_a_plan_or_for_all_callers(store: Store, clo
 async def test_an_ended_override_gives_way_to_the_wider_one(store: Store, clock: ManualClock) -> None:
     """Of the plan, then of all callers."""
     limiter = Limiter(SETTINGS, store, clock)
-    soon = datetime.fromtimestamp(clock() / 1e6, UTC) + timedelta(seconds=60)
+    soon = in_seconds(clock, 60)
     await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute", until=soon)
     await limiter.overrides.set(policy="token", key={}, rate="7/minute")
     clock.advance(seconds=61)
@@ -137,7 +138,7 @@ async def test_overrides_of_every_kind_are_listed(store: Store, clock: ManualClo
 async def test_an_override_ends_at_its_until(store: Store, clock: ManualClock) -> None:
     """From `until` on, to the microsecond, the settings hold again; the next change removes the override."""
     limiter = Limiter(SETTINGS, store, clock)
-    until = datetime.fromtimestamp(clock.now / 1_000_000, UTC) + timedelta(minutes=5)
+    until = in_seconds(clock, 300)
     await limiter.overrides.set(policy="token", key={"token": "secret-token"}, rate="9/minute", until=until)
     clock.advance(seconds=300)
     clock.now -= 1

@@ -1,7 +1,5 @@
 """Allowed callers: neither charged nor refused, and a block has no effect on them."""
 
-from datetime import UTC, datetime
-
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -10,6 +8,7 @@ from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSe
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 from tests.support.asgi import by_headers, ok
+from tests.support.instants import in_seconds
 
 SETTINGS = RateLimitSettings(limits=[Limit(name="token", rate="1/minute", per="token")])
 WHO = Identity(token="t", org="o", ip="192.0.2.7")
@@ -17,7 +16,7 @@ WHO = Identity(token="t", org="o", ip="192.0.2.7")
 
 async def test_allowed_callers_are_neither_charged_nor_refused(store: Store, clock: ManualClock) -> None:
     """By any value, until the entry ends; then their counters are as they were."""
-    until = datetime.fromtimestamp(clock() / 1e6 + 10, UTC)
+    until = in_seconds(clock, 10)
     async with Limiter(SETTINGS, store, clock) as limiter:
         await limiter.allowed.set({"ip": "192.0.2.0/24"}, until=until, why="load test")
         await limiter.block({"org": "o"})

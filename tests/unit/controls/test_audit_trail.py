@@ -1,7 +1,7 @@
 """The audit trail: who has changed what; a store that cannot keep it undoes nothing."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,13 +10,14 @@ from ratelimit import Identity, Limit, Limiter, MemoryStore, RateLimitSettings, 
 from ratelimit.controls.audit_trail import MAX_CHANGES, AuditTrail
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
+from tests.support.instants import in_seconds
 
 SETTINGS = RateLimitSettings(limits=[Limit(name="token", rate="5/minute", per="token")])
 
 
 async def test_all_changes_are_kept_with_who_and_why(store: Store, clock: ManualClock) -> None:
     """The newest first: what was changed, when, by whom, why and until when; a token only as its hash."""
-    until = datetime.fromtimestamp(clock() / 1e6 + 60, UTC)
+    until = in_seconds(clock, 60)
     async with Limiter(SETTINGS, store, clock) as limiter:
         await limiter.overrides.set(
             policy="token", key={"token": "s3cret"}, rate="9/minute", until=until, why="sale", by="ann"

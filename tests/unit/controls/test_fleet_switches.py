@@ -1,7 +1,6 @@
 """Fleet switches: policies in shadow or paused, in every worker, until they end."""
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +8,7 @@ from ratelimit import Concurrency, ConfigurationError, Identity, Limit, Limiter,
 from ratelimit.model.fleet_switch import FleetSwitch
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
+from tests.support.instants import in_seconds
 
 SETTINGS = RateLimitSettings(
     limits=[Limit(name="a", rate="1/minute", per="token"), Limit(name="b/c", rate="2/minute", per="org")],
@@ -16,10 +16,6 @@ SETTINGS = RateLimitSettings(
     concurrency=[Concurrency(name="n", limit=50, per="org")],
 )
 WHO = Identity(token="t", org="o")
-
-
-def in_seconds(clock: ManualClock, seconds: float) -> datetime:
-    return datetime.fromtimestamp(clock() / 1e6 + seconds, UTC)
 
 
 async def test_a_policy_in_shadow_counts_and_refuses_nothing(store: Store, clock: ManualClock) -> None:

@@ -1,7 +1,7 @@
 """Overrides: how they are written, read and refused; `tests/behaviour/test_overrides.py` tests their effect."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from ratelimit import ConfigurationError, Limiter, MemoryStore, Override, Rate, 
 from ratelimit.controls.overrides import Overrides
 from ratelimit.stores.messages import SharedMap
 from ratelimit.testing import ManualClock
+from tests.support.instants import in_seconds
 
 SETTINGS = RateLimitSettings.model_validate(
     {
@@ -38,10 +39,6 @@ def overrides_of(store: MemoryStore, clock: ManualClock) -> Overrides:
     return Limiter(SETTINGS, store, clock).overrides
 
 
-def instant(clock: ManualClock, seconds: float) -> datetime:
-    return datetime.fromtimestamp(clock() / 1e6, UTC) + timedelta(seconds=seconds)
-
-
 async def test_only_changes_are_read(clock: ManualClock) -> None:
     """A refresh asks for what is newer than the known version, and with `force` for everything."""
     store = Recorded(clock)
@@ -56,7 +53,7 @@ async def test_only_changes_are_read(clock: ManualClock) -> None:
 async def test_overrides_are_listed_as_they_were_set(clock: ManualClock) -> None:
     """Sorted by policy and key; a token is shown as its hash, by which it can be deleted again."""
     overrides = overrides_of(MemoryStore(clock=clock), clock)
-    until = instant(clock, 60)
+    until = in_seconds(clock, 60)
     await overrides.set(policy="rate", key={"org": "b"}, rate="5/hour", until=until)
     await overrides.set(policy="rate", key={"org": "a"}, rate=7)
     await overrides.set(policy="quota", key={"org": "a"}, rate=99)
@@ -78,7 +75,7 @@ async def test_overrides_that_have_ended_are_removed_when_one_is_set(clock: Manu
     """The store does not fill up with them, and they are listed no longer."""
     store = MemoryStore(clock=clock)
     overrides = overrides_of(store, clock)
-    await overrides.set(policy="rate", key={"org": "a"}, rate=7, until=instant(clock, 60))
+    await overrides.set(policy="rate", key={"org": "a"}, rate=7, until=in_seconds(clock, 60))
     clock.advance(seconds=61)
     assert await overrides.list() == []
     assert len(overrides) == 1

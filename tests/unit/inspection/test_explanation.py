@@ -30,6 +30,7 @@ from ratelimit.enforcement.events import DecisionEvent
 from ratelimit.inspection import Explanation, explain
 from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
+from tests.support.instants import in_seconds
 
 METHODS = ("GET", "POST")
 PATHS = ("/a", "/b/1", "/c", "/free", "/nowhere")
@@ -133,7 +134,7 @@ class Served(Listener):
 
 
 async def random_control(chance: random.Random, limiter: Limiter, clock: ManualClock) -> None:
-    until = datetime.fromtimestamp(clock() / 1e6 + 30, UTC)
+    until = in_seconds(clock, 30)
     names = [policy.name for policy in limiter.settings.policies]
     what = chance.random()
     if names and what < 0.1:
