@@ -65,6 +65,16 @@ def instant_text(instant: datetime | None) -> str:
     return "-" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def ending(entry: Any) -> dict[str, str | None]:
+    """Return what every override, block and switch has, as JSON takes it."""
+    return {"until": iso_text(entry.until), "why": entry.why, "by": entry.by}
+
+
+def iso_text(instant: datetime | None) -> str | None:
+    """Return an instant as JSON takes it, to the second."""
+    return None if instant is None else instant.isoformat(timespec="seconds")
+
+
 def key_text(key: Mapping[str, str]) -> str:
     """Return whom an entry is for, as `--key` takes it: `org=acme`."""
     return " ".join(f"{name}={value}" for name, value in key.items())

@@ -11,6 +11,9 @@ _WIDTH, _HEIGHT, _COLUMNS = 900, 180, 150
 _BARS: Final = 12
 _LONGEST: Final = 80
 
+POLICY_COLUMNS: Final = ("policy", "checks", "refused", "in shadow", "longest wait")
+"""The columns of the table of policies, in each kind of report."""
+
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--dim:#66727f;--line:#d8dee5;--page:#fff;--served:#7aa6c9;--refused:#c8452d}
 @media (prefers-color-scheme:dark){:root{--ink:#e4e9ee;--dim:#93a0ad;--line:#33404d;--page:#141b22;--served:#4f7fa6;--refused:#e2694f}}
@@ -46,6 +49,14 @@ def headline(result: ReplayResult) -> str:
     )
 
 
+def policy_rows(result: ReplayResult) -> list[list[str]]:
+    """Return a row for each policy, for `POLICY_COLUMNS`."""
+    return [
+        [name, f"{each.checks:,}", f"{each.refused:,}", f"{each.shadow:,}", wait_text(each.longest_wait)]
+        for name, each in sorted(result.tally.policies.items())
+    ]
+
+
 def markdown(result: ReplayResult, budget: float | None = None) -> str:
     """Return the result for a pull request, with whether it keeps to the budget."""
     lines = ["## Rehearsal of rate limits", "", headline(result), ""]
@@ -53,13 +64,7 @@ def markdown(result: ReplayResult, budget: float | None = None) -> str:
         kept = result.newly_refused_share <= budget
         state = "kept" if kept else "**exceeded**"
         lines += [f"Budget of {budget:.2%} newly refused requests: {state}.", ""]
-    lines += _table(
-        ["policy", "checks", "refused", "in shadow", "longest wait"],
-        [
-            [name, f"{each.checks:,}", f"{each.refused:,}", f"{each.shadow:,}", wait_text(each.longest_wait)]
-            for name, each in sorted(result.tally.policies.items())
-        ],
-    )
+    lines += _table(POLICY_COLUMNS, policy_rows(result))
     lines += _hit_table("caller", result.worst_callers(10))
     lines += _hit_table("route", result.worst_routes(10))
     lines += [f"* `{each['policy']}` was not rehearsed: {each['why']}." for each in result.not_rehearsed]
@@ -107,14 +112,7 @@ def html(result: ReplayResult, title: str = "Rehearsal of rate limits") -> str:
         f"<h1>{escape(title)}</h1><p class=dim>{escape(span)}, {result.counts.lines:,} lines</p>",
         f"<p class=sum>{escape(headline(result))}</p>",
         "<h2>Requests over time</h2>" + timeline(tally.minutes),
-        "<h2>Policies</h2>"
-        + _html_table(
-            ["policy", "checks", "refused", "in shadow", "longest wait"],
-            [
-                [name, f"{each.checks:,}", f"{each.refused:,}", f"{each.shadow:,}", wait_text(each.longest_wait)]
-                for name, each in sorted(tally.policies.items())
-            ],
-        ),
+        "<h2>Policies</h2>" + _html_table(POLICY_COLUMNS, policy_rows(result)),
         _html_hits("Callers, the worst first", "caller", result.worst_callers()),
         _html_hits("Routes, the worst first", "route", result.worst_routes()),
         _html_notes(result),

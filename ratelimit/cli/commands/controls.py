@@ -8,7 +8,7 @@ import click
 
 from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, instant_text, key_text, print_json, print_table
+from ratelimit.cli.output import console, ending, instant_text, key_text, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.controls.blocks import Blocks
 from ratelimit.errors import ConfigurationError
@@ -111,8 +111,8 @@ def list_overrides(*, target: Target, as_json: bool) -> None:
 async def _list_overrides(target: Target, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
         found = await limiter.overrides.list()
-    rows = [
-        {"policy": each.policy, "key": dict(each.key), "plan": each.plan, "rate": rate_text(each.rate), **_ending(each)}
+    rows: list[dict[str, Any]] = [
+        {"policy": each.policy, "key": dict(each.key), "plan": each.plan, "rate": rate_text(each.rate), **ending(each)}
         for each in found
     ]
     if as_json:
@@ -213,7 +213,7 @@ def _add_list_and_delete(group: click.Group, entries_of: Entries) -> None:
 async def _list_entries(target: Target, entries_of: Entries, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
         found = await entries_of(limiter).list()
-    rows = [{"key": dict(each.key), **_ending(each)} for each in found]
+    rows = [{"key": dict(each.key), **ending(each)} for each in found]
     if as_json:
         print_json({"callers": rows})
         return 0
@@ -255,11 +255,6 @@ def _hidden(pair: str) -> str:
 
 def _until_text(until: datetime | None) -> str:
     return "" if until is None else f" until {until:%Y-%m-%d %H:%M:%S %Z}".rstrip()
-
-
-def _ending(each: Any) -> dict[str, Any]:
-    until = None if each.until is None else each.until.isoformat(timespec="seconds")
-    return {"until": until, "why": each.why, "by": each.by}
 
 
 def _holder(row: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
 """Fleet switches and the audit trail: what holds for all workers, and who has changed what."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from ratelimit.cli.options import json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, instant_text, key_text, print_json, print_table
+from ratelimit.cli.output import console, ending, instant_text, iso_text, key_text, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.controls.audit_trail import Change
+from ratelimit.controls.control_entries import kind_of
 from ratelimit.model.rate import Rate
 
 _policy = click.option("--policy", metavar="NAME", help="One policy; without it, all of them.")
@@ -98,16 +99,7 @@ async def _off(
 async def _list(target: Target, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
         found = await limiter.fleet.list()
-    rows: list[dict[str, Any]] = [
-        {
-            "policy": each.policy,
-            "mode": each.mode,
-            "until": None if each.until is None else each.until.isoformat(timespec="seconds"),
-            "by": each.by,
-            "why": each.why,
-        }
-        for each in found
-    ]
+    rows = [{"policy": each.policy, "mode": each.mode, **ending(each)} for each in found]
     if as_json:
         print_json({"switches": rows})
         return 0
@@ -119,33 +111,29 @@ async def _list(target: Target, *, as_json: bool) -> int:
 async def _audit(target: Target, last: int, *, as_json: bool) -> int:
     async with target.limiter() as limiter:
         found = await limiter.audit.list(last)
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
-            "at": each.at.isoformat(timespec="seconds"),
+            "at": iso_text(each.at),
             "action": each.action,
             "entry": each.entry,
             "values": dict(each.values),
-            "until": None if each.until is None else each.until.isoformat(timespec="seconds"),
-            "by": each.by,
-            "why": each.why,
+            **ending(each),
         }
         for each in found
     ]
     if as_json:
         print_json({"changes": rows})
         return 0
-    shown = [[f"{each.at:%m-%d %H:%M:%S}", each.by, _change_text(each), _end_of(each), each.why] for each in found]
+    shown = [
+        [f"{each.at:%m-%d %H:%M:%S}", each.by, _change_text(each), instant_text(each.until), each.why] for each in found
+    ]
     print_table(["AT (UTC)", "BY", "CHANGE", "UNTIL", "WHY"], shown, none="no change is known")
     return 0
 
 
-def _end_of(change: Change) -> str:
-    return instant_text(change.until)
-
-
 def _change_text(change: Change) -> str:
     """Return what was changed, in a line."""
-    values, kind = change.values, change.entry.lstrip("!").partition(":")[0]
+    values, kind = change.values, kind_of(change.entry)
     if change.action == "reset":
         return f"reset {values.get('policy') or 'all'} of {values.get('caller')}"
     if change.action == "delete":

@@ -20,7 +20,7 @@ from ratelimit.errors import ConfigurationError
 from ratelimit.rehearsal.access_log import AccessLog, LogCounts
 from ratelimit.rehearsal.arrivals import Arrivals, Simultaneous
 from ratelimit.rehearsal.replay import Replay, notes_on
-from ratelimit.rehearsal.reports import headline, html, markdown, wait_text
+from ratelimit.rehearsal.reports import POLICY_COLUMNS, headline, html, markdown, policy_rows, wait_text
 from ratelimit.rehearsal.result import ReplayResult, instant_text, result_of
 from ratelimit.rehearsal.suggest import Suggestion, suggest
 
@@ -141,12 +141,8 @@ def _print(result: ReplayResult, budget: float | None) -> None:
     out.print(Text(f"{instant_text(result.counts.first)} – {instant_text(result.counts.last)}", style="dim"))
     out.print(Text(headline(result), style="bold red" if tally.newly_refused else "bold green"))
     out.print()
-    policies: list[list[Cell]] = [
-        [name, f"{each.checks:,}", f"{each.refused:,}", f"{each.shadow:,}", wait_text(each.longest_wait)]
-        for name, each in sorted(tally.policies.items())
-    ]
-    names = ["POLICY", "CHECKS", "REFUSED", "SHADOW", "LONGEST WAIT"]
-    print_table(names, policies, none="no policy applied to any request", numbers=names[1:])
+    names = [name.upper() for name in POLICY_COLUMNS]
+    print_table(names, policy_rows(result), none="no policy applied to any request", numbers=names[1:])
     _print_hits(result)
     if result.not_rehearsed or result.notes:
         out.print()

@@ -1,6 +1,5 @@
 """The checks of a server: each planted fault of a real one is found, by its code, and a good one has none."""
 
-import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,7 @@ import pytest
 from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings
 from ratelimit.errors import StoreError
 from ratelimit.inspection.server_checks import ServerCheck, check_server, eviction_policy, severity_of_checks
+from tests.support.load import until
 from tests.support.redis_server import RedisServer
 
 CHECKS = "ratelimit.inspection.server_checks"
@@ -128,10 +128,7 @@ async def test_a_replica(server: RedisServer, worker: Limiter, tmp_path: Path) -
     try:
         with replica.client() as client:
             client.replicaof("127.0.0.1", server.port)
-            for _ in range(500):
-                if client.info("replication")["master_link_status"] == "up":
-                    break
-                await asyncio.sleep(0.02)
+            await until(lambda: client.info("replication")["master_link_status"] == "up")
         assert (await looked_at(replica.url))["RL902"] == "error"
     finally:
         replica.stop()
