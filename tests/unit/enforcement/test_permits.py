@@ -20,5 +20,7 @@ async def test_a_refusal_raises_before_the_block() -> None:
 
 async def test_a_policy_that_does_not_apply_holds_nothing() -> None:
     """The block runs."""
+    has_run = False
     async with held_permit(Decision(True), "jobs"):
-        pass
+        has_run = True
+    assert has_run

@@ -101,17 +101,18 @@ def test_values_that_hold_the_next_character_are_read_whole() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["[" * 100_000, '{"a":' * 100_000, '{"time": "\\ud800", "path": "/"}', "\x00" * 50, '{"time": 1e999, "path": 7}'],
-    ids=["deep list", "deep object", "half a character", "zeros", "endless"],
-)
-def test_odd_lines_end_no_replay(line: str) -> None:
-    """They are read, or they are not."""
-    for name in ("json", "combined", "caddy", "envoy", "traefik", "alb"):
-        fields = parser_of(name)(line)
-        if fields is not None:
-            RecordReader().read(fields)
+@pytest.mark.parametrize("name", ["json", "combined", "caddy", "envoy", "traefik", "alb"])
+def test_no_line_of_such_a_kind_is_a_request(name: str) -> None:
+    """Nested too deeply, half a character, zeros, and a time without end: a replay counts them as unreadable."""
+    lines = [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"time": "\\ud800", "path": "/"}',
+        "\x00" * 50,
+        '{"time": 1e999, "path": 7}',
+    ]
+    found = [parser_of(name)(line) for line in lines]
+    assert [fields and RecordReader().read(fields) for fields in found] == [None] * 5
 
 
 def test_json_lines_are_flattened() -> None:
