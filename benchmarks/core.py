@@ -4,14 +4,16 @@
 of the machine.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, Final
 
 import msgpack
 
-from benchmarks.asgi.middleware_memory import LIMITS, NOTHING_LEFT, SCOPE, app, receive, send
-from ratelimit import Decision, Identity, Limiter, Listener, RateLimitSettings, ResponseStyle
+from benchmarks.asgi.middleware_memory import LIMITS, NOTHING_LEFT, SCOPE, app, identify, receive, send
+from benchmarks.harness import redis
+from ratelimit import Decision, Identity, Limiter, Listener, RateLimitMiddleware, RateLimitSettings, ResponseStyle
 from ratelimit.asgi.headers import response_headers
 from ratelimit.enforcement.rejection_cache import RejectionCache
 from ratelimit.model.charge import Charge
@@ -52,14 +54,15 @@ def drive(coroutine: Coroutine[Any, Any, object]) -> object:
         return stop.value
 
 
-async def cases() -> dict[str, Case]:
-    """Return all cases, prepared and warm; call them in a running event loop."""
+@asynccontextmanager
+async def cases() -> AsyncIterator[dict[str, Case]]:
+    """Yield all cases, prepared and warm; call them in the running event loop."""
     limiter = Limiter(RateLimitSettings(limits=LIMITS), clock=lambda: NOW)
     await limiter.start()
     caller, numbers = Identity(token="secret", org="acme"), count()
-    apps: list[Any] = [app(LIMITS), app(NOTHING_LEFT), app()]
+    apps: list[Any] = [app(LIMITS), app(LIMITS[:1]), app(NOTHING_LEFT), app()]
     apps += [app(LIMITS, [Counting(measures=measures)]) for measures in (False, True)]
-    limited, refusing, bare, counted, measured = apps
+    limited, limited_once, refusing, bare, counted, measured = apps
     for each in apps:
         await each(dict(SCOPE), receive, send)
     policies = limiter.resolver.policies_at(limiter.resolver.endpoint("GET", "/x"))
@@ -68,8 +71,9 @@ async def cases() -> dict[str, Case]:
     reply = msgpack.packb([1, NOW // 1000, *[999_999, 60_000, -30] * len(LIMITS) * BATCH])
     readings = [(999_999, 60_000, -30)] * len(charges)
     # These names stand in core_baseline.json too.
-    return {
+    found: dict[str, Case] = {
         "the app alone": lambda: drive(bare(dict(SCOPE), receive, send)),
+        "the app with one limit": lambda: drive(limited_once(dict(SCOPE), receive, send)),
         "the app with three limits": lambda: drive(limited(dict(SCOPE), receive, send)),
         "the app with three limits, counted": lambda: drive(counted(dict(SCOPE), receive, send)),
         "the app with three limits, measured": lambda: drive(measured(dict(SCOPE), receive, send)),
@@ -85,6 +89,22 @@ async def cases() -> dict[str, Case]:
         ),
         f"a batch of {BATCH}, read": lambda: list(codec.decode(reply, batch, NOW, 1)),
     }
+    async with _remembering() as remembering:
+        found["the app on Redis, refusing from memory"] = lambda: drive(remembering(dict(SCOPE), receive, send))
+        yield found
+
+
+@asynccontextmanager
+async def _remembering() -> AsyncIterator[Any]:
+    """Yield an app that remembers a refusal of Redis."""
+    with redis() as server:
+        settings = RateLimitSettings(store=server.url, store_timeout=60, limits=NOTHING_LEFT)
+        async with Limiter(settings, clock=lambda: NOW) as limiter:  # A rejection is remembered for a second.
+            served: Any = app()
+            served.add_middleware(RateLimitMiddleware, limiter=limiter, identify=identify)
+            for _ in range(2):
+                await served(dict(SCOPE), receive, send)
+            yield served
 
 
 async def _refused() -> tuple[RejectionCache, list[Charge]]:

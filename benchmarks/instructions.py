@@ -76,14 +76,15 @@ def _total(part: Path) -> int:
 
 async def run() -> None:
     """Run each case between two marks; valgrind runs this in a child process."""
-    for name, case in (await cases()).items():
-        for _ in range(WARM_UP):
-            case()
-        os.getloadavg()
-        for _ in range(REPEATS):
-            case()
-        os.getloadavg()
-        print(name)
+    async with cases() as every:
+        for name, case in every.items():
+            for _ in range(WARM_UP):
+                case()
+            os.getloadavg()
+            for _ in range(REPEATS):
+                case()
+            os.getloadavg()
+            print(name)
 
 
 if __name__ == "__main__":
