@@ -33,7 +33,7 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.resolver.endpoint import Endpoint
 from ratelimit.resolver.keys import escape
-from ratelimit.resolver.labels import label_of, label_of_counter
+from ratelimit.resolver.labels import CounterLabels, key_of_caller, label_of
 from ratelimit.resolver.resolver import PolicyResolver
 from ratelimit.stores.base import Store
 from ratelimit.stores.messages import Operation, new_request
@@ -207,6 +207,7 @@ class LimiterCore:
             method=endpoint.method,
             route=endpoint.template,
             label=label_of(identity, self.resolver.named),
+            caller=key_of_caller(identity, self.resolver.named),
             seconds=seconds,
             request_id=request_id,
         )
@@ -276,8 +277,7 @@ class LimiterCore:
             escape(self.settings.key_prefix),
             minutes_kept=wanted.minutes_kept,
             hours_kept=wanted.hours_kept,
-            label=lambda key, policy: label_of_counter(key, policy, self.resolver.named),
-            names=lambda: [each.policy.name for each in self.resolver.named.compiled()],
+            names=CounterLabels(lambda: self.resolver.named),
         )
         self.observer.refusals = statistics.refusals
         return statistics

@@ -21,6 +21,9 @@ Command = Callable[..., Any]
 
 _DURATION: Final = re.compile(r"(\d+)([smhd])")
 _CODE: Final = re.compile(r"RL\d{3}")
+_CALLER: Final = ("token", "token_hash", "org", "ip", "plan", "priority", "dimension", "grant")
+"""The options that describe a caller."""
+
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -52,6 +55,7 @@ def caller_options(command: Command) -> Command:
     """Add the options that describe a caller, and hand the command its `identity`."""
 
     @click.option("--token", help="The caller's token; it is hashed at once.")
+    @click.option("--token-hash", help="The hash of the caller's token, whole, as `top` prints it.")
     @click.option("--org", help="The caller's organization.")
     @click.option("--ip", help="The caller's address.")
     @click.option("--plan", help="The caller's plan.")
@@ -60,7 +64,7 @@ def caller_options(command: Command) -> Command:
     @click.option("--grant", multiple=True, metavar="POLICY=RATE", help="A rate that was granted to the token.")
     @wraps(command)
     def wrapped(**options: Any) -> Any:
-        own = {name: options.pop(name) for name in ("token", "org", "ip", "plan", "priority", "dimension", "grant")}
+        own = {name: options.pop(name) for name in _CALLER}
         return command(identity=guarded(lambda: identity_of(**own)), **options)
 
     return wrapped

@@ -18,8 +18,9 @@ from ratelimit.config.settings import RateLimitSettings
 from ratelimit.errors import ConfigurationError
 from ratelimit.inspection.settings_check import check_file
 from ratelimit.limiter import Limiter
-from ratelimit.model.identity import Identity
+from ratelimit.model.identity import HashedValue, Identity
 from ratelimit.resolver.endpoint import Endpoint
+from ratelimit.resolver.named_policies import check_hash
 from ratelimit.stores.urls import open_store
 
 PATIENT_TIMEOUT_S: Final = 2.0
@@ -146,6 +147,7 @@ def _middleware_of(app: Any) -> tuple[RateLimitSettings, bool] | None:
 def identity_of(
     *,
     token: str | None,
+    token_hash: str | None,
     org: str | None,
     ip: str | None,
     plan: str | None,
@@ -154,6 +156,10 @@ def identity_of(
     grant: tuple[str, ...],
 ) -> Identity:
     """Return the caller that the options of a command describe; a wrong value raises `ConfigurationError`."""
+    if token is not None and token_hash is not None:
+        raise ConfigurationError("--token and --token-hash: give one of them [RL801]")
+    if token_hash is not None:
+        token = HashedValue(check_hash("token_hash", token_hash))
     return Identity(
         token=token,
         org=org,

@@ -1,7 +1,7 @@
 """Events: what listeners get to know, as values without a credential."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ratelimit.enforcement.decision import Decision
@@ -25,7 +25,8 @@ class DecisionEvent:
 
     `policy` is the one that refused it. `charges` are what was asked, in the order of `decision.limits`. `route` is the
     route template, `seconds` how long the decision took. `label` names the caller: the beginning of its token's hash, else
-    its organization, else its address without its last part; never the token. `request_id` is that of the answer.
+    its organization, else its address without its last part; never the token. `caller` names it to an operator: `token_hash`,
+    `org` and `plan`, as far as they are known. `request_id` is that of the answer.
     """
 
     result: Result
@@ -35,6 +36,7 @@ class DecisionEvent:
     method: str = ""
     route: str = ""
     label: str = ""
+    caller: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     request_id: str | None = None
 

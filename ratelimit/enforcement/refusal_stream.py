@@ -4,13 +4,14 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ratelimit.clock import Clock
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.events import BLOCKED, DecisionEvent
+from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.base import Store
 
 logger = logging.getLogger("ratelimit")
@@ -27,7 +28,8 @@ class Refusal:
     """One refusal, or what a policy in shadow would have refused; `id` is its place in the stream.
 
     `at` is in epoch seconds by the worker's clock, `wait` in seconds (`None`: waiting does not help). `counter` names the callers
-    that share the counter of the policy (`org:acme`; hashes are whole), and `caller` is the label of the one that was refused.
+    that share the counter of the policy (`org:acme`; hashes are whole), and `caller` is the label of the one that was refused;
+    `key` names it for the controls (`token_hash`, `org`, `plan`). `limits` are all that the decision was made of.
     """
 
     id: str
@@ -41,6 +43,8 @@ class Refusal:
     wait: float | None
     shadow: bool
     request_id: str | None = None
+    key: Mapping[str, str] = field(default_factory=dict)
+    limits: Sequence[ServiceLimit] = ()
 
 
 class RefusalStream:
@@ -102,13 +106,17 @@ def _encoded(now: int, policy: str, counter: str, wait: float, event: DecisionEv
         "wait": wait if math.isfinite(wait) else None,
         "shadow": shadow,
         "request_id": event.request_id,
+        "key": dict(event.caller),
+        "limits": event.decision.limits,
     }
     return json.dumps(values).encode()
 
 
 def _readable(place: str, value: bytes) -> Refusal | None:
     try:
-        return Refusal(id=place, **json.loads(value))
+        found = json.loads(value)
+        limits = tuple(ServiceLimit(*limit) for limit in found.pop("limits", ()))
+        return Refusal(id=place, limits=limits, **found)
     except (ValueError, TypeError, RecursionError):
         logger.exception("an entry of the stream of refusals cannot be read [RL508]")
         return None

@@ -1,25 +1,23 @@
 """Statistics: how often each policy was within, near or over its limit, minute by minute, for all workers together."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.clock import Clock
+from ratelimit.enforcement.quota_directory import QuotaDirectory
+from ratelimit.enforcement.rankings import CallerNames, CallerRankings, TopCaller
 from ratelimit.enforcement.refusal_stream import RefusalStream
 from ratelimit.enforcement.tallies import STATES, Tallies
-from ratelimit.enforcement.top_callers import CAPACITY, By, TopCallers
-from ratelimit.errors import ConfigurationError, StoreError, StoreTimeout
+from ratelimit.enforcement.top_callers import By, TopCallers
+from ratelimit.errors import StoreError, StoreTimeout
 from ratelimit.stores.base import Store
 
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _COUNTED: Final = (*STATES, "charged")
-_RANKING_S: Final = 300
-"""Seconds of one ranking of callers."""
-
 _MAX_SPANS: Final = 10_000
 
 
@@ -40,15 +38,6 @@ class PolicyCounts:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class TopCaller:
-    """One of those callers that have used most of a policy, or were refused most; `caller` is a label."""
-
-    policy: str
-    caller: str
-    count: int
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
 class SpanCounts:
     """The counts of one minute or hour, by policy; those without a check are left out."""
 
@@ -59,7 +48,8 @@ class SpanCounts:
 class Statistics:
     """Adds what this worker has decided to counts that all workers share: once a second, in one call.
 
-    `label(key, policy)` names the callers of a counter, `names()` all policies. Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
+    `names` says how callers are called. `rankings`, `quotas` and `refusals`
+    know callers. Nothing of it is on the path of a request. Minutes and hours are kept for as many seconds as the settings say. What
     could not be written is added with the next call, and then counts in the minute of that call. What was sent without a
     reply in time is not sent again; that, and what a killed worker has counted since its last call, may be missing.
     """
@@ -73,16 +63,16 @@ class Statistics:
         *,
         minutes_kept: int,
         hours_kept: int,
-        label: Callable[[str, str], str] = lambda key, policy: key,  # noqa: ARG005
-        names: Callable[[], Iterable[str]] = tuple,
+        names: CallerNames,
     ) -> None:
         self._store, self._tallies, self._clock = store, tallies, clock
         self._prefix = f"{prefix}:{{statistics}}"
         self._kept = {_MINUTE_S: minutes_kept, _HOUR_S: hours_kept}
         self._written: dict[str, int] = {}
-        self._label, self._names = label, names
         tallies.callers = TopCallers()
-        self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept, self.label)
+        self.rankings = CallerRankings(store, clock, self._prefix, minutes_kept, names)
+        self.quotas = QuotaDirectory(store, clock, self._prefix)
+        self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept, names.label)
         call_after_fork(self.leave_to_parent)
 
     def leave_to_parent(self) -> None:
@@ -94,7 +84,7 @@ class Statistics:
     async def flush_all(self) -> None:
         """Write counts, rankings and refusals; raises `StoreError`."""
         failure: StoreError | None = None
-        for flush in (self.flush, self._rank, self.refusals.flush):
+        for flush in (self.flush, self.flush_callers, self.refusals.flush):
             try:
                 await flush()
             except StoreError as error:
@@ -109,38 +99,16 @@ class Statistics:
 
         Each policy's 200 most frequent callers are known, in spans of five minutes, as long as minutes are kept.
         """
-        await self._rank()
-        now, found = self._clock() // 1_000_000, Counter[tuple[str, str]]()
-        seconds = min(seconds, self._kept[_MINUTE_S])
-        starts = range(now - seconds - (now - seconds) % _RANKING_S, now + 1, _RANKING_S)
-        names = [policy] if policy is not None else sorted(self._names())
-        keys = [(name, self._ranking(by, name, start)) for name in names for start in starts]
-        for (name, _), counts in zip(keys, await self._store.read_ranks([key for _, key in keys]), strict=True):
-            found.update({(name, caller): number for caller, number in counts.items()})
-        return [
-            TopCaller(policy=name, caller=caller, count=number) for (name, caller), number in found.most_common(count)
-        ]
+        await self.flush_callers()
+        return await self.rankings.top(by, seconds=seconds, policy=policy, count=count)
 
-    def label(self, key: str, policy: str) -> str:
-        """Return the name of the callers of a counter; of a policy that a reload has removed, the policy's own."""
-        try:
-            return self._label(key, policy)
-        except (ConfigurationError, ValueError):
-            return policy
-
-    async def _rank(self) -> None:
-        callers, now = self._tallies.callers, self._clock() // 1_000_000
-        ranks: dict[str, dict[str, int]] = {}
-        for (by, policy), counts in (callers.take() if callers is not None else {}).items():
-            ranking = ranks.setdefault(self._ranking(by, policy, now), {})
-            for key, number in counts.items():
-                caller = self.label(key, policy)
-                ranking[caller] = ranking.get(caller, 0) + number
-        if ranks:
-            await self._store.add_ranks(ranks, keep=CAPACITY, seconds=self._kept[_MINUTE_S])
-
-    def _ranking(self, by: By, policy: str, now: int) -> str:
-        return f"{self._prefix}:top:{by}:{policy}:{now - now % _RANKING_S}"
+    async def flush_callers(self) -> None:
+        """Write which callers were counted since the last time; raises `StoreError`, and they are lost then."""
+        callers = self._tallies.callers
+        if callers is not None:
+            counts, limits = callers.take(), callers.take_quotas()
+            await self.rankings.add(counts)
+            await self.quotas.add(limits)
 
     async def flush(self) -> None:
         """Write what was counted since the last time; raises `StoreError`, and writes it the next time then."""

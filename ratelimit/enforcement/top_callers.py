@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, get_args
 
+from ratelimit.model.calendar_period import Period
 from ratelimit.model.charge import Charge
 
 By = Literal["refused", "shadow", "used", "near"]
@@ -52,6 +53,7 @@ class TopCallers:
         self.seen: deque[Sequence[Charge]] = deque(maxlen=_MAX_SEEN)
         """The charges of the requests that were admitted."""
         self._counts: dict[tuple[By, str], SpaceSaving] = {}
+        self._quotas: dict[tuple[str, Period | None], dict[str, int]] = {}
 
     def add(self, by: By, policy: str, key: str, number: int = 1) -> None:
         """Count something of a caller, known by the key of its counter."""
@@ -59,6 +61,11 @@ class TopCallers:
         if counts is None:
             counts = self._counts[by, policy] = SpaceSaving()
         counts[key] += number
+
+    def take_quotas(self) -> Mapping[tuple[str, Period | None], Mapping[str, int]]:
+        """Return the quotas that the callers of the last `take` were charged, each with their limits by counter key."""
+        found, self._quotas = self._quotas, {}
+        return found
 
     def take(self) -> Mapping[tuple[By, str], Mapping[str, int]]:
         """Return the most frequent callers since the last time, by measure and policy."""
@@ -68,5 +75,7 @@ class TopCallers:
         for charges, number in ((known[each], number) for each, number in times.items()):
             for limit, key, cost in charges:
                 self.add("used", limit.policy, key, cost * number)
+                if limit.kind == "quota":
+                    self._quotas.setdefault((limit.policy, limit.period), {})[key] = limit.reported_limit
         counts, self._counts = self._counts, {}
         return {which: found.most_common() for which, found in counts.items()}

@@ -14,6 +14,15 @@ _MAPPINGS: Final = ("dimensions", "rates")
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+class HashedValue(str):
+    """The hash of a token, or of another hashed value, where the value itself is not known: keys hold it as it is.
+
+    Operators name a caller by it: `Identity(token=HashedValue("1a2b…"))` has the counters of the token with that hash.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Identity:
     """The caller that limits are counted for. A field that is `None` or empty is unknown: limits by it do not apply.
@@ -121,7 +130,7 @@ def _mapping(name: str, value: object) -> Mapping[Any, Any]:
 def _text(name: str, value: object) -> str:
     """Return an id as text; database ids may be integers or UUIDs."""
     if isinstance(value, (str, int, UUID)) and not isinstance(value, bool):
-        return str(value)
+        return value if isinstance(value, HashedValue) else str(value)
     raise ConfigurationError(f"{name}: must be text, got {type(value).__name__} [RL302]")
 
 

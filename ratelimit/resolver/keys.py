@@ -7,7 +7,9 @@ from typing import Final
 from urllib.parse import quote
 from zlib import crc32
 
-_MAX_READABLE: Final = 128
+from ratelimit.model.identity import HashedValue
+
+MAX_READABLE: Final = 128
 """Characters of a value that a key holds in clear; a longer value is hashed."""
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9._~/-]{1,128}")
@@ -22,7 +24,7 @@ def escape(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if _SAFE.fullmatch(text):
         return text
-    if len(text) > _MAX_READABLE:
+    if len(text) > MAX_READABLE:
         return "%h" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
     return quote(text, safe="/", errors="surrogatepass")
 
@@ -68,5 +70,7 @@ class KeyBuilder:
 
     def hashed(self, token: object) -> str:
         """Return the 32 hex digits that stand for a token outside this process (BLAKE2b, keyed by the secret)."""
+        if isinstance(token, HashedValue):
+            return str(token)
         text = token if isinstance(token, str) else str(token)
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()

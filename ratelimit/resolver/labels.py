@@ -1,11 +1,14 @@
 """Labels: how callers are called where people read, without a credential and without a whole address."""
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, ip_network
 from typing import Final
 from urllib.parse import unquote
 
+from ratelimit.errors import ConfigurationError
 from ratelimit.model.identity import Identity
-from ratelimit.resolver.named_policies import NamedPolicies
+from ratelimit.resolver.keys import MAX_READABLE
+from ratelimit.resolver.named_policies import HASH_SUFFIX, NamedPolicies
 
 ANONYMOUS: Final = "anonymous"
 
@@ -40,6 +43,18 @@ def label_of_counter(key: str, policy: str, named: NamedPolicies) -> str:
     return " ".join(_part(name, value, named) for name, value in zip(per, values, strict=True)) or _EVERYBODY
 
 
+def org_of_counter(key: str, policy: str, named: NamedPolicies) -> str | None:
+    """Return the organization with which a counter is kept (as keys hold it) where its label does not say so.
+
+    The counters of a token belong to the organization that the token came with; `None` where none is known.
+    """
+    per = named.get(policy).per
+    if "token" not in per or "org" in per:
+        return None
+    partition = key.rpartition("}")[0].rpartition("{")[2]
+    return None if partition in key.rsplit(":", len(per))[1:] else partition
+
+
 def _part(dimension: str, value: str, named: NamedPolicies) -> str:
     if named.is_hashed(dimension):
         return f"{dimension}#{value}"
@@ -55,3 +70,42 @@ def masked(address: str) -> str:
     if isinstance(found, IPv4Address):
         return str(found).rpartition(".")[0] + ".*"
     return f"{int(found) >> 112:x}:{int(found) >> 96 & 0xFFFF:x}:*"
+
+
+def key_of_caller(identity: Identity, named: NamedPolicies) -> dict[str, str]:
+    """Return what names a caller to an operator, without a credential: `{"token_hash": …, "org": …, "plan": …}`.
+
+    What is unknown is left out, and so is the address: it is personal data.
+    """
+    found: dict[str, str] = {}
+    for name, value in (("token", identity.token), ("org", identity.org), ("plan", identity.plan)):
+        if value and named.is_hashed(name):
+            found[f"{name}{HASH_SUFFIX}"] = named.hashed(value)
+        elif value:
+            found[name] = value[:MAX_READABLE]
+    return found
+
+
+class CounterLabels:
+    """How the callers of a counter are called, by its key; `named()` returns the policies as they are now."""
+
+    def __init__(self, named: Callable[[], NamedPolicies]) -> None:
+        self._named = named
+
+    def label(self, key: str, policy: str) -> str:
+        """Return `label_of_counter`; of a policy that a reload has removed, the policy's own name."""
+        try:
+            return label_of_counter(key, policy, self._named())
+        except (ConfigurationError, ValueError):
+            return policy
+
+    def org(self, key: str, policy: str) -> str | None:
+        """Return `org_of_counter`; of a policy that a reload has removed, none."""
+        try:
+            return org_of_counter(key, policy, self._named())
+        except ConfigurationError:
+            return None
+
+    def policies(self) -> list[str]:
+        """Return the names of all policies."""
+        return [each.policy.name for each in self._named().compiled()]

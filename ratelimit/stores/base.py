@@ -100,12 +100,18 @@ class Store(ABC):
         del name, last, after
         return ()
 
-    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
-        """Add these numbers to rankings, of which each keeps its `keep` largest for `seconds`; a store may keep none."""
-        del ranks, keep, seconds
+    async def add_ranks(
+        self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int, replace: bool = False
+    ) -> None:
+        """Add these numbers to rankings, of which each keeps its `keep` largest for `seconds`; a store may keep none.
 
-    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return these rankings; of one that is not kept, none."""
+        With `replace` the numbers are set, rather than added to those that there are.
+        """
+        del ranks, keep, seconds, replace
+
+    async def read_ranks(self, names: Sequence[str], *, member: str | None = None) -> Sequence[Mapping[str, int]]:
+        """Return these rankings, or one `member` of each; of one that is not kept, none."""
+        del member
         return [{} for _ in names]
 
     async def heartbeat(self, registry: str, worker: str, seconds: float) -> int:

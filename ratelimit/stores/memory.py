@@ -133,20 +133,26 @@ class MemoryStore(Store):
         log = list(self._logs.get(name, ()))
         return log[-last:] if after is None else [each for each in log if each[0] > after][:last]
 
-    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
-        """Add these numbers to rankings."""
+    async def add_ranks(
+        self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int, replace: bool = False
+    ) -> None:
+        """Add these numbers to rankings, or set them."""
         await self.add_counts([], {})
         until = self._clock() // 1_000_000 + seconds
         with self._lock:
             for name, changes in ranks.items():
                 _, known = self._counts.get(name, (0, {}))
-                added = Counter(known)
-                added.update(changes)
-                self._counts[name] = until, dict(added.most_common(keep))
+                changed = Counter({**known, **changes} if replace else known)
+                if not replace:
+                    changed.update(changes)
+                self._counts[name] = until, dict(changed.most_common(keep))
 
-    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return these rankings."""
-        return await self.read_counts(names)
+    async def read_ranks(self, names: Sequence[str], *, member: str | None = None) -> Sequence[Mapping[str, int]]:
+        """Return these rankings, or one member of each."""
+        found = await self.read_counts(names)
+        if member is None:
+            return found
+        return [{member: each[member]} if member in each else {} for each in found]
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""

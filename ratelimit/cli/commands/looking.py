@@ -173,7 +173,7 @@ class Shown:
     def print(self, refusals: Sequence[Refusal]) -> None:
         """Print refusals, a line each."""
         for each in refusals:
-            click.echo(json.dumps(asdict(each)) if self.as_json else _line(each))
+            click.echo(_json(each) if self.as_json else _line(each))
 
 
 async def _tail(target: Target, shown: Shown, last: int, *, follow: bool) -> int:
@@ -190,6 +190,12 @@ async def _tail(target: Target, shown: Shown, last: int, *, follow: bool) -> int
             shown.print(shown.of(new))
             place = new[-1].id if new else place
     return 0
+
+
+def _json(each: Refusal) -> str:
+    values = asdict(each)
+    del values["limits"]  # They are long, and `explain` tells them.
+    return json.dumps(values)
 
 
 def _line(each: Refusal) -> str:

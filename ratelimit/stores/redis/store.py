@@ -18,7 +18,7 @@ _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
 
 _UNEXPECTED: Final = "the store sent a reply of an unexpected type [RL407]"
-_RANKS: Final = 100
+_READ_AT_ONCE: Final = 100
 """Rankings that one call reads."""
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
@@ -131,12 +131,8 @@ class RedisStore(Store):
         await self.client.run("EVAL", read_script("add_counts"), len(keys), *keys, len(keys), *lives, *fields)
 
     async def read_counts(self, spans: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return the hashes of these spans of time."""
-        try:
-            found = [await self.client.run("HGETALL", span) for span in spans]
-            return [{name.decode(): int(number) for name, number in each.items()} for each in found]
-        except (TypeError, ValueError, AttributeError):
-            raise StoreError(_UNEXPECTED) from None
+        """Return the hashes of these spans of time, a hundred in a call; they share a hash slot."""
+        return await self._read_many("read_counts", spans)
 
     async def append_log(self, name: str, values: Sequence[bytes], *, keep: int, seconds: int) -> None:
         """Append to a stream, in one script call."""
@@ -153,23 +149,29 @@ class RedisStore(Store):
         except (TypeError, ValueError, AttributeError, KeyError):
             raise StoreError(_UNEXPECTED) from None
 
-    async def add_ranks(self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int) -> None:
-        """Add these numbers to sorted sets, in one script call; they share a hash slot."""
+    async def add_ranks(
+        self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int, replace: bool = False
+    ) -> None:
+        """Add these numbers to sorted sets (or set them), in one script call; they share a hash slot."""
         from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
 
         numbers: list[Any] = []
         for changes in ranks.values():
             numbers += [len(changes), *(each for pair in changes.items() for each in pair)]
-        await self.client.run("EVAL", read_script("add_ranks"), len(ranks), *ranks, keep, seconds * 1000, *numbers)
+        options = keep, seconds * 1000, "ZADD" if replace else "ZINCRBY"
+        await self.client.run("EVAL", read_script("add_ranks"), len(ranks), *ranks, *options, *numbers)
 
-    async def read_ranks(self, names: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return these sorted sets, a hundred in a call; they share a hash slot."""
+    async def read_ranks(self, names: Sequence[str], *, member: str | None = None) -> Sequence[Mapping[str, int]]:
+        """Return these sorted sets or one member of each, a hundred in a call; they share a hash slot."""
+        return await self._read_many("read_ranks", names, *(() if member is None else (member,)))
+
+    async def _read_many(self, script: str, names: Sequence[str], *arguments: str) -> Sequence[Mapping[str, int]]:
         from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
 
         found: list[Any] = []
-        for first in range(0, len(names), _RANKS):
-            some = names[first : first + _RANKS]
-            found += await self.client.run("EVAL", read_script("read_ranks"), len(some), *some)
+        for first in range(0, len(names), _READ_AT_ONCE):
+            some = names[first : first + _READ_AT_ONCE]
+            found += await self.client.run("EVAL", read_script(script), len(some), *some, *arguments)
         try:
             pairs = [zip(each[::2], each[1::2], strict=True) for each in found]
             return [{member.decode(): int(float(score)) for member, score in each} for each in pairs]
