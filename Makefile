@@ -2,6 +2,7 @@
 # make serve     runs that server (PORT=8000)
 # make backfill  shows a client that obeys a server's limits (examples/client/backfill.py)
 # make rehearse  shows what limits would have refused of a log of 200,000 lines that it makes (rehearsal.html)
+# make console   shows limits and quotas in a browser, with lively traffic (examples/console); prints the address
 # make webhooks  shows webhooks at an even pace, while a worker is killed (examples/webhooks/webhooks.py)
 #
 # make test      runs all tests, with a real Redis        make check            linter, formatter and types
@@ -20,7 +21,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill rehearse webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
+.PHONY: demo serve backfill rehearse console webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -42,6 +43,9 @@ rehearse: $(VENV)/.dev
 	  --token remote_user --route '/v1/agents/{id}' --route '/v1/agents/{id}/runs' --route /v1/runs --route /v1/exports/full \
 	  --report build/rehearsal.html $(ARGS)
 	@echo "the whole of it: build/rehearsal.html"
+
+console: $(VENV)/.demo
+	@$(BIN)/python -m examples.console.console --store $(STORE) $(ARGS)
 
 webhooks: $(VENV)/.dev
 	@$(BIN)/python -m examples.webhooks.webhooks $(ARGS)

@@ -20,6 +20,7 @@ LAYERS = [
     ["limiter"],
     ["asgi", "outbound", "blocking", "telemetry"],
     ["client", "testing", "inspection", "rehearsal"],
+    ["console"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -57,7 +58,8 @@ THIRD_PARTY = {
     "testing": {"pytest"},
     "inspection": {"pydantic"},
     "rehearsal": set(),
-    "cli": {"click", "pydantic", "rich"},
+    "console": {"jinja2", "markupsafe", "starlette"},
+    "cli": {"click", "pydantic", "rich", "uvicorn"},
     "__main__": {"click", "rich"},
     "__init__": set(),
 }

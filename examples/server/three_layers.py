@@ -17,6 +17,7 @@ from ratelimit.asgi.identify import bearer_token
 settings = RateLimitSettings.from_file(
     Path(__file__).with_suffix(".toml"),
     store=os.environ.get("RATELIMIT_STORE", "memory://"),
+    statistics="RATELIMIT_STATISTICS" in os.environ,
 )
 
 ADMIN_KEY = os.environ.get("ADMIN_KEY", secrets.token_hex())

@@ -128,6 +128,12 @@ def parse_address(text: str) -> _Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def client_address(text: str) -> str:
+    """Return an address as callers are known by it: of IPv6, its network of 64 bits; a text that is none as it is."""
+    address = parse_address(text)
+    return text if address is None else _name(address, 64)
+
+
 def _name(address: _Address, ipv6_prefix: int) -> str:
     if address.version == 4 or ipv6_prefix == 128:
         return str(address)

@@ -1,13 +1,14 @@
 """Routers for FastAPI: a caller reads its own limits and quotas; an operator overrides, resets and blocks."""
 
-import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from starlette.requests import Request
 
+from ratelimit.asgi.authorization import Authorize, check_authorize, operator_of
+from ratelimit.asgi.caller_status import limits_of_caller, quotas_of_caller
 from ratelimit.asgi.callers import identity_of
 from ratelimit.asgi.decorators import exempt
 from ratelimit.asgi.middleware import limiter_of
@@ -25,17 +26,12 @@ from ratelimit.asgi.route_models import (
     ResetRequest,
     ResetResult,
 )
-from ratelimit.errors import ConfigurationError, MissingMiddlewareError, StoreError, StoreUnavailable
+from ratelimit.errors import ConfigurationError, MissingMiddlewareError, StoreError
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
-from ratelimit.model.kinds import GLOBAL
-from ratelimit.resolver.endpoint import UNMATCHED
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
-
-Authorize = Callable[[Request], bool | str | Awaitable[bool | str | None] | None]
-"""Says whether a request is an operator's: true or the operator's name, sync or async; it may raise `HTTPException`."""
 
 _TAGS = ["rate limits"]
 
@@ -73,19 +69,12 @@ def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "AP
     Nothing is charged. A wrong value is answered with 422, which names the field, an unavailable store with 503. Mount it
     below a prefix of its own: `app.include_router(admin_routes(authorize=…), prefix="/internal/limits")`.
     """
-    from fastapi import APIRouter, Depends, HTTPException  # noqa: PLC0415
+    from fastapi import APIRouter, Depends  # noqa: PLC0415
 
-    if not callable(authorize):
-        raise ConfigurationError(f"authorize: must be a function of the request, got {authorize!r:.50} [RL207]")
+    check_authorize(authorize)
 
     async def operator(request: Request) -> str | None:
-        found = authorize(request)
-        allowed = await found if inspect.isawaitable(found) else found
-        if not allowed:
-            raise HTTPException(403)
-        if not isinstance(allowed, (str, bool)):
-            raise TypeError(f"authorize must return true, a name, or nothing, not {type(allowed).__name__}")
-        return allowed if isinstance(allowed, str) else None
+        return await operator_of(authorize, request)
 
     router = APIRouter(tags=list(_TAGS), dependencies=[Depends(operator)], route_class=_route_class())
     _add_overrides(router, limiter, Annotated[str | None, Depends(operator)])
@@ -179,17 +168,11 @@ def _add_lookups(router: "APIRouter", limiter: Limiter | None) -> None:
 async def _limits(limiter: Limiter, identity: Identity, method: str, endpoint: str | None) -> list[RateLimitStatus]:
     if endpoint is not None and not limiter.resolver.knows(method, endpoint):
         raise _no_such_endpoint(endpoint)
-    names = limiter.resolver.named.of_a_caller(identity) if endpoint is None else None
-    seen = await limiter.look(identity, method=method, endpoint=endpoint or UNMATCHED, policies=names)
-    if seen.degraded:  # This worker alone does not know what is left.
-        raise StoreUnavailable("the store is unavailable [RL404]")
-    found = seen.limits
-    return [RateLimitStatus.of(each) for each in found if not (each.is_capacity or each.shadow or each.kind == "quota")]
+    return [RateLimitStatus.of(each) for each in await limits_of_caller(limiter, identity, method, endpoint)]
 
 
 async def _quotas(limiter: Limiter, identity: Identity) -> list[QuotaStatus]:
-    hidden = {quota.name for quota in limiter.settings.quotas if quota.scope == GLOBAL or quota.shadow}
-    return [QuotaStatus.of(each) for each in await limiter.usage(identity) if each.policy not in hidden]
+    return [QuotaStatus.of(each) for each in await quotas_of_caller(limiter, identity)]
 
 
 def _no_such_endpoint(endpoint: str) -> Exception:

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
-from ratelimit.asgi.identify import parse_address
+from ratelimit.asgi.identify import client_address
 from ratelimit.asgi.middleware import RateLimitMiddleware
 from ratelimit.asgi.routing.endpoint_matcher import EndpointMatcher
 from ratelimit.asgi.routing.framework import router_of
@@ -27,7 +26,6 @@ PATIENT_TIMEOUT_S: Final = 2.0
 """Seconds that a call of the command line to the store may take: no request waits for it."""
 
 _MAX_LAYERS: Final = 100
-_CLIENT_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,20 +161,12 @@ def identity_of(
     return Identity(
         token=token,
         org=org,
-        ip=None if ip is None else _client_address(ip),
+        ip=None if ip is None else client_address(ip),
         plan=plan,
         priority=priority,
         dimensions=_pairs("--dimension", dimension),
         rates=_pairs("--grant", grant),
     )
-
-
-def _client_address(text: str) -> str:
-    """Return an address as callers are known by it: of IPv6, its network of 64 bits."""
-    address = parse_address(text)
-    if address is None:
-        return text
-    return str(address) if address.version == 4 else str(ip_network((int(address), _CLIENT_BITS), strict=False))
 
 
 def _pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:

@@ -70,6 +70,7 @@ class Statistics:
         self._kept = {_MINUTE_S: minutes_kept, _HOUR_S: hours_kept}
         self._written: dict[str, int] = {}
         tallies.callers = TopCallers()
+        self.names = names
         self.rankings = CallerRankings(store, clock, self._prefix, minutes_kept, names)
         self.quotas = QuotaDirectory(store, clock, self._prefix)
         self.refusals = RefusalStream(store, f"{self._prefix}:refusals", clock, minutes_kept, names.label)

@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ratelimit.stores.base import Store
@@ -12,6 +13,9 @@ CONFIG_SUFFIX: Final = ":settings"
 
 WORKER_TTL: Final = 5.0
 """Seconds for which a worker stays registered after a heartbeat, of which it sends one a second."""
+
+_CLOCK_MS: Final = 1000
+"""Milliseconds by which the clocks of a worker and of the store may differ."""
 
 
 class WorkerRegistry:
@@ -50,6 +54,17 @@ class WorkerRegistry:
             await self._tell_config(f"{worker}@{self.config()}", seconds)
         # A worker that has not reconnected yet is missing in the registry, and still serves its share.
         self.count = max(1, registered, self.count if self._is_unavailable() else 0)
+
+    async def settings_hashes(self, now: int) -> Mapping[str, int]:
+        """Return how many workers have which settings at `now` (epoch µs), by their hashes; raises `StoreError`.
+
+        Two hashes mean that a deployment is half done. Where the store is not shared, it is this worker alone.
+        """
+        (registered,) = await self._store.read_ranks([f"{self._registry}{CONFIG_SUFFIX}"])
+        alive = [name for name, until_ms in registered.items() if until_ms > now // 1000 - _CLOCK_MS]
+        if not alive and self.config is not None:
+            return {self.config(): 1}
+        return Counter(name.partition("@")[2] for name in alive)
 
     async def _tell_config(self, name: str, seconds: float) -> None:
         registry = f"{self._registry}{CONFIG_SUFFIX}"

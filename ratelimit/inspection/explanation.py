@@ -38,7 +38,8 @@ class PolicyExplanation:
 
     `why_not` says why it does not apply. `rate` is the one that counts and `chain` all that have a say, the first wins.
     `used` units were used before this request, `remaining` are left after it, as its answer says; `wait` is in seconds: 0.0
-    where it does not refuse, infinite where waiting does not help. `refuses` says that it does.
+    where it does not refuse, infinite where waiting does not help. `refuses` says that it does. `limit` is the number that
+    answers name, and `resets_at` epoch seconds.
     """
 
     policy: str
@@ -53,6 +54,8 @@ class PolicyExplanation:
     remaining: int | None = None
     wait: float | None = None
     refuses: bool = False
+    limit: int | None = None
+    resets_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +129,49 @@ async def explain(
     )
 
 
+async def explain_policies(limiter: Limiter, identity: Identity) -> list[PolicyExplanation]:
+    """Tell of each policy that counts a caller wherever it goes what one more request would be answered; charge nothing.
+
+    `remaining` is what is left before that request. Raises `StoreError` where the store does not answer.
+    """
+    await limiter.start()
+    await limiter.overrides.refresh()
+    named, place, now = limiter.resolver.named, limiter.resolver.endpoint("GET"), limiter.clock()
+    chosen = [named.get(name) for name in named.of_a_caller(identity)]
+    found = [
+        (each, named.charge(each.policy.name, identity, 1, now, method="GET", endpoint=UNMATCHED)) for each in chosen
+    ]
+    charges = [charge for _, charge in found if charge is not None]
+    used = await _used(limiter, charges)
+    reply = await limiter.enforcer.submit(StoreRequest(charges, Operation.PEEK)) if charges else None
+    limits = {} if reply is None else {each.policy: each for each in reply.service_limits(charges)}
+    return [
+        _not_applying(each.policy, _why_uncharged(limiter, each, identity, place))
+        if charge is None
+        else _applying(
+            each.policy, _chain(limiter, each, identity, place), limits[each.policy.name], used[each.policy.name]
+        )
+        for each, charge in found
+    ]
+
+
 async def _rehearsed(
     limiter: Limiter, charges: Sequence[Charge], *, has_permits: bool
 ) -> tuple[Mapping[str, int], Decision]:
     """Return what is used of each policy now, and the decision that the store would make."""
     if not charges:
         return {}, Decision(True)
-    usage = await limiter.enforcer.submit(StoreRequest(charges, Operation.USAGE))
-    used = {charge.limit.policy: reading[0] for charge, reading in zip(charges, usage.readings, strict=True)}
+    used = await _used(limiter, charges)
     reply = await limiter.store.rehearse(new_request(charges, Operation.ACQUIRE if has_permits else Operation.CHARGE))
     return used, Decision.from_readings(charges, reply.readings, reply.now)
+
+
+async def _used(limiter: Limiter, charges: Sequence[Charge]) -> Mapping[str, int]:
+    """Return how many units of each policy are used now."""
+    if not charges:
+        return {}
+    usage = await limiter.enforcer.submit(StoreRequest(charges, Operation.USAGE))
+    return {charge.limit.policy: reading[0] for charge, reading in zip(charges, usage.readings, strict=True)}
 
 
 def _explained(  # noqa: PLR0917
@@ -156,12 +192,12 @@ def _explained(  # noqa: PLR0917
             found.append(_applying(policy, chain, limits[policy.name], used[policy.name]))
         else:
             reason = why_not or _why_uncharged(limiter, compiled, identity, place)
-            found.append(
-                PolicyExplanation(
-                    policy=policy.name, kind=policy.kind, scope=policy.scope, applies=False, why_not=reason
-                )
-            )
+            found.append(_not_applying(policy, reason))
     return found
+
+
+def _not_applying(policy: Policy, why: str) -> PolicyExplanation:
+    return PolicyExplanation(policy=policy.name, kind=policy.kind, scope=policy.scope, applies=False, why_not=why)
 
 
 def _applying(policy: Policy, chain: Sequence[RateStep], limit: ServiceLimit, used: int) -> PolicyExplanation:
@@ -177,6 +213,8 @@ def _applying(policy: Policy, chain: Sequence[RateStep], limit: ServiceLimit, us
         remaining=limit.remaining,
         wait=limit.retry_after,
         refuses=limit.retry_after > 0 and not limit.shadow,
+        limit=limit.limit,
+        resets_at=limit.reset_at,
     )
 
 

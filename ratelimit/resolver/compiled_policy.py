@@ -129,6 +129,10 @@ class CompiledPolicy:
         cost = min(NEVER, cost * self._cost) if self._takes_units else 1
         return Charge(limit, f"{self._key_head}{self._partition(values)}{key_middle}{counter}", cost)
 
+    def effective_limit(self, amount: RateOrCount) -> EffectiveLimit:
+        """Return this policy as it holds with a rate or number."""
+        return self._limit_of(amount, None)[0]
+
     def any_charge(self, identity: Identity, values: Mapping[str, str], now: int) -> Charge | None:
         """Return a charge of one unit, also where the policy is paused or unlimited now; `None` where a dimension is missing."""
         counter = self.counter_name(values)

@@ -66,7 +66,7 @@ class PolicyResolver:
         # Endpoints of routes that were read again are never asked for again: hence twice as many.
         self.compiled: BoundedCache[Endpoint, EndpointPolicies] = BoundedCache(2 * MAX_ENDPOINTS)
         self.endpoints: BoundedCache[tuple[str, str, tuple[str, ...]], Endpoint] = BoundedCache(MAX_ENDPOINTS)
-        self._routes: dict[tuple[str, str], Endpoint] = {}
+        self.routes: dict[tuple[str, str], Endpoint] = {}
         self._declared: list[tuple[str, str, str, EndpointDeclaration]] = []
         self.generation = 0
         """Counts the reloads: endpoints that were found before one are found again."""
@@ -85,7 +85,7 @@ class PolicyResolver:
     def knows(self, method: str, template: str) -> bool:
         """Say whether an app's route has this template, or the settings name it."""
         method = "GET" if method.upper() == "HEAD" else method.upper()
-        return (method, template) in self._routes or template in {UNMATCHED, *(each.text for each in self.patterns)}
+        return (method, template) in self.routes or template in {UNMATCHED, *(each.text for each in self.patterns)}
 
     def matched_patterns(self, path: str) -> tuple[str, ...]:
         """Return the patterns of the settings that match a path as it was asked for."""
@@ -94,7 +94,7 @@ class PolicyResolver:
     def route(self, method: str, template: str) -> Endpoint:
         """Return the endpoint of an app's route, with its decorators and dependencies, or else of these names alone."""
         method = "GET" if method == "HEAD" else method
-        return self._routes.get((method, template)) or self.endpoint(method, template)
+        return self.routes.get((method, template)) or self.endpoint(method, template)
 
     def register_endpoint(
         self, method: str, template: str, *, host: str = "", declaration: EndpointDeclaration = _NO_DECLARATION
@@ -112,7 +112,7 @@ class PolicyResolver:
             limits.append(limit if name == limit.name else limit.model_copy(update={"name": name}))
         endpoint = Endpoint(method, template, host, limits=tuple(limits), exempt=declaration.exempt)
         self._check(endpoint)
-        self._routes[method, host + template] = endpoint
+        self.routes[method, host + template] = endpoint
         if (declared := (method, template, host, declaration)) not in self._declared:
             self._declared.append(declared)
         for limit in endpoint.limits:  # From now on they can be named.
@@ -153,7 +153,7 @@ class PolicyResolver:
         yield from ((anywhere, each) for each, _ in self._policies if not {"endpoint", "method"} & set(each.per))
         named = (self.endpoint(method, matched_patterns=(each.text,)) for method in METHODS for each in self.patterns)
         unmatched = (self.endpoint(method) for method in METHODS)
-        for endpoint in dict.fromkeys([*self._routes.values(), *named, *unmatched, *self.compiled]):
+        for endpoint in dict.fromkeys([*self.routes.values(), *named, *unmatched, *self.compiled]):
             yield from ((endpoint, each) for each in self.policies_at(endpoint).compiled)
 
     def quota_charges(self, identity: Identity, now: int, *, method: str, endpoint: str) -> list[Charge]:

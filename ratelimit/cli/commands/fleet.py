@@ -6,11 +6,9 @@ from typing import Literal
 import click
 
 from ratelimit.cli.options import json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, ending, instant_text, iso_text, key_text, print_json, print_table
+from ratelimit.cli.output import console, ending, instant_text, iso_text, print_json, print_table
 from ratelimit.cli.target import Target
-from ratelimit.controls.audit_trail import Change
-from ratelimit.controls.control_entries import kind_of
-from ratelimit.model.rate import Rate
+from ratelimit.controls.change_text import change_text
 
 _policy = click.option("--policy", metavar="NAME", help="One policy; without it, all of them.")
 
@@ -125,26 +123,10 @@ async def _audit(target: Target, last: int, *, as_json: bool) -> int:
         print_json({"changes": rows})
         return 0
     shown = [
-        [f"{each.at:%m-%d %H:%M:%S}", each.by, _change_text(each), instant_text(each.until), each.why] for each in found
+        [f"{each.at:%m-%d %H:%M:%S}", each.by, change_text(each), instant_text(each.until), each.why] for each in found
     ]
     print_table(["AT (UTC)", "BY", "CHANGE", "UNTIL", "WHY"], shown, none="no change is known")
     return 0
-
-
-def _change_text(change: Change) -> str:
-    """Return what was changed, in a line."""
-    values, kind = change.values, kind_of(change.entry)
-    if change.action == "reset":
-        return f"reset {values.get('policy') or 'all'} of {values.get('caller')}"
-    if change.action == "delete":
-        return f"delete {change.entry.lstrip('!')}"
-    whom = f"plan {values['plan']}" if values.get("plan") else key_text(values.get("key") or {}) or "everybody"
-    if kind == "switch":
-        return f"{values.get('mode')} {values.get('policy') or 'all policies'}"
-    if kind in ("block", "allow"):
-        return f"{kind} {whom}"
-    rate = values.get("rate")
-    return f"{values.get('policy')} {Rate(*rate) if isinstance(rate, list) else rate} for {whom}"
 
 
 COMMANDS = (shadow, pause, resume, switches, audit)

@@ -7,8 +7,7 @@ import click
 from ratelimit.cli.options import json_option, settings_options
 from ratelimit.cli.output import Cell, console, print_json, print_table
 from ratelimit.cli.target import Target
-from ratelimit.config.policies import Limit, Policy
-from ratelimit.inspection.explanation import rate_text
+from ratelimit.inspection.policy_description import described
 
 _COLUMNS: Final = ("NAME", "KIND", "RATE", "PER", "BURST", "PLANS", "SCOPE", "WHERE", "SHADOW", "ON-FAILURE")
 _SHORT: Final = ("NAME", "KIND", "RATE", "PER", "BURST", "SHADOW", "ON-FAILURE")
@@ -23,7 +22,7 @@ _NONE: Final = "the settings have no policies"
 @json_option
 def show(*, target: Target, as_json: bool) -> None:
     """Print the policies of the settings."""
-    policies = [_described(policy) for policy in target.settings.policies]
+    policies = [described(policy) for policy in target.settings.policies]
     if as_json:
         print_json({"policies": policies, "exempt": list(target.settings.exempt)})
         return
@@ -42,23 +41,6 @@ def show(*, target: Target, as_json: bool) -> None:
 def _only(names: list[str], rows: list[list[Cell]], wanted: tuple[str, ...]) -> tuple[list[str], list[list[Cell]]]:
     places = [names.index(name) for name in wanted]
     return list(wanted), [[row[place] for place in places] for row in rows]
-
-
-def _described(policy: Policy) -> dict[str, Any]:
-    return {
-        "name": policy.name,
-        "kind": policy.kind,
-        "rate": rate_text(policy.amount, policy),
-        "per": [*policy.per, *(["key()"] if policy.key is not None else [])],
-        "burst": policy.burst if isinstance(policy, Limit) else None,
-        "plans": {plan: rate_text(rate, policy) for plan, rate in policy.by_plan.items()},
-        "scope": policy.scope,
-        "methods": list(policy.methods),
-        "paths": list(policy.paths),
-        "shadow": policy.shadow,
-        "on_store_failure": policy.on_store_failure,
-        "manual": policy.manual,
-    }
 
 
 def _row(each: dict[str, Any]) -> list[Cell]:
