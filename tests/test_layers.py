@@ -59,7 +59,7 @@ THIRD_PARTY = {
     "inspection": {"pydantic"},
     "rehearsal": set(),
     "console": {"jinja2", "markupsafe", "starlette"},
-    "cli": {"click", "pydantic", "rich", "uvicorn"},
+    "cli": {"click", "pydantic", "rich", "starlette", "uvicorn"},
     "__main__": {"click", "rich"},
     "__init__": set(),
 }

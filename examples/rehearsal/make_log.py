@@ -20,7 +20,7 @@ ABUSERS = {"tk_scraper": (3, 5, 6000), "tk_loop": (11, 12, 3600), "tk_cron": (17
 
 def main(path: str, lines: int = 200_000) -> None:
     """Write so many lines."""
-    chance = random.Random(11)  # noqa: S311 - a made-up log
+    chance = random.Random(11)
     weights = [chance.lognormvariate(0, 1) for _ in range(1900)]
     found = [
         (hour * 3600 + number / rate, name) for name, (hour, rate, count) in ABUSERS.items() for number in range(count)

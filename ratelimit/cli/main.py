@@ -15,6 +15,7 @@ from ratelimit.cli.commands import (
     fleet,
     looking,
     rehearsing,
+    serving,
     settings,
 )
 
@@ -34,6 +35,6 @@ def cli() -> None:
     log.propagate = False
 
 
-for module in (checking, settings, explaining, looking, controls, fleet, doctoring, rehearsing, exporting):
+for module in (checking, settings, explaining, looking, controls, fleet, doctoring, rehearsing, exporting, serving):
     for command in module.COMMANDS:
         cli.add_command(command)

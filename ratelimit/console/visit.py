@@ -16,7 +16,7 @@ from ratelimit.limiter import Limiter
 class Visit:
     """A request of an operator who may see the console. `base` is the path at which it is mounted, without a slash at the end.
 
-    `operator` is the name that `authorize` told, `may_change` whether the operator may change limits, `csrf` the token that
+    `operator` is the name that `authorize` returned, `may_change` whether the operator may change limits, `csrf` the token that
     its forms carry.
     """
 
