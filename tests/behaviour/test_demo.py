@@ -40,7 +40,7 @@ def test_the_demo_shows_all_features_and_exits_with_0(kind: str, request: pytest
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("store", [f"redis://127.0.0.1:{free_port()}", "postgres://x"])
+@pytest.mark.parametrize("store", [f"redis://127.0.0.1:{free_port()}", "postgres://x"], ids=["away", "unknown"])
 def test_a_demo_without_its_store_fails(store: str) -> None:
     """It exits with 1 and one line where the store does not answer or is unknown."""
     done = demo(store)

@@ -66,7 +66,7 @@ def test_middlewares_that_leave_a_request_alone_are_looked_through() -> None:
         OwnRouter(),
         view,
     ],
-    ids=repr,
+    ids=lambda app: type(app).__name__,
 )
 def test_what_may_change_a_request_is_not(app: Any) -> None:
     """A middleware, an app or a router of the app's own may answer otherwise; so does a check of credentials."""
