@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
-from httpx import Response
+from httpx2 import Response
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware

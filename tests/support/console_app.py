@@ -74,7 +74,7 @@ async def seed(limiter: Limiter, clock: ShiftedClock) -> None:
         for org, plan, weight in [
             ("acme", "free", 9),
             ("globex", "pro", 30),
-            *((f"shop{n}", "free", n) for n in range(9)),
+            *((f"shop{n}", "free", n) for n in range(1, 10)),
         ]:
             for _ in range(round(chance.expovariate(1 / (weight * share)))):
                 token = f"{org}-{plan}-{chance.randrange(2)}"
