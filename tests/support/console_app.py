@@ -68,9 +68,9 @@ async def seed(limiter: Limiter, clock: ShiftedClock) -> None:
     """Make a day of traffic of some organizations pass."""
     chance, statistics = random.Random(7), limiter.statistics
     assert statistics is not None
-    for back in range(144, 0, -1):
-        clock.behind = back * 600_000_000
-        share = 1 + abs(72 - back) / 72
+    for back in [*range(1440, 60, -10), *range(60, 0, -1)]:
+        clock.behind = back * 60_000_000
+        share = (1 + abs(720 - back) / 720) / (1 if back > 60 else 3)
         for org, plan, weight in [
             ("acme", "free", 9),
             ("globex", "pro", 30),

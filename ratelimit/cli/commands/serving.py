@@ -1,5 +1,6 @@
 """`console`: the web console on this machine, for the counters of a shared store."""
 
+import asyncio
 import secrets
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from ratelimit.cli.target import Target
 from ratelimit.errors import ConfigurationError
 
 _COOKIE: Final = "ratelimit_key"
+_STARTUP_S: Final = 0.05
 
 
 class KeyHolder:
@@ -65,10 +67,13 @@ async def _serve(target: Target, host: str, port: int, by: str | None, *, read_o
         await limiter.overrides.refresh()  # Says why, where the store does not answer.
         pages: Any = console(limiter, authorize=holder, authorize_changes=None if read_only else holder)
         server = uvicorn.Server(uvicorn.Config(pages, host, port, log_level="warning", lifespan="off"))
-        listener = server.config.bind_socket()
-        where = f"http://{host}:{listener.getsockname()[1]}/?key={holder.key}"
-        terminal().print(Text(f"the console: {where}"), soft_wrap=True)
-        await server.serve([listener])
+        serving = asyncio.create_task(server.serve())
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
+            await asyncio.sleep(_STARTUP_S)
+        for each in server.servers if server.started else ():
+            port_number = each.sockets[0].getsockname()[1]
+            terminal().print(Text(f"the console: http://{host}:{port_number}/?key={holder.key}"), soft_wrap=True)
+        await serving
     return 0
 
 
