@@ -202,9 +202,9 @@ def test_refusals_are_seen_as_they_happen(watched: Watched) -> None:
     page.get_by_label("Caller").fill("live")
     page.get_by_role("button", name="Filter").click()
     wait(lambda: set(page.locator("#refusals tr .dim").all_inner_texts()) == {"live"})
+    rows = rows_of(page)
     ask(watched.url, "other-free-1", 3)
     ask(watched.url, "live-free-1", 1)
-    rows = rows_of(page)
     wait(lambda: rows_of(page) > rows)
     assert set(page.locator("#refusals tr .dim").all_inner_texts()) == {"live"}
 
@@ -217,7 +217,8 @@ def test_a_quota_is_raised_until_a_day_and_exported(watched: Watched) -> None:
     page.get_by_role("link", name="requests", exact=True).click()
     page.get_by_label("Find").fill("quota")
     page.get_by_role("button", name="Find").click()
-    wait(lambda: page.reload() is not None and "org:quota" in page.locator("main").inner_text())
+    page.wait_for_url("**?q=quota")
+    wait(lambda: page.goto(page.url) is not None and "org:quota" in page.locator("main").inner_text())
     row = page.locator("tr", has_text="org:quota")
     fill(page, row, "Raise", "Set", Allows="9000", Until_the_end="2031-01-31", Why="they paid")
     assert "requests is 9000 for org=quota" in notice(page)
