@@ -14,7 +14,7 @@ from ratelimit.console.overview import count_bar
 from ratelimit.console.rendering import number_text, render
 from ratelimit.console.visit import Visit
 from ratelimit.enforcement.rankings import SPAN_S, TopCaller
-from ratelimit.enforcement.statistics import PolicyCounts, Statistics
+from ratelimit.enforcement.statistics import PolicyCounts, SpanCounts, Statistics
 from ratelimit.errors import ConfigurationError
 from ratelimit.inspection.explanation import rate_text
 from ratelimit.inspection.policy_description import described, toml_of
@@ -23,6 +23,7 @@ _TOP = 10
 _HOURS = 24
 _HOUR_S = 3600
 _NOTHING = PolicyCounts()
+_PEAKS = "callers by their most in five minutes of the last 24 hours, each bar twice the one before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,41 +80,35 @@ def _hours(hours: Hours, now: int) -> dict[str, str | bool]:
 
 async def _figures(statistics: Statistics, policy: Policy) -> PolicyFigures:
     name = policy.name
-    hours = [(each, each.policies.get(name, _NOTHING)) for each in await statistics.hours(_HOURS)]
-    minutes = [(each, each.policies.get(name, _NOTHING)) for each in await statistics.minutes(60)]
+    hours, minutes = await statistics.hours(_HOURS), await statistics.minutes(60)
     await statistics.flush_callers()
-    peaks = await statistics.rankings.peaks(name)
-    buckets = [
-        (f"{number_text(low)} – {number_text(2 * low - 1)}", low, count)
-        for low, count in powers_of_two([each.count for each in peaks])
-    ]
-    per_span = _per_span(policy)
-    bars = [
-        Bar(
-            title=f"{label} in five minutes: {count} callers",
-            parts=(0, count) if per_span and low >= per_span else (count,),
-        )
-        for label, low, count in buckets
-    ]
+    rankings = statistics.rankings
+    peaks, per_span = await rankings.peaks(name), _per_span(policy)
+    groups = powers_of_two([each.count for each in peaks])
     return PolicyFigures(
-        day=bar_chart(
-            [count_bar(f"{each.start:%a %H:%M} UTC", counts) for each, counts in hours],
-            title=f"{name}: the last 24 hours",
-        ),
-        hour=bar_chart(
-            [count_bar(f"{each.start:%H:%M} UTC", counts) for each, counts in minutes],
-            title=f"{name}: the last 60 minutes",
-        ),
-        peaks=bar_chart(
-            bars,
-            title=f"{name}: callers by their most in five minutes of the last 24 hours, each bar twice the one before",
-        ),
+        day=_chart(name, hours, "the last 24 hours", "%a %H:%M"),
+        hour=_chart(name, minutes, "the last 60 minutes", "%H:%M"),
+        peaks=bar_chart([_peak_bar(*group, per_span) for group in groups], title=f"{name}: {_PEAKS}"),
         per_span=per_span,
-        peak_rows=[(label, count) for label, _, count in buckets],
+        peak_rows=[(_range(low), count) for low, count in groups],
         highest=peaks[:_TOP],
-        used=await statistics.rankings.top("used", seconds=_HOUR_S, policy=name, count=_TOP),
-        refused=await statistics.rankings.top("refused", seconds=_HOUR_S, policy=name, count=_TOP),
+        used=await rankings.top("used", seconds=_HOUR_S, policy=name, count=_TOP),
+        refused=await rankings.top("refused", seconds=_HOUR_S, policy=name, count=_TOP),
     )
+
+
+def _chart(name: str, spans: Sequence[SpanCounts], when: str, instant: str) -> Markup:
+    bars = [count_bar(f"{each.start:{instant}} UTC", each.policies.get(name, _NOTHING)) for each in spans]
+    return bar_chart(bars, title=f"{name}: {when}")
+
+
+def _peak_bar(low: int, count: int, per_span: float | None) -> Bar:
+    is_near = per_span is not None and low >= per_span
+    return Bar(title=f"{_range(low)} in five minutes: {count} callers", parts=(0, count) if is_near else (count,))
+
+
+def _range(low: int) -> str:
+    return number_text(low) if low == 1 else f"{number_text(low)} – {number_text(2 * low - 1)}"
 
 
 def _per_span(policy: Policy) -> float | None:

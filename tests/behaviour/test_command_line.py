@@ -1,8 +1,8 @@
 """The promise: every command does what its page says, on a real Redis, with JSON of a fixed shape and exit codes.
 
 It tests `__main__`, `cli.main`, `cli.options`, `cli.output`, `cli.target`, `cli.commands.checking`, `cli.commands.controls`,
-`cli.commands.doctoring`, `cli.commands.explaining`, `cli.commands.exporting`, `cli.commands.fleet`, `cli.commands.looking`
-and `cli.commands.settings`.
+`cli.commands.doctoring`, `cli.commands.explaining`, `cli.commands.exporting`, `cli.commands.fleet`, `cli.commands.looking`,
+`cli.commands.serving` and `cli.commands.settings`.
 """
 
 import asyncio
@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
@@ -465,3 +467,58 @@ def test_no_example_has_a_warning(ratelimit: Run, name: str) -> None:
         "problems"
     ]
     assert {each["severity"] for each in found} <= {"info"}
+
+
+@contextmanager
+def served_console(config: str, *options: str) -> Iterator[str]:
+    """Run `ratelimit console`, and yield the address that it prints."""
+    command = [sys.executable, "-m", "ratelimit", "console", "--port", "0", "--config", config, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().partition(": ")[2].strip()
+        finally:
+            process.terminate()
+
+
+def test_console_serves_whom_has_the_key(config: str) -> None:
+    """The address that is printed leads to one without the key; without it, all is 403; changes are in the name of `--by`."""
+    charge(config, 2)
+    with served_console(config, "--by", "ada") as address, httpx2.Client(follow_redirects=True) as browser:
+        root = address.partition("?")[0]
+        assert browser.get(root).status_code == 403
+        assert browser.get(f"{root}?key=wrong").status_code == 403
+        page = browser.get(address)
+        assert (str(page.url), page.status_code) == (root, 200)
+        assert "key=" not in page.text
+        assert "token" in page.text
+        assert "<b>2</b> of 3 used" in browser.get(f"{root}caller?org=acme").text
+        fields = {"csrf": str(browser.cookies.get("ratelimit_csrf")), "key.org": "evil", "why": "x", "back": ""}
+        done = browser.post(f"{root}change/block-set", data=fields, headers={"sec-fetch-site": "same-origin"})
+        assert "org=evil is blocked" in done.text
+        assert "--by ada" in done.text
+    with served_console(config, "--read-only") as address, httpx2.Client(follow_redirects=True) as browser:
+        assert "read-only" in browser.get(address).text
+
+
+def test_console_needs_a_shared_store(ratelimit: Run, tmp_path: Path) -> None:
+    """The counters of an app's memory are not seen; a store that does not answer is said."""
+    file = tmp_path / "memory.toml"
+    file.write_text('[[limits]]\nname = "a"\nrate = "5/minute"\nper = ["org"]\n')
+    assert "RL803" in ratelimit("console", "--config", str(file), code=2).output
+    assert "unavailable" in ratelimit("console", "--store", "redis://127.0.0.1:1", code=3).output
+
+
+def test_a_caller_may_be_named_by_the_hash_of_its_token(ratelimit: Run, config: str) -> None:
+    """As `top` and the console show it; not with the token, and not by a part of it."""
+    charge(config, 2)
+    hashed = Limiter(RateLimitSettings.from_file(config)).resolver.named.hashed("tk")
+    shown = [
+        ratelimit("usage", *who, "--org", "acme", "--json").stdout
+        for who in (("--token", "tk"), ("--token-hash", hashed))
+    ]
+    limits = [[(each["policy"], each["remaining"]) for each in json.loads(each)["limits"]] for each in shown]
+    assert limits[0] == limits[1]
+    assert ("token", 598) in limits[0]
+    assert "not a whole hash" in ratelimit("usage", "--token-hash", hashed[:8], code=2).output
+    assert "give one of them" in ratelimit("usage", "--token-hash", hashed, "--token", "tk", code=2).output

@@ -571,11 +571,7 @@ async def calls_of(app: Starlette) -> int:
         "query_string": b"",
         "headers": [(b"authorization", b"Bearer acme-1")],
     }
-    number = 0
-
-    def count(frame: object, event: str, argument: object) -> None:
-        nonlocal number
-        number += event in {"call", "c_call"}
+    numbers = [0] * 5
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -583,14 +579,17 @@ async def calls_of(app: Starlette) -> int:
     async def send(message: Any) -> None:
         return None
 
-    for _ in range(3):
-        await app(dict(scope), receive, send)
-    sys.setprofile(count)
-    try:
-        await app(dict(scope), receive, send)
-    finally:
-        sys.setprofile(None)
-    return number
+    for which in range(5):
+
+        def count(frame: object, event: str, argument: object, which: int = which) -> None:
+            numbers[which] += event in {"call", "c_call"}
+
+        sys.setprofile(count)
+        try:
+            await app(dict(scope), receive, send)
+        finally:
+            sys.setprofile(None)
+    return min(numbers)  # Apart from what happens once, or now and then.
 
 
 async def test_the_requests_of_the_app_pay_nothing_for_it() -> None:
