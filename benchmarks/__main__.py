@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from benchmarks import rehearsal
+from benchmarks import console, rehearsal
 from benchmarks.asgi import full_stack, middleware_memory, middleware_redis
 from benchmarks.outbound import pacing
 from benchmarks.report import draw
@@ -39,6 +39,7 @@ BENCHMARKS: Final = (
     middleware_redis,
     in_memory,
     rehearsal,
+    console,
     longest_call,
     scaling,
     hot_keys,
