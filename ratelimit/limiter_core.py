@@ -66,7 +66,7 @@ class LimiterCore:
         self.resolver = PolicyResolver(settings)
         self.clock: Clock = clock or system_clock
         if store is None:
-            store = open_store(settings.store, clock=clock, timeout=settings.store_timeout)
+            store = open_store(settings.store, clock=clock, timeout=settings.store_timeout, max_keys=settings.max_keys)
         self.store = store
         self.observer = Observer(Listeners(listeners))
         self.enforcer = Enforcer(

@@ -25,6 +25,16 @@ class ConcurrencyState:
     holders: dict[int, int] = field(default_factory=dict)
     first_expiry: int = 0
 
+    @property
+    def units(self) -> int:
+        """The permits that are held."""
+        return len(self.holders)
+
+    def merged(self, other: "ConcurrencyState") -> "ConcurrencyState":
+        """Return a state with the holders of both."""
+        holders = {**self.holders, **other.holders}
+        return ConcurrencyState(holders, min(holders.values(), default=0))
+
     def expires(self, limit: EffectiveConcurrency) -> int:  # noqa: ARG002 - the leases say it
         """Return an instant (ms) from which this state means the same as none."""
         # The margin covers a clock that steps back a little.

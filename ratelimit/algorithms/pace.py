@@ -30,6 +30,16 @@ class PaceState:
     remainder: int = 0
     gaps: list[Gap] = field(default_factory=list)
 
+    @property
+    def units(self) -> int:
+        """A pace has no units: the next reservation says all."""
+        return 0
+
+    def merged(self, other: "PaceState") -> "PaceState":
+        """Return a state under which no reservation starts before that of either."""
+        last = max(self, other, key=lambda state: (state.next, state.remainder))
+        return PaceState(last.next, last.remainder)
+
     def expires(self, limit: EffectivePace) -> int:  # noqa: ARG002 - the next reservation says it
         """Return an instant (ms) from which this state means the same as none."""
         return self.next // 1000 + 1 + _EXPIRY_MARGIN_MS

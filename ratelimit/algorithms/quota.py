@@ -23,6 +23,18 @@ class QuotaState:
     used: int = 0
     used_before: int = 0
 
+    @property
+    def units(self) -> int:
+        """The units of the period."""
+        return self.used
+
+    def merged(self, other: "QuotaState") -> "QuotaState":
+        """Return a state under which no more is admitted than under either."""
+        first, last = sorted((self, other), key=lambda state: state.start)
+        if first.start == last.start:
+            return QuotaState(last.start, max(first.used, last.used), max(first.used_before, last.used_before))
+        return QuotaState(last.start, last.used, max(last.used_before, first.used))
+
     def expires(self, limit: EffectiveQuota) -> int:
         """Return an instant (ms) from which this is not needed: a day after the following period has ended."""
         if limit.period is None:

@@ -83,6 +83,25 @@ class SlidingWindowState:
             self.older[:0] = self.left
         self.last, self.total, self.carried_stamp = before
 
+    @property
+    def units(self) -> int:
+        """The units in the window."""
+        return self.total
+
+    def merged(self, other: "SlidingWindowState") -> "SlidingWindowState":
+        """Return a state under which no more is admitted than under either: the larger use, at the later instant."""
+        entries = [entry for state in (self, other) for entry in (*state.older, state.last) if entry is not None]
+        total = max(self.total, other.total)
+        overage = max([entry[2] for entry in entries], default=0)
+        stamp = max([entry[0] for entry in entries], default=0)
+        return SlidingWindowState(
+            total=total,
+            carried_overage=max(self.carried_overage, other.carried_overage),
+            carried_stamp=max(self.carried_stamp, other.carried_stamp),
+            last=(stamp, total, overage) if entries else None,
+            may_carry=self.may_carry or other.may_carry,
+        )
+
     def expires(self, limit: EffectiveRate) -> int:
         """Return an instant (ms) from which this state means the same as none, also if the limit changes meanwhile."""
         stamp = self.last[0] if self.last else self.carried_stamp

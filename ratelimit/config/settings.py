@@ -133,14 +133,13 @@ else:
     Statistics = StatisticsSettings
 
 
-_MAX_PARTITIONS: Final = 16_384
-"""The hash slots of a Cluster."""
+_MAX_PARTITIONS: Final = 16_384  # The hash slots of a Cluster.
 
 
 class RateLimitSettings(FrozenModel):
     """All that an app declares; nests in the app's own pydantic settings and loads from TOML.
 
-    `store` is a URL (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take. `limits`,
+    `store` is a URL (`memory://`, `redis://…`), `store_timeout` the seconds that a call to it may take, `max_keys` the counters of `memory://`. `limits`,
     `quotas` and `concurrency` are the policies. `dimensions` declares names that `per` may use beside the built-in ones: a
     list of names, whose values `identify` tells, or a mapping from names to sources: `"path:tenant"`, `"header:x-region"`,
     `"query:plan"`, `"cookie:sid"`, `"json:user.email"` (a member of the body, read up to `max_body` bytes), or a function of
@@ -158,6 +157,7 @@ class RateLimitSettings(FrozenModel):
 
     store: Annotated[str, AfterValidator(_check_store)] = Field(default="memory://", repr=False)
     store_timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.1
+    max_keys: Annotated[int, Field(ge=1, le=10**9), BeforeValidator(not_bool)] = 100_000
     dimensions: Dimensions = Field(default_factory=dict)
     hashed_dimensions: Annotated[Sequence[str], AsList, AfterValidator(tuple)] = ()
     max_body: Annotated[int, Field(ge=0, le=_MAX_BODY_BYTES), BeforeValidator(not_bool)] = 65_536

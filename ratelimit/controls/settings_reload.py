@@ -10,6 +10,7 @@ from ratelimit.resolver.resolver import PolicyResolver
 FIXED_FIELDS: Final = (
     "store",
     "store_timeout",
+    "max_keys",
     "key_prefix",
     "hash_key",
     "hashed_dimensions",

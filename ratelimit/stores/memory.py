@@ -15,6 +15,7 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import NEVER, Kind
 from ratelimit.model.service_limit import Reading
 from ratelimit.stores.base import Store
+from ratelimit.stores.evicted_counters import EvictedCounters
 from ratelimit.stores.eviction import ExpiryIndex
 from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
 
@@ -28,6 +29,9 @@ _ALGORITHMS: Final[dict[Kind, tuple[Callable[[], Any], Callable[..., Any]]]] = {
 }
 """For each kind, the empty state of a key and the view of a state."""
 
+MAX_KEYS: Final = 1_000_000
+"""Keys that a memory store holds at most, unless it is given another number."""
+
 _EMPTY_MAP: Final = SharedMap(0, {})
 
 
@@ -35,13 +39,14 @@ class MemoryStore(Store):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
     `clock` returns integer microseconds since the epoch (default: the system's). At most `max_keys` keys are held. Beyond
-    that, the policy that has most of them loses the key that expires first, or of several the one used longest ago;
-    the log has one warning.
+    that, the policy that has most of them loses the key that expires first, or of several the one used longest ago, and
+    those that are more than half used up after all others. What an evicted key has used is still counted: a key that is made
+    again begins with what the most used evicted key of its bucket had. `evictions` counts them; the log has one warning.
     """
 
     is_immediate = True
 
-    def __init__(self, *, clock: Clock | None = None, max_keys: int = 1_000_000) -> None:
+    def __init__(self, *, clock: Clock | None = None, max_keys: int = MAX_KEYS) -> None:
         self._clock = clock or system_clock
         self.max_keys = max_keys
         self._states: dict[str, Any] = {}
@@ -49,8 +54,10 @@ class MemoryStore(Store):
         self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
         self._logs: dict[str, deque[tuple[str, bytes]]] = {}
         self._appended = 0
-        self.expiry_index = ExpiryIndex(max_keys)
-        self._overflowed = False
+        self.evictions = 0
+        """How many keys were evicted so far."""
+        self._evicted, self._capacities = EvictedCounters(max_keys), dict[str, int]()
+        self.expiry_index = ExpiryIndex(max_keys, self._is_spared)
         self._lock = Lock()
         call_after_fork(self.renew_lock)
 
@@ -78,6 +85,7 @@ class MemoryStore(Store):
             now = self._clock()
             copy = MemoryStore(clock=lambda: now)
             own = {charge.key: self._states.get(charge.key) for charge in request.charges}
+            copy._evicted = self._evicted
             copy._states = {key: deepcopy(state) for key, state in own.items() if state is not None}
         return copy.run(request)
 
@@ -165,7 +173,8 @@ class MemoryStore(Store):
         """Forget all counters, as a restart does."""
         with self._lock:
             self._states.clear()
-            self.expiry_index = ExpiryIndex(self.max_keys)
+            self._evicted = EvictedCounters(self.max_keys)
+            self.expiry_index = ExpiryIndex(self.max_keys, self._is_spared)
 
     def run(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request; any thread may call it."""
@@ -246,9 +255,14 @@ class MemoryStore(Store):
         return [view.status_after_charge() for _, view in views]
 
     def _view(self, charge: Charge, ms: int) -> Any:
-        empty_state, view = _ALGORITHMS[charge.limit.kind]
-        state = self._states.get(charge.key)
-        return view(empty_state() if state is None else state, charge.limit, ms)
+        limit, key = charge.limit, charge.key
+        empty_state, view = _ALGORITHMS[limit.kind]
+        state = self._states.get(key)
+        if state is None:
+            known = self._capacities.get(limit.policy, NEVER)
+            self._capacities[limit.policy] = min(known, limit.caller_capacity)
+            state = self._evicted.state_for(limit.policy, key, ms, empty_state) if self._evicted else empty_state()
+        return view(state, limit, ms)
 
     def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
         """Keep the state that was changed, and record when it expires if that is `later` than before."""
@@ -256,14 +270,21 @@ class MemoryStore(Store):
             self._states.pop(charge.key, None)
             self.expiry_index.discard(charge.key)
             return
-        if not later:
+        if not later and charge.key in self._states:
             return
         self._states[charge.key] = view.state
         evicted = self.expiry_index.touch(charge.key, view.state.expires(charge.limit), charge.limit.policy)
         if evicted is not None:
-            self._states.pop(evicted, None)
-            if not self._overflowed:
-                self._overflowed = True
+            state = self._states.pop(evicted.key, None)
+            if state is not None:
+                self._evicted.add(evicted.policy, evicted.key, state, evicted.until)
+            self.evictions += 1
+            if self.evictions == 1:
                 logger.warning(
-                    "memory store is full: max_keys=%d; it evicts the keys unused for longest [RL411]", self.max_keys
+                    "memory store is full: max_keys=%d; it evicts the keys that are used least [RL411]", self.max_keys
                 )
+
+    def _is_spared(self, policy: str, key: str) -> bool:
+        """Say whether more than half of a counter is used, by the smallest limit that its policy has had."""
+        state = self._states.get(key)
+        return state is not None and 2 * state.units > self._capacities.get(policy, NEVER)

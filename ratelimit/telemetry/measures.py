@@ -11,6 +11,7 @@ from ratelimit._utils.histogram import Histogram
 from ratelimit.config.settings_hash import settings_hash
 from ratelimit.enforcement.tallies import STATES, Tallies
 from ratelimit.limiter_core import LimiterCore
+from ratelimit.stores.memory import MemoryStore
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = Mapping[str, str]
@@ -43,6 +44,8 @@ METRICS: Final = (
     Metric("ratelimit.outbox.pending", "gauge", "{correction}", "Corrections that wait for the store."),
     Metric("ratelimit.outbox.lost", "counter", "{unit}", "Units of corrections that could not be kept."),
     Metric("ratelimit.workers", "gauge", "{worker}", "Workers that share the limits."),
+    Metric("ratelimit.memory.keys", "gauge", "{key}", "Counters that the memory store keeps."),
+    Metric("ratelimit.memory.evictions", "counter", "{key}", "Counters that the memory store has evicted."),
     Metric("ratelimit.overrides.active", "gauge", "{override}", "Overrides that hold.", ("policy",)),
     Metric(
         "ratelimit.config.reloads", "counter", "{reload}", "Times that the settings were loaded again.", ("result",)
@@ -112,6 +115,7 @@ def _counted(tallies: Tallies) -> dict[str, Iterable[Sample]]:
 def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Sample]]:
     enforcer = limiter.enforcer
     batches = limiter.store.batches
+    memory = limiter.store if isinstance(limiter.store, MemoryStore) else None
     return {
         "ratelimit.store.batch": [] if batches is None else [((), batches)],
         "ratelimit.store.available": [((), float(tallies.is_store_available))],
@@ -119,6 +123,8 @@ def _standing(limiter: LimiterCore, tallies: Tallies) -> dict[str, Iterable[Samp
         "ratelimit.outbox.pending": [((), len(enforcer.outbox) + enforcer.local_fallback.has_unreported)],
         "ratelimit.outbox.lost": [((), enforcer.outbox.lost)],
         "ratelimit.workers": [((), enforcer.workers.count)],
+        "ratelimit.memory.keys": [] if memory is None else [((), len(memory))],
+        "ratelimit.memory.evictions": [] if memory is None else [((), memory.evictions)],
         "ratelimit.overrides.active": [((policy,), count) for policy, count in limiter.overrides.counts().items()],
         "ratelimit.errors": (((where,), count) for where, count in _errors(limiter, tallies).items()),
         "ratelimit.config.reloads": (((result,), count) for result, count in tallies.reloads.items()),

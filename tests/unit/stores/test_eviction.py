@@ -33,9 +33,9 @@ def test_the_policy_with_most_keys_loses_the_one_that_expires_first() -> None:
     for key in ("a", "b", "c"):
         assert index.touch(key, 100, "busy") is None
     index.touch("a", 100, "busy")
-    assert index.touch("d", 100, "busy") == "b"
+    assert index.touch("d", 100, "busy") == ("busy", "b", 100)
     index.touch("c", 200, "busy")
-    assert index.touch("e", 100, "busy") == "a"
+    assert index.touch("e", 100, "busy") == ("busy", "a", 100)
 
 
 def test_keys_that_never_expire_are_evicted_by_their_last_use() -> None:
@@ -43,7 +43,7 @@ def test_keys_that_never_expire_are_evicted_by_their_last_use() -> None:
     index = ExpiryIndex(3)
     for key in ("a", "b", "c", "a"):
         assert index.touch(key, NO_EXPIRY, "level") is None
-    assert index.touch("d", NO_EXPIRY, "level") == "b"
+    assert index.touch("d", NO_EXPIRY, "level") == ("level", "b", NO_EXPIRY)
     index.discard("a")
     index.discard("unknown")
     assert (len(index), index.entries) == (2, 0)
@@ -59,3 +59,17 @@ def test_a_key_may_expire_earlier_than_before() -> None:
     assert len(index) == 0
     assert list(index.expired(10**10)) == []
     assert index.entries == 0
+
+
+def test_keys_that_are_spared_go_last() -> None:
+    """One that is used up stays for as long as there are others; it still expires."""
+    index = ExpiryIndex(3, lambda policy, key: policy == "busy" and key.startswith("full"))
+    index.touch("full", 50, "busy")
+    for number in range(10):
+        index.touch(f"k{number}", 100, "busy")
+    assert len(index) == 3
+    assert index.touch("full2", 200, "busy") == ("busy", "k8", 100)
+    assert index.touch("full3", 200, "busy") == ("busy", "k9", 100)
+    assert index.touch("full4", 200, "busy") == ("busy", "full", 50)
+    assert list(index.expired(200)) == ["full2", "full3", "full4"]
+    assert (len(index), index.entries) == (0, 0)

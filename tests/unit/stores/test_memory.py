@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratelimit import MemoryStore, ServiceLimit
 from ratelimit.model.charge import Charge
@@ -47,7 +49,8 @@ def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCap
         decide(store, [Charge(window_limit(5), f"k{n}")])
     assert len(store) == len(store.expiry_index) == store.expiry_index.entries == 100
     assert decide(store, [Charge(window_limit(5), "k999")], peek=True)[0].remaining == 4
-    assert decide(store, [Charge(window_limit(5), "k0")], peek=True)[0].remaining == 5
+    assert decide(store, [Charge(window_limit(5), "k0")], peek=True)[0].remaining < 5
+    assert not store.holds("k0")
     assert len(caplog.messages) == 1
 
 
@@ -60,8 +63,7 @@ def test_a_key_in_use_is_not_evicted(clock: ManualClock) -> None:
     clock.advance(seconds=20)
     decide(store, [Charge(limit, "used")])
     decide(store, [Charge(limit, "new")])
-    left = [decide(store, [Charge(limit, key)], peek=True)[0].remaining for key in ("used", "idle", "new")]
-    assert left == [98, 100, 99]
+    assert [store.holds(key) for key in ("used", "idle", "new")] == [True, False, True]
 
 
 def test_the_overage_of_a_burst_that_is_granted_in_mid_window_is_kept(clock: ManualClock) -> None:
@@ -141,7 +143,7 @@ def test_many_keys_of_one_policy_evict_each_other(clock: ManualClock, crowd: Eff
     assert len(store) == 50
     assert not any(decide(store, [Charge(window, f"window{n}")], peek=True)[0].remaining for n in range(10))
     left = decide(store, [Charge(crowd, "crowd499"), Charge(crowd, "crowd0")], peek=True)
-    assert [limit.remaining for limit in left] == [4, 5]
+    assert all(limit.remaining < 5 for limit in left), "what was used still counts"
 
 
 def test_the_level_that_was_used_longest_ago_is_evicted(clock: ManualClock) -> None:
@@ -167,3 +169,45 @@ async def test_it_answers_in_process(clock: ManualClock) -> None:
     store, request = MemoryStore(clock=clock), StoreRequest([Charge(window_limit(2), "k")])
     replies = [store.submit_nowait(request), await store.submit(request), store.submit_nowait(request)]
     assert [request.is_refused(reply) for reply in replies] == [False, False, True]
+
+
+@pytest.mark.parametrize("limit", [window_limit(5), quota_limit(5, "day"), quota_limit(5, None)])
+def test_no_invented_caller_flushes_a_counter_that_is_used_up(clock: ManualClock, limit: EffectiveLimit) -> None:
+    """Neither his own nor that of others: those that are used least go first."""
+    store = MemoryStore(clock=clock, max_keys=100)
+    for name in ("own", "other"):
+        decide(store, [Charge(limit, name, 5)])
+    for number in range(1000):
+        decide(store, [Charge(limit, f"invented{number}")])
+        clock.advance(ms=1)
+    assert (len(store), store.evictions) == (100, 902)
+    assert store.holds("own")
+    assert [decide(store, [Charge(limit, name)])[0].retry_after > 0 for name in ("own", "other")] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["window", "day", "level", "permits"])
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 3), st.integers(0, 40_000)), min_size=40, max_size=150)
+)
+def test_no_caller_gets_more_where_counters_are_evicted(kind: str, steps: list[tuple[int, int, int]]) -> None:
+    """Of a store that keeps four, each caller gets at most what a store that keeps all of them would have given."""
+    limit: EffectiveLimit = {
+        "window": window_limit(4, burst=2),
+        "day": quota_limit(4, "day"),
+        "level": quota_limit(4, None),
+        "permits": concurrency_limit(4),
+    }[kind]
+    clock = ManualClock()
+    store, admitted = MemoryStore(clock=clock, max_keys=4), dict[str, list[tuple[int, int]]]()
+    for number, (caller, cost, wait) in enumerate(steps):
+        operation, units = (Operation.ACQUIRE, 1) if kind == "permits" else (Operation.CHARGE, cost)
+        request = StoreRequest([Charge(limit, f"{caller}", units)], operation, number + 1)
+        if not request.is_refused(store.run(request)):
+            admitted.setdefault(f"{caller}", []).append((clock() // 1000, units))
+        clock.advance(ms=wait)
+    span, bound = {"window": (60_000, 6), "day": (86_400_000, 4), "level": (10**12, 4), "permits": (30_000, 4)}[kind]
+    for mine in admitted.values():
+        for at, _ in mine:
+            begin = at - at % span if kind == "day" else at
+            assert sum(units for when, units in mine if begin <= when < begin + span) <= bound
+    assert len(store) <= 4

@@ -166,7 +166,7 @@ def test_a_class_based_endpoint_rejects_methods_without_a_handler() -> None:
         Route("/x", view),
         Mount("/x", app=Starlette()),
     ],
-    ids=repr,
+    ids=lambda route: type(route).__name__,
 )
 def test_an_endpoint_that_redefines_this_may_serve_them(route: Any) -> None:
     """So may an ASGI app in its place, a function, and what a middleware of the route makes of the method."""
