@@ -79,7 +79,7 @@ async def caller_page(visit: Visit) -> Response:
     identity = identity_of(params, limiter.resolver.named)
     if identity == Identity():
         raise HTTPException(404, "The address names no caller: search for one.")
-    endpoint, query = params.get("endpoint"), query_of(identity, limiter.resolver.named)
+    endpoint, query = params.get("endpoint") or None, query_of(identity, limiter.resolver.named)
     rows = await _policies(limiter, identity, endpoint)
     hints = []
     if identity.token and not identity.org and limiter.resolver.named.counts_by("org"):

@@ -19,24 +19,26 @@ _LEVELS_KEPT_S: Final = 90 * 86_400
 class QuotaDirectory:
     """Keeps the counters of each quota with the limit under which they were charged last, in the store.
 
-    A worker writes a counter once a day, and when its limit has changed. How much was used is not here: the counter knows.
+    A worker writes a counter once a day and period, and when its limit has changed. How much was used is not here: the counter knows.
     """
 
     def __init__(self, store: Store, clock: Clock, prefix: str) -> None:
         self._store, self._clock, self._prefix = store, clock, prefix
-        self._noted: BoundedCache[tuple[str, str], tuple[int, int]] = BoundedCache(_MAX_NOTED)
+        self._noted: BoundedCache[tuple[str, str], tuple[int, int, int]] = BoundedCache(_MAX_NOTED)
 
     async def add(self, found: Mapping[tuple[str, Period | None], Mapping[str, int]]) -> None:
         """Note the counters (by their keys) of quotas, with their limits; raises `StoreError`."""
-        today = self._clock() // 1000 // DAY
         for (policy, period), limits in found.items():
-            new = {key: limit for key, limit in limits.items() if self._noted.get((policy, key)) != (limit, today)}
+            start, today = self._start(period), self._clock() // 1000 // DAY
+            new = {
+                key: limit for key, limit in limits.items() if self._noted.get((policy, key)) != (limit, start, today)
+            }
             if new:
                 seconds = _LEVELS_KEPT_S if period is None else 2 * NOMINAL[period] + 2 * 86_400
-                name = self._name(policy, self._start(period))
-                self._noted.merge({(policy, key): (limit, today) for key, limit in new.items()})
+                self._noted.merge({(policy, key): (limit, start, today) for key, limit in new.items()})
                 try:
-                    await self._store.add_ranks({name: new}, keep=CAPACITY, seconds=seconds, replace=True)
+                    ranks = {self._name(policy, start): new}
+                    await self._store.add_ranks(ranks, keep=CAPACITY, seconds=seconds, replace=True)
                 except StoreError:
                     self._noted.clear()
                     raise

@@ -52,3 +52,18 @@ async def test_who_has_used_the_last_period_alone_is_still_known(store: Store, c
         assert [*(await quotas.counters("calls", "month")).values()] == [1000]
         clock.advance(seconds=32 * 86_400)
         assert await quotas.counters("calls", "month") == {}
+
+
+async def test_each_period_knows_its_callers(store: Store, clock: ManualClock) -> None:
+    """Also where a day has several."""
+    settings = RateLimitSettings(statistics=True, quotas=[Quota(name="calls", limit=9, per="org", period="hour")])
+    async with Limiter(settings, store, clock) as limiter:
+        statistics = limiter.statistics
+        assert statistics is not None
+        for _ in range(5):
+            await limiter.check(Identity(org="acme"))
+            await statistics.flush_all()
+            clock.advance(seconds=3600)
+        assert len(await directory_of(limiter).counters("calls", "hour")) == 1
+        clock.advance(seconds=3600)
+        assert len(await directory_of(limiter).counters("calls", "hour")) == 0
