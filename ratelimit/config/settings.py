@@ -36,6 +36,7 @@ _DIMENSION: Final = r"^[a-z][a-z0-9_]*$"
 _KEY_PREFIX: Final = r"^[!-~]+$"
 _MAX_BODY_BYTES: Final = 100_000_000
 _MAX_KEPT_S: Final = 10 * 366 * 86_400
+_HASH_SLOTS: Final = 16_384
 _SECTIONS: Final = ("limits", "quotas", "concurrency")
 
 
@@ -117,10 +118,11 @@ else:
 
 
 class StatisticsSettings(FrozenModel):
-    """How long statistics are kept, in seconds: those of each minute (25 hours) and of each hour (90 days)."""
+    """Seconds for which counts of minutes (25 hours) and hours (90 days) are kept, and whether addresses are masked there."""
 
     minutes_kept: Annotated[int, Field(ge=60, le=_MAX_KEPT_S), BeforeValidator(not_bool)] = 90_000
     hours_kept: Annotated[int, Field(ge=3600, le=_MAX_KEPT_S), BeforeValidator(not_bool)] = 7_776_000
+    mask_addresses: bool = True
 
 
 def _as_statistics(value: Any) -> Any:
@@ -131,9 +133,6 @@ if TYPE_CHECKING:
     Statistics = StatisticsSettings | bool
 else:
     Statistics = StatisticsSettings
-
-
-_MAX_PARTITIONS: Final = 16_384  # The hash slots of a Cluster.
 
 
 class RateLimitSettings(FrozenModel):
@@ -173,7 +172,7 @@ class RateLimitSettings(FrozenModel):
     key_prefix: Annotated[
         str, Field(max_length=50, json_schema_extra={"pattern": _KEY_PREFIX}), AfterValidator(_check_key_prefix)
     ] = "rl"
-    partitions: Annotated[int, Field(ge=1, le=_MAX_PARTITIONS), BeforeValidator(not_bool)] | None = None
+    partitions: Annotated[int, Field(ge=1, le=_HASH_SLOTS), BeforeValidator(not_bool)] | None = None
 
     _file: "SettingsFile[RateLimitSettings] | None" = PrivateAttr(default=None)
 

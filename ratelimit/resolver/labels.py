@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.identity import Identity
-from ratelimit.resolver.keys import MAX_READABLE
+from ratelimit.resolver.keys import MAX_READABLE, escape
 from ratelimit.resolver.named_policies import HASH_SUFFIX, NamedPolicies
 
 ANONYMOUS: Final = "anonymous"
@@ -30,7 +30,7 @@ def label_of(identity: Identity, named: NamedPolicies) -> str:
         return ANONYMOUS
     if named.is_hashed("ip"):
         return f"ip#{named.hashed(identity.ip)[:_HASH_DIGITS]}"
-    return f"ip:{masked(identity.ip)}"
+    return f"ip:{_shown_address(identity.ip, named)}"
 
 
 def label_of_counter(key: str, policy: str, named: NamedPolicies) -> str:
@@ -58,7 +58,11 @@ def org_of_counter(key: str, policy: str, named: NamedPolicies) -> str | None:
 def _part(dimension: str, value: str, named: NamedPolicies) -> str:
     if named.is_hashed(dimension):
         return f"{dimension}#{value}"
-    return f"{dimension}:{masked(unquote(value)) if dimension == 'ip' else value}"
+    return f"{dimension}:{_shown_address(unquote(value), named) if dimension == 'ip' else value}"
+
+
+def _shown_address(address: str, named: NamedPolicies) -> str:
+    return masked(address) if named.masks_addresses else escape(address)
 
 
 def masked(address: str) -> str:
@@ -75,10 +79,11 @@ def masked(address: str) -> str:
 def key_of_caller(identity: Identity, named: NamedPolicies) -> dict[str, str]:
     """Return what names a caller to an operator, without a credential: `{"token_hash": …, "org": …, "plan": …}`.
 
-    What is unknown is left out, and so is the address: it is personal data.
+    What is unknown is left out, and so is the address where addresses are masked: it is personal data.
     """
     found: dict[str, str] = {}
-    for name, value in (("token", identity.token), ("org", identity.org), ("plan", identity.plan)):
+    address = None if named.masks_addresses else identity.ip
+    for name, value in (("token", identity.token), ("org", identity.org), ("plan", identity.plan), ("ip", address)):
         if value and named.is_hashed(name):
             found[f"{name}{HASH_SUFFIX}"] = named.hashed(value)
         elif value:

@@ -26,10 +26,14 @@ _ENDPOINT: Final = re.compile(r"\*|[A-Z]+(?:-[A-Z]+)* \S+")
 class NamedPolicies:
     """Knows the compiled policies of the settings, and those of decorators at each endpoint, by their names.
 
-    `endpoint_of` returns the endpoint of a method and a template.
+    `endpoint_of` returns the endpoint of a method and a template. `masks_addresses` says whether people read addresses
+    without their last part.
     """
 
-    def __init__(self, keys: KeyBuilder, endpoint_of: Callable[[str, str], Endpoint]) -> None:
+    def __init__(
+        self, keys: KeyBuilder, endpoint_of: Callable[[str, str], Endpoint], *, masks_addresses: bool = True
+    ) -> None:
+        self.masks_addresses = masks_addresses
         self._keys, self._endpoint_of = keys, endpoint_of
         self._unapplied = SampledLog(logger, _LOG_INTERVAL_S)
         self._by_name: dict[str, CompiledPolicy] = {}

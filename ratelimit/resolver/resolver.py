@@ -57,7 +57,8 @@ class PolicyResolver:
         )
         self.sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
-        self.named = NamedPolicies(self._keys, self.endpoint)
+        masks = getattr(settings.statistics, "mask_addresses", True)
+        self.named = NamedPolicies(self._keys, self.endpoint, masks_addresses=masks)
         self._modes: dict[str, Mode] = {}
         self._mode: Mode = "enforced"
         self.charge_cache: ChargeCache = BoundedCache(MAX_CACHED_CHARGES)
