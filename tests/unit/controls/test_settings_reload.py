@@ -72,6 +72,7 @@ async def test_what_needs_a_restart_is_named(name: str, caplog: pytest.LogCaptur
     others: dict[str, Any] = {
         "store": "redis://localhost",
         "store_timeout": 1.0,
+        "max_keys": 7,
         "key_prefix": "other",
         "hash_key": "secret",
         "partitions": 3,
