@@ -54,8 +54,11 @@ async def show(store: str, seconds: float | None) -> None:
     password = secrets.token_hex(4)
     environment = {"RATELIMIT_STORE": store, "RATELIMIT_STATISTICS": "1", "CONSOLE_PASSWORD": password}
     async with serving("examples.console.app:app", **environment) as url:
-        out.print(f"the console:        [bold]{url}/console/[/]   name: [bold]you[/]   password: [bold]{password}[/]")
-        out.print(f"a caller's own page: curl -H 'Authorization: Bearer tk_acme_trial_0' {url}/limits/")
+        out.print(
+            f"the console:        [bold]{url}/console/[/]   name: [bold]you[/]   password: [bold]{password}[/]",
+            soft_wrap=True,
+        )
+        out.print(f"a caller's own page: curl -H 'Authorization: Bearer tk_acme_trial_0' {url}/limits/", soft_wrap=True)
         out.print("traffic of 23 organizations is on its way; Ctrl-C ends it")
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=url, timeout=10) as client:

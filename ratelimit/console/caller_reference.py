@@ -54,7 +54,7 @@ def query_of(identity: Identity, named: NamedPolicies) -> dict[str, str]:
 
 def query_of_label(label: str, org: str | None = None) -> dict[str, str] | None:
     """Return the query that names the callers of a counter by its label; `None` where a label says too little."""
-    found: dict[str, str] = {} if org is None else {"org": org}
+    found: dict[str, str] = {} if org is None else {"org": unquote(org)}
     for part in label.split(" "):
         hashed, plain = part.partition("#"), part.partition(":")
         if hashed[1] and len(hashed[0]) < len(plain[0]):

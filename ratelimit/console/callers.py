@@ -84,6 +84,8 @@ async def caller_page(visit: Visit) -> Response:
     hints = []
     if identity.token and not identity.org and limiter.resolver.named.counts_by("org"):
         hints.append("The counters of a token lie with its organization: search with it too, or they are not found.")
+    if identity.plan is None and any(limiter.resolver.named.get(row.found.policy).policy.by_plan for row in rows):
+        hints.append("The plan is unknown here: these are the rates without a plan. Search by token, or with the plan.")
     return render(
         visit,
         "caller.html",

@@ -1,7 +1,7 @@
 """Rendering: templates become pages, and every value in them is escaped."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from ratelimit.clock import system_clock
 from ratelimit.console.assets import version_of
 from ratelimit.console.caller_reference import query_of_label
 from ratelimit.console.forms import DURATIONS, NO_END, THE_DAY
@@ -63,9 +64,19 @@ def _environment() -> Environment:
         reset=reset_text,
     )
     found.globals.update(
-        version_of=version_of, durations=list(DURATIONS), no_end=NO_END, the_day=THE_DAY, query_of_label=query_of_label
+        version_of=version_of,
+        durations=list(DURATIONS),
+        no_end=NO_END,
+        the_day=THE_DAY,
+        query_of_label=query_of_label,
+        in_a_month=in_a_month,
     )
     return found
+
+
+def in_a_month() -> str:
+    """Return the day that forms suggest, 30 days from now."""
+    return f"{datetime.fromtimestamp(system_clock() / 1e6, UTC) + timedelta(days=30):%Y-%m-%d}"
 
 
 def number_text(number: float | None) -> str:

@@ -238,7 +238,7 @@ def test_the_overview_follows_and_leaves_open_forms_alone(watched: Watched) -> N
     """It is loaded again every few seconds, but for as long as somebody uses one of its buttons."""
     page = watched.open("")
     ask(watched.url, "fresh-free-1", 40)
-    row = "document.querySelector('#policy-1 td[data-label=Admitted]').textContent"
+    row = "document.querySelector('#policy-1 td[data-label=Within]').textContent"
     number = page.evaluate(row)
     wait(lambda: page.evaluate(row) != number)
     page.locator("#policy-1 button").first.focus()

@@ -57,6 +57,7 @@ def test_a_label_leads_to_its_caller_where_it_says_enough() -> None:
     label = label_of_counter(charge.key, "place", NAMED)
     assert query_of_label(label) == {"endpoint": "GET /v1/x", "org": "a b"}
     assert query_of_label(f"token#{'1' * 32}", "acme") == {"org": "acme", "token_hash": "1" * 32}
+    assert query_of_label(f"token#{'1' * 32}", "%3Cb%3E%20x") == {"org": "<b> x", "token_hash": "1" * 32}
     assert query_of_label("ip:192.0.2.*") is None
     assert query_of_label("everybody") is None
     assert query_of_label("org:%h1234") is None
