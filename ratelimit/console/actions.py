@@ -17,6 +17,7 @@ from ratelimit.console.visit import Visit
 from ratelimit.controls.blocks import Blocks
 from ratelimit.errors import ConfigurationError
 from ratelimit.inspection.explanation import rate_text
+from ratelimit.model.identity import Identity
 
 _UNKNOWN: Final = "console"
 """Who has made a change where `authorize` tells no name."""
@@ -106,7 +107,10 @@ async def _reset(wanted: Change) -> Notice:
     why = wanted.form.needed("why")
     if not key:
         raise ConfigurationError("key: say whose counters are emptied [RL221]")
-    emptied = await limiter.reset(identity_of(key, limiter.resolver.named), policy, why=why, by=wanted.by)
+    identity = identity_of(key, limiter.resolver.named)
+    if identity == Identity(plan=identity.plan, priority=identity.priority):
+        raise ConfigurationError(f"key: {key_text(key)!r:.100} names no caller [RL221]")
+    emptied = await limiter.reset(identity, policy, why=why, by=wanted.by)
     command = command_line("reset", policy=policy, caller=key, why=why, by=wanted.by)
     return Notice(text=f"{emptied} counters of {key_text(key)} were emptied.", command=command)
 

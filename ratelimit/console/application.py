@@ -93,24 +93,19 @@ class Console:
     async def _visit(self, request: Request) -> Visit:
         authorize: Any = self._authorize
         operator = await operator_of(authorize, request)
+        may_change, name = self._authorize_changes is self._authorize, operator
+        if self._authorize_changes is not None and not may_change:
+            try:
+                name, may_change = await operator_of(self._authorize_changes, request), True
+            except HTTPException:
+                name = None
         return Visit(
             request=request,
             limiter=self._limiter or limiter_of(request),
-            operator=operator,
-            may_change=await self._may_change(request),
+            operator=name or operator,
+            may_change=may_change,
             csrf=csrf_token(request),
         )
-
-    async def _may_change(self, request: Request) -> bool:
-        if self._authorize_changes is None:
-            return False
-        if self._authorize_changes is self._authorize:
-            return True
-        try:
-            await operator_of(self._authorize_changes, request)
-        except HTTPException:
-            return False
-        return True
 
 
 async def _failed(request: Request, error: Exception) -> Response:

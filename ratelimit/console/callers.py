@@ -96,10 +96,18 @@ async def caller_page(visit: Visit) -> Response:
         endpoints=_endpoints(limiter),
         endpoint=endpoint,
         listed=_listed(limiter, identity),
-        block_key={name: value for name, value in query.items() if name not in {"priority", "plan"}},
+        block_key=_block_key(query),
         charts=await _charts(limiter, identity, [each.found for each in rows]),
         refusals=await _refusals(limiter, query, identity),
     )
+
+
+def _block_key(query: dict[str, str]) -> dict[str, str]:
+    """Return the key by which blocks name a caller: without its plan, unless that is all that is known."""
+    found = {
+        name.removeprefix("dimension."): value for name, value in query.items() if name not in {"priority", "plan"}
+    }
+    return found or {name: value for name, value in query.items() if name == "plan"}
 
 
 async def _policies(limiter: Limiter, identity: Identity, endpoint: str | None) -> list[CallerPolicy]:
@@ -109,27 +117,33 @@ async def _policies(limiter: Limiter, identity: Identity, endpoint: str | None) 
         method, _, template = endpoint.partition(" ")
         found = [*(await explain(limiter, identity, method=method, endpoint=template)).policies]
     quotas = {each.policy: each for each in await limiter.usage(identity)}
-    overrides = {(each.policy, tuple(sorted(each.key.items()))): each for each in await limiter.overrides.list()}
-    rows = []
+    overrides = {
+        (each.policy, tuple(sorted(each.key.items()))): each
+        for each in await limiter.overrides.list()
+        if each.plan is None and each.key
+    }
+    named, rows = limiter.resolver.named, []
+    at_endpoint = _at_endpoint(identity, endpoint)
     for each in found:
-        compiled = limiter.resolver.named.get(each.policy)
-        key = override_key(identity, compiled, limiter.resolver.named)
-        if key is None and endpoint is not None and "endpoint" in compiled.per:
-            with_place = Identity(
-                token=identity.token,
-                org=identity.org,
-                ip=identity.ip,
-                plan=identity.plan,
-                dimensions={**identity.dimensions, "endpoint": endpoint},
-            )
-            key = override_key(with_place, compiled, limiter.resolver.named)
-        override = overrides.get((each.policy, tuple(sorted((key or {}).items()))))
-        rows.append(
-            CallerPolicy(
-                found=each, key=key, quota=quotas.get(each.policy), suggested=_twice(each.rate), override=override
-            )
-        )
+        key = override_key(at_endpoint, named.get(each.policy), named) or None
+        override = None if key is None else overrides.get((each.policy, tuple(sorted(key.items()))))
+        quota, suggested = quotas.get(each.policy), _twice(each.rate)
+        rows.append(CallerPolicy(found=each, key=key, quota=quota, suggested=suggested, override=override))
     return rows
+
+
+def _at_endpoint(identity: Identity, endpoint: str | None) -> Identity:
+    """Return an identity whose dimensions name the endpoint and the method too, as keys of overrides do."""
+    if endpoint is None:
+        return identity
+    place = {"endpoint": endpoint, "method": endpoint.partition(" ")[0]}
+    return Identity(
+        token=identity.token,
+        org=identity.org,
+        ip=identity.ip,
+        plan=identity.plan,
+        dimensions={**identity.dimensions, **place},
+    )
 
 
 def _twice(rate: str | None) -> str:

@@ -27,8 +27,13 @@ def command_line(
     why: str | None = None,
     by: str | None = None,
 ) -> str:
-    """Return the command with these options, quoted for a POSIX shell; those that are `None` are left out."""
+    """Return the command with these options, quoted for a POSIX shell; those that are `None` are left out.
+
+    It is empty where the command line cannot name the caller: by the hash of anything but a token.
+    """
     parts = ["ratelimit", *command.split()]
+    if any(not _can_name(name) for name in caller or ()):
+        return ""
     parts += _option("--policy", policy)
     for name, value in (key or {}).items():
         parts += ["--key", f"{name}={value}"]
@@ -44,3 +49,7 @@ def command_line(
 
 def _option(name: str, value: str | None) -> list[str]:
     return [] if value is None else [name, value]
+
+
+def _can_name(field: str) -> bool:
+    return field in _FIELDS or ("." in field and not field.endswith("_hash"))

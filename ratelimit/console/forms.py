@@ -24,6 +24,7 @@ DURATIONS: Final[Mapping[str, timedelta]] = {
 }
 """How long a change may hold, by what the forms call it; beside these a day, and no end."""
 
+_MAX_FIELDS: Final = 200
 NO_END: Final = "no end"
 THE_DAY: Final = "the day"
 _KEY: Final = "key."
@@ -44,7 +45,10 @@ class Form:
             body += chunk
             if len(body) > MAX_BYTES:
                 raise HTTPException(413)
-        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=200)
+        try:
+            pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+        except ValueError:
+            raise HTTPException(413) from None
         return cls({name: value.strip() for name, value in pairs}, clock)
 
     def text(self, name: str) -> str | None:

@@ -1,6 +1,7 @@
 """The page of refusals as they happen, of all workers, and the whole decision behind each."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,7 @@ _POLL_S: Final = 1.0
 _STREAM_S: Final = 25.0
 """Seconds after which a stream ends and the browser asks again: servers wait for open streams when they stop."""
 
+_ID: Final = re.compile(r"\d{1,20}(-\d{1,20})?")
 _KINDS: Final = ("all", "refused", "shadow")
 
 
@@ -82,7 +84,8 @@ async def live_events(visit: Visit) -> Response:
     query, statistics = visit.request.query_params, visit.statistics
     if statistics is None:
         raise HTTPException(404, "The settings do not count: write statistics = true.")
-    after = visit.request.headers.get("last-event-id") or query.get("after") or "0"
+    wanted = visit.request.headers.get("last-event-id") or query.get("after") or ""
+    after = wanted if _ID.fullmatch(wanted) else "0"
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     events = _events(visit, Filter.of(query), after)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)

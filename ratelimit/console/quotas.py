@@ -32,7 +32,7 @@ _COLUMNS = ("caller", "limit", "used", "remaining", "share", "used_last_period",
 class QuotaCaller:
     """One caller of a quota: its label, the query that names it, whom an override names, what it has used and may use.
 
-    `limit` is that of an override of this caller or of all callers, else the one under which it was charged last.
+    `limit` is that of an override of this caller, else the one under which it was charged last.
     """
 
     label: str
@@ -124,7 +124,7 @@ async def quota_callers(limiter: Limiter, quota: Quota) -> list[QuotaCaller]:
         reply = await limiter.enforcer.submit(StoreRequest(charges, Operation.USAGE))
         for key, charge, reading in zip(keys, charges, reply.readings, strict=True):
             counter = ":".join(key.rsplit(":", len(compiled.per))[1:]) if compiled.per else "*"
-            limit = overrides.get(counter, overrides.get("", counters[key]))
+            limit = overrides.get(counter, counters[key])
             found.append(_caller(limiter, compiled, key, quota_usage(charge, reading, reply.now), limit))
     return sorted(found, key=lambda each: (-each.share, -each.usage.used, each.label))
 
@@ -137,11 +137,14 @@ def batched(keys: Iterable[str]) -> Iterator[list[str]]:
 
 
 async def _overrides_of_counters(limiter: Limiter, quota: Quota) -> dict[str, int | None]:
-    """Return the numbers of overrides by the counter that they are for, `""` for all; `None`: unlimited."""
+    """Return the numbers of overrides by the counter that they are for; `None`: unlimited.
+
+    One of a plan is known only where the plan is: it shows when the caller is charged next, and so does one of all callers.
+    """
     found: dict[str, int | None] = {}
     for each in await limiter.overrides.list():
-        if each.policy == quota.name and each.plan is None:
-            counter = limiter.resolver.named.counter_name(quota.name, each.key) if each.key else ""
+        if each.policy == quota.name and each.plan is None and each.key:
+            counter = limiter.resolver.named.counter_name(quota.name, each.key)
             found[counter] = each.rate.limit if isinstance(each.rate, Rate) else each.rate
     return found
 

@@ -81,4 +81,7 @@ def check_change(request: Request, token: str) -> None:
 
 
 def _is_own_origin(origin: str | None, request: Request) -> bool:
-    return origin is not None and urlsplit(origin).netloc == request.headers.get("host", "")
+    try:
+        return origin is not None and urlsplit(origin).netloc == request.headers.get("host", "")
+    except ValueError:
+        return False

@@ -79,15 +79,15 @@ def masked(address: str) -> str:
 def key_of_caller(identity: Identity, named: NamedPolicies) -> dict[str, str]:
     """Return what names a caller to an operator, without a credential: `{"token_hash": …, "org": …, "plan": …}`.
 
-    What is unknown is left out, and so is the address where addresses are masked: it is personal data.
+    What is unknown or longer than 128 characters is left out, and so is the address where addresses are masked: it is personal data.
     """
     found: dict[str, str] = {}
     address = None if named.masks_addresses else identity.ip
     for name, value in (("token", identity.token), ("org", identity.org), ("plan", identity.plan), ("ip", address)):
         if value and named.is_hashed(name):
             found[f"{name}{HASH_SUFFIX}"] = named.hashed(value)
-        elif value:
-            found[name] = value[:MAX_READABLE]
+        elif value and len(value) <= MAX_READABLE:
+            found[name] = value
     return found
 
 
