@@ -126,7 +126,7 @@ def find(watched: Watched, token: str) -> Any:
 def test_a_caller_is_found_raised_and_lowered(watched: Watched) -> None:
     """By its token; the new rate is felt by all workers within seconds, and so is the lower one."""
     token = "acme-free-1"
-    assert 429 in ask(watched.url, token, 40)
+    assert 429 in ask(watched.url, token, 80)
     page = find(watched, token)
     card = page.locator("section.card", has_text="agents")
     assert "30/minute" in card.inner_text()
@@ -146,7 +146,7 @@ def test_a_caller_is_found_raised_and_lowered(watched: Watched) -> None:
 def test_a_caller_is_blocked_and_reset(watched: Watched) -> None:
     """Blocked until it is unblocked; what it has used is emptied."""
     token = "evil-free-1"
-    assert 429 in ask(watched.url, token, 40)
+    assert 429 in ask(watched.url, token, 80)
     page = find(watched, token)
     body = page.locator("main")
     fill(page, body, "Block: 403 for every request", "Block", Why="abuse", Holds_for="1 day")
@@ -163,7 +163,7 @@ def test_a_caller_is_blocked_and_reset(watched: Watched) -> None:
 def test_a_policy_is_put_into_shadow_and_paused(watched: Watched) -> None:
     """From the overview, by one button; from its page, until a time; both end by a button."""
     token = "night-free-1"
-    assert 429 in ask(watched.url, token, 40)
+    assert 429 in ask(watched.url, token, 80)
     page = watched.open("")
     row = page.locator("tr", has=page.get_by_role("link", name="agents", exact=True)).first
     row.get_by_role("button", name="Shadow 1 h").click()
@@ -187,7 +187,8 @@ def test_refusals_are_seen_as_they_happen(watched: Watched) -> None:
     """They come by themselves; a pause holds them back, a filter leaves others out, and a click shows the whole decision."""
     page = watched.open("live?kind=refused")
     before = rows_of(page)
-    ask(watched.url, "live-free-1", 40)
+    # A worker may not know for a second that the policy is no longer paused, and then counts nothing.
+    assert 429 in ask(watched.url, "live-free-1", 80)
     wait(lambda: rows_of(page) > before)
     page.get_by_role("button", name="Pause").click()
     paused = rows_of(page)
