@@ -1,8 +1,7 @@
 """How commands print: tables and texts for people, JSON for programs; errors with their exit code."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -50,16 +49,6 @@ def print_table(
     console().print(table(columns, rows, numbers=numbers) if rows else Text(none, style="dim"))
 
 
-def seconds_text(seconds: float | None) -> str:
-    """Return a duration as people write it: `12 s`, `4 min`, `2 h`; `never` where waiting does not help."""
-    if seconds is None or math.isinf(seconds):
-        return "never"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{math.ceil(seconds)} s"
-
-
 def instant_text(instant: datetime | None) -> str:
     """Return an instant as tables show it, in UTC; `-` for none."""
     return "-" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
@@ -73,8 +62,3 @@ def ending(entry: Any) -> dict[str, str | None]:
 def iso_text(instant: datetime | None) -> str | None:
     """Return an instant as JSON takes it, to the second."""
     return None if instant is None else instant.isoformat(timespec="seconds")
-
-
-def key_text(key: Mapping[str, str]) -> str:
-    """Return whom an entry is for, as `--key` takes it: `org=acme`."""
-    return " ".join(f"{name}={value}" for name, value in key.items())

@@ -7,11 +7,11 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ratelimit.console.caller_reference import identity_of
+from ratelimit._utils.texts import key_text
+from ratelimit.console.caller_reference import identity_of_query
 from ratelimit.console.command_lines import command_line
 from ratelimit.console.forms import Form
 from ratelimit.console.notices import Notice, redirect
-from ratelimit.console.rendering import key_text
 from ratelimit.console.security import check_change
 from ratelimit.console.visit import Visit
 from ratelimit.controls.blocks import Blocks
@@ -24,7 +24,7 @@ _UNKNOWN: Final = "console"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WantedChange:
     """A change that is wanted: by whom, by which form."""
 
     visit: Visit
@@ -51,12 +51,12 @@ async def change(visit: Visit) -> Response:
         raise HTTPException(404)
     form = await Form.of(visit.request, visit.limiter.clock)
     check_change(visit.request, form.text("csrf") or "")
-    notice = await make(Change(visit, form))
+    notice = await make(WantedChange(visit, form))
     back = (form.text("back") or "").lstrip("/\\")
     return redirect(visit.request, f"{visit.base}/{back}", notice)
 
 
-async def _set_override(wanted: Change) -> Notice:
+async def _set_override(wanted: WantedChange) -> Notice:
     form, controls = wanted.form, wanted.visit.limiter.overrides
     policy, rate, reason = form.needed("policy"), form.rate(), wanted.reason()
     whom, options, text = _whom(form)
@@ -66,7 +66,7 @@ async def _set_override(wanted: Change) -> Notice:
     return Notice(text=f"{policy} is {rate} for {text}.{before} All workers know within 2 seconds.", command=command)
 
 
-async def _delete_override(wanted: Change) -> Notice:
+async def _delete_override(wanted: WantedChange) -> Notice:
     policy = wanted.form.needed("policy")
     whom, options, text = _whom(wanted.form)
     existed = await wanted.visit.limiter.overrides.delete(policy=policy, **whom, **wanted.why())
@@ -87,13 +87,13 @@ def _whom(form: Form) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 
 def _listing(command: str, effect: str, entries_of: Callable[[Visit], Blocks]) -> "dict[str, Make]":
-    async def add(wanted: Change) -> Notice:
+    async def add(wanted: WantedChange) -> Notice:
         key, reason = wanted.form.key(), wanted.reason()
         await entries_of(wanted.visit).set(key, **reason)
         text = f"{key_text(key)} is {effect}. All workers know within 2 seconds."
         return Notice(text=text, command=command_line(f"{command} set", key=key, **reason))
 
-    async def remove(wanted: Change) -> Notice:
+    async def remove(wanted: WantedChange) -> Notice:
         key = wanted.form.key()
         existed = await entries_of(wanted.visit).delete(key, **wanted.why())
         text = f"{key_text(key)} is no longer {effect}." if existed else "There was no such entry."
@@ -102,12 +102,12 @@ def _listing(command: str, effect: str, entries_of: Callable[[Visit], Blocks]) -
     return {f"{command}-set": add, f"{command}-delete": remove}
 
 
-async def _reset(wanted: Change) -> Notice:
+async def _reset(wanted: WantedChange) -> Notice:
     limiter, key, policy = wanted.visit.limiter, wanted.form.key(), wanted.form.text("policy")
     why = wanted.form.needed("why")
     if not key:
         raise ConfigurationError("key: say whose counters are emptied [RL221]")
-    identity = identity_of(key, limiter.resolver.named)
+    identity = identity_of_query(key, limiter.resolver.named)
     if identity == Identity(plan=identity.plan, priority=identity.priority):
         raise ConfigurationError(f"key: {key_text(key)!r:.100} names no caller [RL221]")
     emptied = await limiter.reset(identity, policy, why=why, by=wanted.by)
@@ -115,21 +115,21 @@ async def _reset(wanted: Change) -> Notice:
     return Notice(text=f"{emptied} counters of {key_text(key)} were emptied.", command=command)
 
 
-async def _shadow(wanted: Change) -> Notice:
+async def _shadow(wanted: WantedChange) -> Notice:
     policy, reason = wanted.form.text("policy"), wanted.reason()
     await wanted.visit.limiter.fleet.shadow(policy=policy, **reason)
     text = f"{policy or 'All policies'}: in shadow. Nothing is refused, and all is counted, within 2 seconds."
     return Notice(text=text, command=command_line("shadow on", policy=policy, **reason))
 
 
-async def _pause(wanted: Change) -> Notice:
+async def _pause(wanted: WantedChange) -> Notice:
     policy, reason = wanted.form.text("policy"), wanted.reason()
     await wanted.visit.limiter.fleet.pause(policy=policy, **reason)
     text = f"{policy or 'All policies'}: paused. Nothing is counted or refused, within 2 seconds."
     return Notice(text=text, command=command_line("pause", policy=policy, **reason))
 
 
-async def _enforce(wanted: Change) -> Notice:
+async def _enforce(wanted: WantedChange) -> Notice:
     policy, mode = wanted.form.text("policy"), wanted.form.needed("mode")
     chosen: Any = mode if mode in {"shadow", "paused"} else None
     existed = await wanted.visit.limiter.fleet.off(policy=policy, mode=chosen, **wanted.why())
@@ -141,7 +141,7 @@ async def _enforce(wanted: Change) -> Notice:
     )
 
 
-Make = Callable[[Change], Awaitable[Notice]]
+Make = Callable[[WantedChange], Awaitable[Notice]]
 """Makes a change, and returns what to say of it."""
 
 _CHANGES: Final[dict[str, Make]] = {

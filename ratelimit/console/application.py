@@ -15,7 +15,7 @@ from ratelimit.asgi.middleware import limiter_of
 from ratelimit.config.declarations import ATTRIBUTE, EndpointDeclaration
 from ratelimit.console.actions import change
 from ratelimit.console.assets import asset
-from ratelimit.console.callers import caller_page, callers_page, search
+from ratelimit.console.callers import callers_page, search, single_caller_page
 from ratelimit.console.live import live_events, live_page, refusal_page
 from ratelimit.console.overview import overview
 from ratelimit.console.policy_page import policy_page
@@ -69,7 +69,7 @@ class Console:
             Route("/policies/{name:path}", self._page(policy_page)),
             Route("/callers", self._page(callers_page)),
             Route("/callers/search", self._page(search), methods=["POST"]),
-            Route("/caller", self._page(caller_page)),
+            Route("/caller", self._page(single_caller_page)),
             Route("/quotas", self._page(quotas_page)),
             Route("/quotas/{name:path}.csv", self._page(quota_csv)),
             Route("/quotas/{name:path}", self._page(quota_page)),

@@ -1,6 +1,7 @@
 """References to callers: an identity as the query of an address, and back; a token stands as its hash."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -15,19 +16,23 @@ from ratelimit.resolver.named_policies import HASH_SUFFIX, NamedPolicies, check_
 
 ATTRIBUTES: Final = ("token", "org", "ip", "plan", "priority")
 _DIMENSION: Final = "dimension."
+_GRANT: Final = "grant."
 
 
-def identity_of(query: Mapping[str, str], named: NamedPolicies) -> Identity:
+def identity_of_query(query: Mapping[str, str], named: NamedPolicies) -> Identity:
     """Return the identity that a query names; raises `ConfigurationError` for a hash that is none."""
     found: dict[str, str] = {}
     dimensions: dict[str, str] = {}
+    rates: dict[str, str | int] = {}
     for field, text in query.items():
         name, value = _named_value(field.removeprefix(_DIMENSION), text, named)
-        if field.startswith(_DIMENSION) and value:
+        if field.startswith(_GRANT) and value:
+            rates[field.removeprefix(_GRANT)] = int(value) if value.isdecimal() else value
+        elif field.startswith(_DIMENSION) and value:
             dimensions[name] = value
         elif name in ATTRIBUTES and value:
             found[name] = value
-    return Identity(**found, dimensions=dimensions)  # type: ignore[arg-type]
+    return Identity(**found, dimensions=dimensions, rates=rates)
 
 
 def _named_value(name: str, text: str, named: NamedPolicies) -> tuple[str, str]:
@@ -49,23 +54,29 @@ def query_of(identity: Identity, named: NamedPolicies) -> dict[str, str]:
     for name, value in identity.dimensions.items():
         hashed = named.is_hashed(name)
         found[f"{_DIMENSION}{name}{HASH_SUFFIX if hashed else ''}"] = named.hashed(value) if hashed else value
-    return found
+    return found | {f"{_GRANT}{policy}": str(rate) for policy, rate in identity.rates.items()}
+
+
+def counter_key(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of a query that names counters: without what was granted."""
+    return {name: value for name, value in query.items() if not name.startswith(_GRANT)}
 
 
 def query_of_label(label: str, org: str | None = None) -> dict[str, str] | None:
-    """Return the query that names the callers of a counter by its label; `None` where a label says too little."""
-    found: dict[str, str] = {} if org is None else {"org": unquote(org)}
-    for part in label.split(" "):
+    """Return the query that names the callers of a counter by its label, and that of its organization.
+
+    `None` where a label says too little: of masked addresses, and of values that were too long for a key.
+    """
+    found: dict[str, str] = {}
+    for part in (*label.split(" "), *(() if org is None else (org,))):
         hashed, plain = part.partition("#"), part.partition(":")
-        if hashed[1] and len(hashed[0]) < len(plain[0]):
-            name, value = f"{hashed[0]}{HASH_SUFFIX}", hashed[2]
-        else:
-            name, value = plain[0], plain[2]
+        is_hash = bool(hashed[1]) and len(hashed[0]) < len(plain[0])
+        name, value = (f"{hashed[0]}{HASH_SUFFIX}", hashed[2]) if is_hash else (plain[0], plain[2])
         if not value or (name == "ip" and value.endswith("*")) or value.startswith("%h"):
             return None
-        is_known = name.removesuffix(HASH_SUFFIX) in ATTRIBUTES
+        is_plain = name == "endpoint" or name.removesuffix(HASH_SUFFIX) in ATTRIBUTES
         if name != "method":
-            found[name if is_known or name == "endpoint" else f"{_DIMENSION}{name}"] = unquote(value)
+            found[name if is_plain else f"{_DIMENSION}{name}"] = unquote(value)
     return found if found.keys() - {"endpoint"} else None
 
 
@@ -90,19 +101,10 @@ async def identity_of_token(request: Request, limiter: Limiter, token: str) -> I
     Where the app cannot be asked, or does not know the token, it is the token alone. It is hashed at once.
     """
     named = limiter.resolver.named
-    for header in (f"Bearer {token}".encode(), None):
-        name, value = (b"authorization", header) if header else (b"x-api-key", token.encode())
-        found = await _identified(request, (name, value))
+    for header in ((b"authorization", f"Bearer {token}".encode()), (b"x-api-key", token.encode())):
+        found = await _identified(request, header)
         if found is not None and found.token:
-            hashed = HashedValue(named.hashed(found.token))
-            return Identity(
-                token=hashed,
-                org=found.org,
-                plan=found.plan,
-                priority=found.priority,
-                dimensions=found.dimensions,
-                rates=found.rates,
-            )
+            return replace(found, token=HashedValue(named.hashed(found.token)), ip=None)
     return Identity(token=HashedValue(named.hashed(token)))
 
 

@@ -1,7 +1,7 @@
 """The pages of callers: a search, and for one caller what it may, has used and was refused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from ratelimit.console.caller_reference import (
     ATTRIBUTES,
-    identity_of,
+    counter_key,
+    identity_of_query,
     identity_of_token,
     matches,
     override_key,
@@ -27,6 +28,7 @@ from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
 from ratelimit.model.quota_usage import QuotaUsage
+from ratelimit.resolver.endpoint import UNMATCHED
 from ratelimit.resolver.labels import label_of
 
 _TOP = 20
@@ -69,14 +71,14 @@ async def search(visit: Visit) -> Response:
         query = {**query_of(identity, named), **more}
     else:
         field = kind if kind in ATTRIBUTES else f"dimension.{kind}"
-        query = query_of(identity_of({field: value, **more}, named), named)
+        query = query_of(identity_of_query({field: value, **more}, named), named)
     return RedirectResponse(visit.url("caller", query), 303)
 
 
-async def caller_page(visit: Visit) -> Response:
+async def single_caller_page(visit: Visit) -> Response:
     """Answer with the page of one caller, whom the query names; with an endpoint also what counts there."""
     limiter, params = visit.limiter, visit.request.query_params
-    identity = identity_of(params, limiter.resolver.named)
+    identity = identity_of_query(params, limiter.resolver.named)
     if identity == Identity():
         raise HTTPException(404, "The address names no caller: search for one.")
     endpoint, query = params.get("endpoint") or None, query_of(identity, limiter.resolver.named)
@@ -96,9 +98,10 @@ async def caller_page(visit: Visit) -> Response:
         endpoints=_endpoints(limiter),
         endpoint=endpoint,
         listed=_listed(limiter, identity),
-        block_key=_block_key(query),
-        charts=await _charts(limiter, identity, [each.found for each in rows]),
-        refusals=await _refusals(limiter, query, identity),
+        counter_key=counter_key(query),
+        block_key=_block_key(counter_key(query)),
+        charts=await _charts(limiter, identity, endpoint, [each.found for each in rows]),
+        refusals=await _refusals(limiter, identity),
     )
 
 
@@ -137,13 +140,7 @@ def _at_endpoint(identity: Identity, endpoint: str | None) -> Identity:
     if endpoint is None:
         return identity
     place = {"endpoint": endpoint, "method": endpoint.partition(" ")[0]}
-    return Identity(
-        token=identity.token,
-        org=identity.org,
-        ip=identity.ip,
-        plan=identity.plan,
-        dimensions={**identity.dimensions, **place},
-    )
+    return replace(identity, dimensions={**identity.dimensions, **place})
 
 
 def _twice(rate: str | None) -> str:
@@ -161,15 +158,18 @@ def _listed(limiter: Limiter, identity: Identity) -> dict[str, Any]:
     return {"block": limiter.blocks.find(identity), "allow": limiter.allowed.find(identity)}
 
 
-async def _charts(limiter: Limiter, identity: Identity, found: Sequence[PolicyExplanation]) -> list[tuple[str, Markup]]:
+async def _charts(
+    limiter: Limiter, identity: Identity, endpoint: str | None, found: Sequence[PolicyExplanation]
+) -> list[tuple[str, Markup]]:
     """Return a chart of the last day for each policy: half hours, with what was used and how often it was refused."""
     statistics, named, charts = limiter.statistics, limiter.resolver.named, []
     if statistics is None:
         return []
     await statistics.flush_callers()
-    place = limiter.resolver.endpoint("GET")
+    method, _, template = (endpoint or f"GET {UNMATCHED}").partition(" ")
+    place = limiter.resolver.route(method, template)
     for each in found:
-        compiled = named.get(each.policy)
+        compiled = named.get(each.policy, place.label)
         charge = compiled.any_charge(identity, named.values(identity, compiled, place), limiter.clock())
         if charge is None or each.kind == "concurrency":
             continue
@@ -178,7 +178,7 @@ async def _charts(limiter: Limiter, identity: Identity, found: Sequence[PolicyEx
             await statistics.rankings.history(each.policy, label, org, by=by, seconds=_DAY_S)
             for by in ("used", "refused")
         ]
-        bars = [_half_hour(visit_start, history) for visit_start in range(0, len(history[0]), _PER_BAR)]
+        bars = [_half_hour(first, history) for first in range(0, len(history[0]), _PER_BAR)]
         if any(sum(bar.parts) for bar in bars):
             title = f"{each.policy}: the last 24 hours, used and refused"
             charts.append((each.policy, bar_chart(bars, title=title, height=80)))
@@ -193,9 +193,9 @@ def _half_hour(first: int, history: Sequence[Sequence[tuple[int, int]]]) -> Bar:
     )
 
 
-async def _refusals(limiter: Limiter, query: dict[str, str], identity: Identity) -> list[Refusal]:
+async def _refusals(limiter: Limiter, identity: Identity) -> list[Refusal]:
     if limiter.statistics is None:
         return []
     found = await limiter.statistics.refusals.read(last=_READ)
     named = limiter.resolver.named
-    return [each for each in reversed(found) if matches(identity, each.key, named) and query][:_REFUSALS]
+    return [each for each in reversed(found) if matches(identity, each.key, named)][:_REFUSALS]

@@ -30,7 +30,7 @@ _KINDS: Final = ("all", "refused", "shadow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class RefusalFilter:
     """Which refusals are wanted."""
 
     policy: str = ""
@@ -38,7 +38,7 @@ class Filter:
     kind: str = "all"
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "Filter":
+    def of(cls, query: Mapping[str, str]) -> "RefusalFilter":
         """Return the filter that a query describes."""
         kind = query.get("kind", "all")
         caller = query.get("caller", "").strip().lower()
@@ -57,7 +57,7 @@ class Filter:
 
 async def live_page(visit: Visit) -> Response:
     """Answer with the last refusals, the newest first; the page goes on by the stream of `live_events`."""
-    wanted, statistics = Filter.of(visit.request.query_params), visit.statistics
+    wanted, statistics = RefusalFilter.of(visit.request.query_params), visit.statistics
     found: Sequence[Refusal] = []
     if statistics is not None:
         await statistics.refusals.flush()
@@ -84,14 +84,14 @@ async def live_events(visit: Visit) -> Response:
     query, statistics = visit.request.query_params, visit.statistics
     if statistics is None:
         raise HTTPException(404, "The settings do not count: write statistics = true.")
-    wanted = visit.request.headers.get("last-event-id") or query.get("after") or ""
-    after = wanted if _ID.fullmatch(wanted) else "0"
+    seen = visit.request.headers.get("last-event-id") or query.get("after") or ""
+    after = seen if _ID.fullmatch(seen) else "0"
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    events = _events(visit, Filter.of(query), after)
+    events = _events(visit, RefusalFilter.of(query), after)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _events(visit: Visit, wanted: Filter, after: str) -> AsyncIterator[str]:
+async def _events(visit: Visit, wanted: RefusalFilter, after: str) -> AsyncIterator[str]:
     statistics, began = visit.limiter.statistics, monotonic()
     if statistics is None:
         return

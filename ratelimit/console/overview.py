@@ -30,9 +30,8 @@ class PolicyLine:
     """One policy in the overview: what it declares, and what it did in the last hour."""
 
     policy: dict[str, Any]
-    admitted: int
+    within: int
     refused: int
-    near: int
     shadow_over: int
     callers_near: int
     overrides: int
@@ -42,7 +41,7 @@ class PolicyLine:
     @property
     def checks(self) -> int:
         """All requests that the policy has seen."""
-        return self.admitted + self.refused + self.shadow_over
+        return self.within + self.refused + self.shadow_over
 
 
 async def overview(visit: Visit) -> Response:
@@ -86,15 +85,14 @@ def _line(  # noqa: PLR0917
     policy: dict[str, Any], name: str, minutes: Sequence[SpanCounts], near: int, overrides: int, limiter: Limiter
 ) -> PolicyLine:
     spans = [(each, each.policies.get(name, _NOTHING)) for each in minutes]
-    admitted = sum(counts.within + counts.near for _, counts in spans)
+    within = sum(counts.within + counts.near for _, counts in spans)
     refused = sum(counts.over for _, counts in spans)
     bars = [count_bar(f"{span.start:%H:%M} UTC", counts) for span, counts in spans]
-    title = f"{name}, last hour: {admitted} admitted, {refused} refused"
+    title = f"{name}, last hour: {within} within, {refused} refused"
     return PolicyLine(
         policy=policy,
-        admitted=admitted,
+        within=within,
         refused=refused,
-        near=sum(counts.near for _, counts in spans),
         shadow_over=sum(counts.shadow_over for _, counts in spans),
         callers_near=near,
         overrides=overrides,

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ratelimit.config.policies import Policy, Quota
-from ratelimit.console.caller_reference import identity_of, override_key, query_of_label
+from ratelimit.console.caller_reference import identity_of_query, override_key, query_of_label
 from ratelimit.console.rendering import render
 from ratelimit.console.visit import Visit
 from ratelimit.enforcement.events import NEAR
@@ -155,7 +155,7 @@ def _caller(limiter: Limiter, compiled: CompiledPolicy, key: str, usage: QuotaUs
     if statistics is not None:
         label, org = statistics.names.label(key, usage.policy), statistics.names.org(key, usage.policy)
     query = query_of_label(label, org)
-    whom = None if query is None else override_key(identity_of(query, named), compiled, named)
+    whom = None if query is None else override_key(identity_of_query(query, named), compiled, named)
     return QuotaCaller(label=label, query=query, key=whom, usage=usage, limit=limit)
 
 

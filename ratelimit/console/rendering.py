@@ -1,6 +1,5 @@
 """Rendering: templates become pages, and every value in them is escaped."""
 
-import math
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -9,13 +8,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from ratelimit._utils.texts import key_text, seconds_text
 from ratelimit.clock import system_clock
 from ratelimit.console.assets import version_of
 from ratelimit.console.caller_reference import query_of_label
 from ratelimit.console.forms import DURATIONS, NO_END, THE_DAY
 from ratelimit.console.notices import DONE_COOKIE, notice_of
 from ratelimit.console.security import CSRF_COOKIE, set_cookie
-from ratelimit.console.visit import Visit, finite
+from ratelimit.console.visit import Visit
 
 _THOUSANDS: Final = 10_000
 
@@ -59,7 +59,7 @@ def _environment() -> Environment:
         clock=clock_text,
         share=share_text,
         key=key_text,
-        rate=rate_text,
+        rate=grouped_rate,
         label=label_text,
         reset=reset_text,
     )
@@ -91,7 +91,7 @@ def number_text(number: float | None) -> str:
     return f"{number / 1e12:,.3g}T"
 
 
-def rate_text(rate: str) -> str:
+def grouped_rate(rate: str) -> str:
     """Return a rate with its thousands apart: `1,000,000/month`."""
     number, slash, period = rate.partition("/")
     return f"{int(number):,}{slash}{period}" if number.isdigit() else rate
@@ -105,17 +105,6 @@ def label_text(label: str) -> str:
 def reset_text(reset_at: float, now: float) -> Markup | str:
     """Return when a counter is empty again: `in 12 s` within an hour, else the instant."""
     return f"in {seconds_text(max(0.0, reset_at - now))}" if reset_at - now < 3600 else instant_text(reset_at)
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Return a duration: `12 s`, `4 min`, `2 h`, `3 d`; `never` where waiting does not help."""
-    found = finite(seconds)
-    if found is None:
-        return "never"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if found >= 2 * size:
-            return f"{found / size:.0f} {unit}"
-    return f"{math.ceil(found)} s"
 
 
 def instant_text(instant: datetime | float | None) -> Markup | str:
@@ -141,8 +130,3 @@ def share_text(part: float, whole: float) -> str:
     """Return a share in percent; nothing of nothing is 0 %."""
     share = 100 * part / whole if whole else 0.0
     return "0 %" if not share else "< 0.1 %" if share < 0.1 else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"
-
-
-def key_text(key: Any) -> str:
-    """Return whom an entry is for: `org=acme`."""
-    return " ".join(f"{name}={value}" for name, value in key.items())

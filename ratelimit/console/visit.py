@@ -1,6 +1,5 @@
 """One visit of the console: the request, who makes it, and what its pages need."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +49,3 @@ class Visit:
 def base_of(request: Request) -> str:
     """Return the path at which a mounted app is, without a slash at the end."""
     return str(request.scope.get("root_path", "")).rstrip("/")
-
-
-def finite(seconds: float | None) -> float | None:
-    """Return a duration, `None` where it never ends."""
-    return None if seconds is None or math.isinf(seconds) else seconds

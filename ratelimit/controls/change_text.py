@@ -1,5 +1,6 @@
 """Changes of operators as people read them, in a line."""
 
+from ratelimit._utils.texts import key_text
 from ratelimit.controls.audit_trail import Change
 from ratelimit.controls.control_entries import kind_of
 from ratelimit.model.rate import Rate
@@ -12,8 +13,7 @@ def change_text(change: Change) -> str:
         return f"reset {values.get('policy') or 'all'} of {values.get('caller')}"
     if change.action == "delete":
         return f"delete {change.entry.lstrip('!')}"
-    key = " ".join(f"{name}={value}" for name, value in (values.get("key") or {}).items())
-    whom = f"plan {values['plan']}" if values.get("plan") else key or "everybody"
+    whom = f"plan {values['plan']}" if values.get("plan") else key_text(values.get("key") or {}) or "everybody"
     if kind == "switch":
         return f"{values.get('mode')} {values.get('policy') or 'all policies'}"
     if kind in ("block", "allow"):

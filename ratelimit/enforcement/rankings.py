@@ -18,7 +18,7 @@ _ORG: Final = "\t"
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TopCaller:
-    """A caller of one policy, by its label, with a number; `org` is the organization of a token, where it is known."""
+    """A caller of one policy, by its label, with a number; `org` is the label of a token's organization, where it is known."""
 
     policy: str
     caller: str
@@ -33,7 +33,7 @@ class CallerNames(Protocol):
         """Return the label of the callers that share a counter."""
 
     def org(self, key: str, policy: str) -> str | None:
-        """Return the organization of a token's counter, where the label does not say so."""
+        """Return the label of the organization of a token's counter, where its own label does not say so."""
 
     def policies(self) -> Iterable[str]:
         """Return the names of all policies."""

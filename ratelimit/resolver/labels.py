@@ -44,7 +44,7 @@ def label_of_counter(key: str, policy: str, named: NamedPolicies) -> str:
 
 
 def org_of_counter(key: str, policy: str, named: NamedPolicies) -> str | None:
-    """Return the organization with which a counter is kept (as keys hold it) where its label does not say so.
+    """Return the label of the organization with which a counter is kept, where the counter's own label does not say so.
 
     The counters of a token belong to the organization that the token came with; `None` where none is known.
     """
@@ -52,7 +52,7 @@ def org_of_counter(key: str, policy: str, named: NamedPolicies) -> str | None:
     if "token" not in per or "org" in per:
         return None
     partition = key.rpartition("}")[0].rpartition("{")[2]
-    return None if partition in key.rsplit(":", len(per))[1:] else partition
+    return None if partition in key.rsplit(":", len(per))[1:] else _part("org", partition, named)
 
 
 def _part(dimension: str, value: str, named: NamedPolicies) -> str:

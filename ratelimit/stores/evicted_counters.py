@@ -4,41 +4,41 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final
 
-MIN_BUCKETS: Final = 1024
-"""Buckets of each policy at least."""
+MIN_GROUPS: Final = 1024
+"""Groups of each policy at least."""
 
-_KEYS_PER_BUCKET: Final = 8
+_KEYS_PER_GROUP: Final = 8
 
 
 class EvictedCounters:
-    """Keeps evicted counters in a bounded memory: a counter that is made again begins with what its bucket has used.
+    """Keeps evicted counters in a bounded memory: a counter that is made again begins with what its group has used.
 
-    So the bound of each caller holds also where more counters are used than are kept. Evicted counters of one bucket are kept
+    So the bound of each caller holds also where more counters are used than are kept. Evicted counters of one group are kept
     as one, which has used as much as any of them, so a caller may begin with what another one has used: little, since the
-    least used counters are evicted first, until their window or period has passed. Each policy has a bucket for every eight of
-    `max_keys`, and 1024 at least. The hash that chooses a bucket differs in each process.
+    least used counters are evicted first, until their window or period has passed. Each policy has a group for every eight of
+    `max_keys`, and 1024 at least. The hash that chooses a group differs in each process.
     """
 
     def __init__(self, max_keys: int) -> None:
-        self._number = max(MIN_BUCKETS, max_keys // _KEYS_PER_BUCKET)
-        self._buckets: dict[tuple[str, int], tuple[Any, int]] = {}
+        self._number = max(MIN_GROUPS, max_keys // _KEYS_PER_GROUP)
+        self._groups: dict[tuple[str, int], tuple[Any, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._groups)
 
     def add(self, policy: str, key: str, state: Any, until: int) -> None:
         """Keep the state of an evicted counter until an instant (ms)."""
-        bucket = policy, hash(key) % self._number
-        known, known_until = self._buckets.get(bucket, (None, 0))
+        group = policy, hash(key) % self._number
+        known, known_until = self._groups.get(group, (None, 0))
         if type(known) is type(state):
             state, until = state.merged(known), max(until, known_until)
-        self._buckets[bucket] = state, until
+        self._groups[group] = state, until
 
     def state_for(self, policy: str, key: str, now: int, empty: Callable[[], Any]) -> Any:
         """Return the state with which a counter begins at `now` (ms)."""
-        bucket = policy, hash(key) % self._number
-        state, until = self._buckets.get(bucket, (None, 0))
+        group = policy, hash(key) % self._number
+        state, until = self._groups.get(group, (None, 0))
         if until <= now:
-            self._buckets.pop(bucket, None)
+            self._groups.pop(group, None)
             return empty()
         return deepcopy(state)

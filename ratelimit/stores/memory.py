@@ -41,7 +41,7 @@ class MemoryStore(Store):
     `clock` returns integer microseconds since the epoch (default: the system's). At most `max_keys` keys are held. Beyond
     that, the policy that has most of them loses the key that expires first, or of several the one used longest ago, and
     those that are more than half used up after all others. What an evicted key has used is still counted: a key that is made
-    again begins with what the most used evicted key of its bucket had. `evictions` counts them; the log has one warning.
+    again begins with what the most used evicted key of its group had. `evictions` counts them; the log has one warning.
     """
 
     is_immediate = True
@@ -53,7 +53,7 @@ class MemoryStore(Store):
         self._maps: dict[str, SharedMap] = {}
         self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
         self._logs: dict[str, deque[tuple[str, bytes]]] = {}
-        self._appended = 0
+        self._appended = self._clock()  # Ids of a log go on after a restart.
         self.evictions = 0
         """How many keys were evicted so far."""
         self._evicted, self._capacities = EvictedCounters(max_keys), dict[str, int]()
@@ -132,7 +132,7 @@ class MemoryStore(Store):
             log = self._logs.setdefault(name, deque())
             for value in values:
                 self._appended += 1
-                log.append((f"{self._appended:015d}", value))
+                log.append((f"{self._appended:020d}", value))
             while len(log) > keep:
                 log.popleft()
 

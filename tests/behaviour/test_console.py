@@ -5,6 +5,7 @@ It tests `console.application`, `console.actions`, `console.assets`, `console.ca
 `asgi.authorization` and `asgi.caller_status`. `test_console_in_chromium.py` has the pages as people see them.
 """
 
+import base64
 import csv
 import hashlib
 import html
@@ -559,6 +560,129 @@ def test_a_caller_sees_itself_alone(operator: Operator) -> None:
     assert not [word for word in ("tried", "service", "other", "<form", "token#") if word in page]
     assert operator.client.get("/limits/").status_code == 403
     assert operator.client.post("/limits/").status_code == 405
+
+
+def test_names_are_the_same_on_every_page(operator: Operator) -> None:
+    """An organization with blanks and signs is found by each link; a block there holds."""
+    org = "a b/<c>&%41"
+    headers = {"authorization": f"Bearer {org}-1"}
+    statuses = [operator.client.get("/v1/agents/1", headers=headers).status_code for _ in range(7)]
+    assert statuses.count(429) == 2
+    for path in ("callers", "policies/agents", "quotas/calls", "live"):
+        links = re.findall(r'"/ratelimit/(caller\?[^"]*org=[^"]*)"', operator.get(path).text)
+        pages = [html.unescape(operator.get(html.unescape(link)).text) for link in set(links)]
+        assert pages, path
+        assert all(f"<code>{org}</code>" in page and "5 of 100 used" in re.sub("</?b>", "", page) for page in pages)
+    key = dict(re.findall(r'name="(key\.[^"]*)" value="([^"]*)"', operator.get(html.unescape(links[0])).text))
+    fields = {name: html.unescape(value) for name, value in key.items() if name in {"key.org", "key.token_hash"}}
+    assert operator.post("change/block-set", {**fields, "why": "x"}).status_code == 200
+    assert operator.client.get("/v1/agents/1", headers=headers).status_code == 403
+
+
+def forms_of(page: str, action: str) -> list[dict[str, str]]:
+    """Return the hidden fields of the forms that make a change."""
+    forms = re.findall(rf'<form[^>]*/change/{action}">(.*?)</form>', page, re.DOTALL)
+    hidden = [re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form) for form in forms]
+    return [{name: html.unescape(value) for name, value in fields} for fields in hidden]
+
+
+@pytest.fixture
+def dimensioned() -> Iterator[Operator]:
+    """Return an operator of an app that counts by dimensions, hashed ones among them, by method, and for all together."""
+    settings = RateLimitSettings(
+        statistics=True,
+        dimensions=["user", "region"],
+        hashed_dimensions=["region", "org"],
+        limits=[
+            Limit(name="user", rate="3/hour", per="user"),
+            Limit(name="region", rate="9/hour", per=["region", "org"]),
+            Limit(name="method", rate="9/hour", per=["org", "method"]),
+            Limit(name="all", rate="99/hour", per=()),
+        ],
+        quotas=[Quota(name="calls", limit=9, per="user", period="day", plans={"pro": 99})],
+    )
+    with TestClient(app_of(Limiter(settings))) as client:
+        yield Operator(client)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "caller?dimension.user=bob",
+        f"caller?dimension.region_hash={'1' * 32}",
+        f"caller?org_hash={'2' * 32}",
+        "caller?plan=pro",
+    ],
+)
+def test_every_form_of_a_caller_is_accepted(dimensioned: Operator, where: str) -> None:
+    """Whatever the caller is known by: to block, to allow, to reset, and to change each rate that is offered."""
+    page = dimensioned.get(where).text
+    offered = [
+        (action, each)
+        for action in ("block-set", "allow-set", "override-set", "reset")
+        for each in forms_of(page, action)
+    ]
+    assert {action for action, _ in offered} >= {"block-set", "allow-set"}
+    for action, fields in offered:
+        done = dimensioned.post(f"change/{action}", {**fields, "why": "x", "rate": "5"})
+        assert done.status_code == (422 if where.endswith("plan=pro") and action == "reset" else 200), (action, fields)
+
+
+def test_a_rate_of_a_method_is_changed_at_an_endpoint(dimensioned: Operator) -> None:
+    """The endpoint that is chosen says which; a rate of all callers is changed on its own page."""
+    everywhere = dimensioned.get(f"caller?org_hash={'2' * 32}").text
+    assert "method" not in [each["policy"] for each in forms_of(everywhere, "override-set")]
+    chosen = dimensioned.get(f"caller?org_hash={'2' * 32}&endpoint=GET /v1/agents/{{id}}").text
+    found = [each for each in forms_of(chosen, "override-set") if each["policy"] == "method"]
+    assert [each["key.method"] for each in found] == ["GET"]
+    assert "Its rate is that of all callers" in chosen
+    assert "all" not in [each["policy"] for each in forms_of(chosen, "override-set")]
+
+
+def test_no_command_is_shown_that_would_name_another_caller(dimensioned: Operator) -> None:
+    """The command line takes hashes of tokens alone."""
+    page = dimensioned.change("reset", why="x", back="", **{"key__dimension.region_hash": "1" * 32})
+    assert "were emptied" in page
+    assert "by command" not in page
+
+
+def test_overrides_of_others_are_not_those_of_a_caller(dimensioned: Operator) -> None:
+    """Neither of a plan nor of all; and a plan that is unlimited is shown so."""
+    dimensioned.change("override-set", policy="all", whom="plan", plan="pro", rate="5/hour", why="of a plan", back="")
+    dimensioned.change("override-set", policy="calls", whom="plan", plan="pro", rate="unlimited", why="x", back="")
+    assert "of a plan" not in dimensioned.get("caller?dimension.user=bob").text
+    assert "pro unlimited" in dimensioned.get("quotas").text
+
+
+def test_who_may_change_is_who_changes() -> None:
+    """The name that `authorize_changes` returns is in the audit trail."""
+    options = {"authorize": lambda _: True, "authorize_changes": lambda _: "alice"}
+    with TestClient(app_of(limiter_of(), **options)) as client:
+        assert "--by alice" in Operator(client).change("block-set", key__org="evil", why="x", back="")
+
+
+@pytest.mark.parametrize("why", ["'" * 500, "й" * 500, "😀" * 500])
+def test_a_notice_always_arrives(operator: Operator, why: str) -> None:
+    """Its command is whole, or left out."""
+    page = operator.change("block-set", key__org="evil", why=why, back="")
+    assert "org=evil is blocked" in page
+    assert "The same by command" not in page or command_of(page)[-3] == why
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"origin": "http://["}, "why=x", 403),
+        ({"sec-fetch-site": "same-origin"}, "&".join(f"a{number}=1" for number in range(300)), 413),
+        ({"sec-fetch-site": "same-origin", "cookie": f"ratelimit_done={'W1tb' * 2000}"}, "why=x", 403),
+    ],
+)
+def test_odd_requests_are_refused(operator: Operator, headers: dict[str, str], body: str, status: int) -> None:
+    """By a page, and by no failure."""
+    sent = {"content-type": "application/x-www-form-urlencoded", **headers}
+    assert operator.client.post("/ratelimit/change/reset", content=body, headers=sent).status_code == status
+    nested = base64.b64encode(b"[" * 2000).decode()
+    assert operator.get("", cookie=f"ratelimit_done={nested}").status_code == 200
 
 
 async def calls_of(app: Starlette) -> int:

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from ratelimit._utils.texts import key_text
 from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, reason_options, run, settings_options, until_option
-from ratelimit.cli.output import console, ending, instant_text, key_text, print_json, print_table
+from ratelimit.cli.output import console, ending, instant_text, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.controls.blocks import Blocks
 from ratelimit.errors import ConfigurationError

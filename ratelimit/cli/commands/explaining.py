@@ -6,9 +6,10 @@ from typing import Final
 import click
 from rich.text import Text
 
+from ratelimit._utils.texts import seconds_text
 from ratelimit.cli.hints import hint, hint_at_missing_org, hint_at_unknown
 from ratelimit.cli.options import caller_options, json_option, run, settings_options
-from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
+from ratelimit.cli.output import Cell, console, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.errors import ConfigurationError
 from ratelimit.inspection.explanation import Explanation, PolicyExplanation, explain

@@ -11,10 +11,11 @@ from typing import Final
 import click
 from rich.text import Text
 
+from ratelimit._utils.texts import seconds_text
 from ratelimit.asgi.route_models import QuotaStatus, RateLimitStatus
 from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, run, seconds_option, settings_options
-from ratelimit.cli.output import Cell, console, print_json, print_table, seconds_text
+from ratelimit.cli.output import Cell, console, print_json, print_table
 from ratelimit.cli.target import Target
 from ratelimit.enforcement.refusal_stream import Refusal
 from ratelimit.enforcement.statistics import Statistics

@@ -1,18 +1,16 @@
-"""Numbers, durations and instants as people read them."""
+"""Numbers and instants as people read them."""
 
-import math
 from datetime import UTC, datetime
 
 import pytest
 
 from ratelimit.console.rendering import (
     clock_text,
+    grouped_rate,
     instant_text,
     label_text,
     number_text,
-    rate_text,
     reset_text,
-    seconds_text,
     share_text,
 )
 
@@ -35,23 +33,6 @@ def test_numbers(number: int | None, text: str) -> None:
     assert number_text(number) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "never"),
-        (math.inf, "never"),
-        (0.2, "1 s"),
-        (119, "119 s"),
-        (120, "2 min"),
-        (7200, "2 h"),
-        (172_800, "2 d"),
-    ],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    """Rounded up to the second."""
-    assert seconds_text(seconds) == text
-
-
 def test_instants() -> None:
     """In UTC, for machines too; soon is said as a duration."""
     at = datetime(2031, 1, 31, 12, 30, 5, tzinfo=UTC)
@@ -67,5 +48,5 @@ def test_shares_rates_and_labels() -> None:
     """A share of nothing is none."""
     found = [share_text(*pair) for pair in ((0, 0), (1, 0), (1, 10_000), (1, 30), (1, 3), (3, 3))]
     assert found == ["0 %", "0 %", "< 0.1 %", "3.3 %", "33 %", "100 %"]
-    assert (rate_text("1000000/month"), rate_text("unlimited")) == ("1,000,000/month", "unlimited")
+    assert (grouped_rate("1000000/month"), grouped_rate("unlimited")) == ("1,000,000/month", "unlimited")
     assert label_text("endpoint:GET%20/v1 org:a%3Cb") == "endpoint:GET /v1 org:a%3Cb"

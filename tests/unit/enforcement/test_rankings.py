@@ -30,7 +30,7 @@ async def test_the_organization_of_a_token_is_known(store: Store, clock: ManualC
         found = {(each.policy, each.caller): each.org for each in await statistics_of(limiter).top("used")}
         hashed = limiter.resolver.named.hashed
         assert found == {
-            ("token", f"token#{hashed('t')}"): "acme",
+            ("token", f"token#{hashed('t')}"): "org:acme",
             ("token", f"token#{hashed('alone')}"): None,
             ("org", "org:acme"): None,
         }
@@ -55,9 +55,9 @@ async def test_the_history_of_a_caller(store: Store, clock: ManualClock) -> None
             await use(limiter, Identity(token="u", org="acme"), 1)
             clock.advance(seconds=600)
         rankings, label = statistics_of(limiter).rankings, f"token#{limiter.resolver.named.hashed('t')}"
-        used = await rankings.history("token", label, "acme", seconds=3600)
+        used = await rankings.history("token", label, "org:acme", seconds=3600)
         assert [number for _, number in used if number] == [3, 10]
-        refused = await rankings.history("token", label, "acme", by="refused", seconds=3600)
+        refused = await rankings.history("token", label, "org:acme", by="refused", seconds=3600)
         assert [number for _, number in refused if number] == [4]
         assert [start for start, number in used if number] == [
             (clock() // 1_000_000 - 600 * back) // 300 * 300 for back in (2, 1)

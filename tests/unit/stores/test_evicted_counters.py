@@ -1,11 +1,11 @@
-"""Evicted counters are kept in buckets; `test_memory.py` has what callers get."""
+"""Evicted counters are kept in groups; `test_memory.py` has what callers get."""
 
 from ratelimit.algorithms.quota import QuotaState
 from ratelimit.algorithms.sliding_window_state import SlidingWindowState
-from ratelimit.stores.evicted_counters import MIN_BUCKETS, EvictedCounters
+from ratelimit.stores.evicted_counters import MIN_GROUPS, EvictedCounters
 
 
-def test_a_bucket_has_used_as_much_as_any_of_its_counters() -> None:
+def test_a_group_has_used_as_much_as_any_of_its_counters() -> None:
     """Until the last of them would have expired; a copy is given away."""
     evicted = EvictedCounters(1)
     for used, until in ((3, 100), (5, 50), (1, 20)):
@@ -22,9 +22,9 @@ def test_a_bucket_has_used_as_much_as_any_of_its_counters() -> None:
 def test_it_is_bounded() -> None:
     """However many counters are evicted."""
     evicted = EvictedCounters(1)
-    for number in range(10 * MIN_BUCKETS):
+    for number in range(10 * MIN_GROUPS):
         evicted.add("p", f"key{number}", QuotaState(0, 1), 100)
-    assert len(evicted) <= MIN_BUCKETS
+    assert len(evicted) <= MIN_GROUPS
 
 
 def test_windows_are_merged_at_the_later_instant() -> None:

@@ -1,0 +1,19 @@
+"""Durations and keys of entries as people read them, on the command line and in the console."""
+
+import math
+from collections.abc import Mapping
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Return a duration: `12 s`, `4 min`, `2 h`, `3 d`; `never` where it is `None` or infinite: waiting does not help."""
+    if seconds is None or math.isinf(seconds):
+        return "never"
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{math.ceil(seconds)} s"
+
+
+def key_text(key: Mapping[str, str]) -> str:
+    """Return whom an entry is for, as `--key` takes it: `org=acme`, several apart by blanks."""
+    return " ".join(f"{name}={value}" for name, value in key.items())
