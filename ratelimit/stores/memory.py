@@ -32,6 +32,9 @@ _ALGORITHMS: Final[dict[Kind, tuple[Callable[[], Any], Callable[..., Any]]]] = {
 MAX_KEYS: Final = 1_000_000
 """Keys that a memory store holds at most, unless it is given another number."""
 
+_STEP_BACK_MS: Final = 5_000
+"""Milliseconds for which an expired key is kept: a clock that steps back by less finds it again, as in Redis."""
+
 _EMPTY_MAP: Final = SharedMap(0, {})
 
 
@@ -181,8 +184,8 @@ class MemoryStore(Store):
         with self._lock:
             now = self._clock()
             ms = now // 1000
-            if self.expiry_index.next <= ms:
-                for key in self.expiry_index.expired(ms):
+            if self.expiry_index.next <= ms - _STEP_BACK_MS:
+                for key in self.expiry_index.expired(ms - _STEP_BACK_MS):
                     self._states.pop(key, None)
             charges = request.operation <= Operation.PEEK or request.operation == Operation.ACQUIRE
             return StoreReply((self._charge if charges else self._amend)(request, ms), now, ms)

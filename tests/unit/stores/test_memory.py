@@ -31,6 +31,16 @@ def test_expired_keys_are_dropped_as_others_are_charged(clock: ManualClock) -> N
     assert len(store.expiry_index) == store.expiry_index.entries == 200
 
 
+def test_a_clock_that_steps_back_finds_an_expired_key_again(clock: ManualClock) -> None:
+    """As on Redis, whose keys expire by a clock of their own: no caller gets its window twice."""
+    store, limit = MemoryStore(clock=clock), window_limit(5, 1)
+    decide(store, [Charge(limit, "k", 5)])
+    clock.advance(ms=1500)
+    decide(store, [Charge(limit, "other")])
+    clock.advance(ms=-700)
+    assert decide(store, [Charge(limit, "k")])[0].retry_after > 0
+
+
 def test_a_key_that_is_used_lives_on(clock: ManualClock) -> None:
     """Expiry follows the last charge, not the first."""
     store, limit = MemoryStore(clock=clock), window_limit(100, 1)
