@@ -12,7 +12,7 @@
 # make format    formats all files
 # make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
 #
-# `make demo` needs python3, git and make. ARGS go to pytest or to the example.
+# `make demo` needs python3, git and make. ARGS go to pytest (which runs two tests at a time; `-n 0`: one) or to the example.
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -51,7 +51,7 @@ webhooks: $(VENV)/.dev
 	@$(BIN)/python -m examples.webhooks.webhooks $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
