@@ -236,8 +236,9 @@ class Limiter(LimiterCore):
         """
         _check_identity(identity)
         await self.start()
-        keys, quotas = self.resolver.counters(identity, self.clock(), policy)
-        emptied = await self.enforcer.delete(keys)
+        counters, quotas = self.resolver.counters(identity, self.clock(), policy)
+        await self.enforcer.delete({key for _, *others in counters for key in others})
+        emptied = await self.enforcer.delete({longest for longest, *_ in counters})
         if quotas:  # What was used in the period before stays known.
             used = await self.enforcer.submit(StoreRequest(quotas, Operation.USAGE))
             emptied += sum(units > 0 for units, _, _ in used.readings)

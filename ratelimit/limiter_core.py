@@ -102,7 +102,7 @@ class LimiterCore:
         self.has_listed = False
         """Whether any caller is blocked, or is allowed whatever it does."""
         self._entries.subscribe(self._say_what_holds)
-        self._reload = SettingsReload(self.resolver, self._reloaded)
+        self._reload = SettingsReload(self.resolver, self.clock, self._reloaded)
 
     @property
     def settings(self) -> RateLimitSettings:
@@ -113,7 +113,7 @@ class LimiterCore:
         """Let other settings hold from now on in this worker, and return whether they differ.
 
         They are checked first and take effect in one step: what is under way finishes under the rules that it began with, and
-        counters go on whose policy keeps its name and period. Where they cannot hold, or change `store`, `key_prefix`,
+        counters go on whose policy keeps its name (those of a quota, its period too). Where they cannot hold, or change `store`, `key_prefix`,
         `hash_key` or another field that needs a restart, `ConfigurationError` names the field, and the settings before stay.
         """
         return self._reload.apply(settings)

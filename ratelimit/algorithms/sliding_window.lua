@@ -24,6 +24,7 @@ local function decode_limit(numbers, kind)
     limit = limit, caller_capacity = caller_capacity, advertised_limit = limit < caller_capacity and limit or caller_capacity,
     burst = burst, capacity = capacity, bucket_ms = bucket_ms, window_ms = window_ms,
     wide = capacity >= WIDE, may_carry = burst > 0, tolerance = max(bucket_ms, ceil(window_ms / 64)),
+    new_until = numbers[8],
   }
 end
 

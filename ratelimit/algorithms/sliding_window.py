@@ -8,6 +8,9 @@ What is used above the limit (the burst) is recorded in the entries as overage; 
 next window. Any k consecutive windows admit at most k·limit + burst; the proof stands in docs/how-it-works.md.
 """
 
+from collections.abc import Sequence
+from operator import itemgetter
+
 from ratelimit.algorithms.sliding_window_state import Entry, SlidingWindowState
 from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.kinds import NEVER
@@ -103,6 +106,11 @@ class SlidingWindowView:
             state.may_carry = later = True
         self._write()
         return later
+
+    def copy(self) -> SlidingWindowState:
+        """Return a state of the entries that have not left, which changes by itself."""
+        older, may_carry = self._older[self._left :], self.state.may_carry
+        return SlidingWindowState(self.total, self.carried_overage, self.carried_stamp, self.last, older, may_carry)
 
     def repair(self) -> bool:
         """Write the entries that a wrong clock left in the future as they count now: in the current bucket."""
@@ -252,3 +260,13 @@ class SlidingWindowView:
         """Return the entries that have not left."""
         older = self._older[self._left :]
         return older if self.last is None else [*older, self.last]
+
+
+def fullest(windows: Sequence[SlidingWindowView], limit: EffectiveRate, now: int) -> SlidingWindowState | None:
+    """Return a copy of what that window holds which fills `limit` most: a window without a state begins with it.
+
+    `None` where none of them holds anything that counts under `limit`.
+    """
+    totals = [(SlidingWindowView(copy, limit, now).total, copy) for copy in (window.copy() for window in windows)]
+    total, found = max(totals, key=itemgetter(0), default=(0, None))
+    return found if total > 0 else None

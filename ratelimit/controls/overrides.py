@@ -42,6 +42,7 @@ class Overrides:
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._clock = resolver, clock
+        self._is_loaded = False
         self._entries = ControlEntries(entries, "override", _override, clock, self._apply)
 
     def __len__(self) -> int:
@@ -119,7 +120,9 @@ class Overrides:
         by_policy: dict[str, dict[str, Override]] = {}
         for name, override in self._entries.known.items():
             by_policy.setdefault(override.policy, {})[name.partition(":")[2]] = override
-        self._resolver.set_overrides(by_policy)
+        # What the first look finds may be of any age.
+        self._resolver.set_overrides(by_policy, self._clock() // 1000 if self._is_loaded else 0)
+        self._is_loaded = True
 
     def _entry_name(self, policy: str, key: Mapping[str, str] | None, plan: str | None) -> str:
         return f"{escape(policy)}:{self._counter(policy, key, plan)}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Literal
 
+from ratelimit.clock import Clock
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.errors import ConfigurationError
 from ratelimit.resolver.resolver import PolicyResolver
@@ -27,12 +28,13 @@ Result = Literal["applied", "unchanged", "rejected"]
 class SettingsReload:
     """Checks other settings, and lets them hold in one step.
 
-    Counters go on whose policy keeps its name and its period. Requests under way finish under the rules that they began
+    Counters go on whose policy keeps its name; that of a limit with another period begins with what the one before holds.
+    Requests under way finish under the rules that they began
     with. `on_result` gets to know what came of it, with the error.
     """
 
-    def __init__(self, resolver: PolicyResolver, on_result: Callable[[Result, str | None], None]) -> None:
-        self._resolver, self._on_result = resolver, on_result
+    def __init__(self, resolver: PolicyResolver, clock: Clock, on_result: Callable[[Result, str | None], None]) -> None:
+        self._resolver, self._clock, self._on_result = resolver, clock, on_result
 
     def apply(self, settings: RateLimitSettings) -> bool:
         """Let these settings hold, and return whether anything is different.
@@ -47,7 +49,7 @@ class SettingsReload:
             return False
         try:
             self._check(settings)
-            self._resolver.reload(settings)
+            self._resolver.reload(settings, self._clock() // 1000)
         except ConfigurationError as error:
             self._on_result("rejected", str(error))
             raise

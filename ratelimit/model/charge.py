@@ -17,3 +17,9 @@ class Charge(NamedTuple):
     limit: EffectiveLimit
     key: str
     cost: int = 1
+
+    @property
+    def others(self) -> "list[Charge]":
+        """The same units in the other windows that count them: they are made with this charge, and refuse nothing."""
+        limit, key, cost = self
+        return [Charge(each.limit, key.replace(each.own_part, each.key_part, 1), cost) for each in limit.other_windows]

@@ -5,7 +5,7 @@ is the caller's share. Each kind has a class with the fields of that kind.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from ratelimit.model.calendar_period import Period
 from ratelimit.model.kinds import NEVER, Kind
@@ -17,6 +17,18 @@ Hold = Literal["response", "background"]
 """Until when a request holds its permit: the last chunk of its response, or the end of its background tasks."""
 
 
+class OtherWindow(NamedTuple):
+    """A window of another period, in which the units that a limit admits are counted too.
+
+    It refuses nothing: its counter is for the time when a rate of its period holds. Its key is that of the charge, with
+    `key_part` in place of `own_part`.
+    """
+
+    limit: "EffectiveRate"
+    key_part: str
+    own_part: str
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class EffectiveLimit:
     """What all kinds have in common. Made once for a group of callers, shared by their charges, never changed.
@@ -26,6 +38,7 @@ class EffectiveLimit:
     `remaining` counts down from it. `reported_limit` is the limit that answers name: the advertised one, or the
     `fleet_limit` where this is one worker's part of a limit that the whole fleet shares. `window` is in seconds (0 for
     levels and concurrency). `is_advertised` says whether the limit may appear in the headers of an admitted request.
+    `other_windows` are those in which what this limit admits is counted as well.
     Compared by identity, so that a batch sends the numbers of each only once.
     """
 
@@ -45,6 +58,7 @@ class EffectiveLimit:
     status: int = 429
     unit: str = "requests"
     period: Period | None = None
+    other_windows: tuple[OtherWindow, ...] = field(default=(), repr=False)
     caller_capacity: int = field(init=False)
     advertised_limit: int = field(init=False)
     reported_limit: int = field(init=False)
@@ -68,12 +82,14 @@ class EffectiveRate(EffectiveLimit):
     `capacity` is `limit` + `burst`. The window is cut into buckets of `bucket_ms`; `window_ms` is the span of the whole
     buckets that cover it. `clock_tolerance_ms` is the width of the widest bucket that the window may have: a stamp that
     is further ahead was written by a wrong clock. `prefetch` is the number of units that a worker may take ahead at once.
+    Before `new_until_ms` (since the epoch) the period is new: a key without a state begins with what the other windows hold.
     """
 
     kind: ClassVar[Kind] = "limit"
 
     burst: int = 0
     prefetch: int = 0
+    new_until_ms: int = 0
     capacity: int = field(init=False)
     bucket_ms: int = field(init=False)
     window_ms: int = field(init=False)

@@ -1,6 +1,8 @@
 """Compiled policies: which rate of a policy holds for a caller, and what a request is charged under it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import starmap
 from typing import Any, Final, Literal
 
 from ratelimit._utils.bounded_cache import BoundedCache
@@ -8,11 +10,18 @@ from ratelimit.config.fields import share_of
 from ratelimit.config.policies import Concurrency, Limit, Policy, Quota
 from ratelimit.model.calendar_period import NOMINAL
 from ratelimit.model.charge import Charge
-from ratelimit.model.effective_limit import EffectiveConcurrency, EffectiveLimit, EffectiveQuota, EffectiveRate
+from ratelimit.model.effective_limit import (
+    EffectiveConcurrency,
+    EffectiveLimit,
+    EffectiveQuota,
+    EffectiveRate,
+    OtherWindow,
+)
 from ratelimit.model.identity import Identity
 from ratelimit.model.kinds import GLOBAL, NEVER
 from ratelimit.model.override import Override
 from ratelimit.model.rate import Rate
+from ratelimit.resolver.counted_periods import CountedPeriod, CountedPeriods
 from ratelimit.resolver.keys import KeyBuilder, escape
 
 RateOrCount = Rate | int
@@ -33,6 +42,9 @@ RateSource = Literal["grant", "override", "schedule", "plan", "rate"]
 Mode = Literal["enforced", "shadow", "paused"]
 """Whether a policy refuses, only reports, or does not count at all."""
 
+_LimitKey = tuple[RateOrCount, float | None, int, tuple[CountedPeriod, ...]]
+"""A rate or number, a share, until when (ms) its period is new, and the other periods in which it is counted."""
+
 _MINUTE_US: Final = 60_000_000
 _ATTRIBUTES: Final = ("token", "org", "ip", "plan")
 _KEY_PERIODS: Final = {"quota": "level", "concurrency": "slots"}
@@ -41,13 +53,17 @@ _KEY_PERIODS: Final = {"quota": "level", "concurrency": "slots"}
 class CompiledPolicy:
     """One policy with everything precomputed that depends neither on the caller nor on the endpoint.
 
-    `overrides` holds the overrides of this policy by counter name; the owner changes it while this is in use.
+    `overrides` holds the overrides of this policy by counter name, and `periods` those of its rates; the owner changes them while this is in use.
     `mode` says whether it refuses, `has_dynamic_cost` says that a function of the request tells its cost, `turns_over` that time alone gives back units,
     `is_of_a_caller` that not all callers, or all of a plan, share its counters.
     """
 
-    def __init__(self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override]) -> None:
-        self.policy = policy
+    def __init__(
+        self, policy: Policy, keys: KeyBuilder, overrides: Mapping[str, Override], periods: CountedPeriods
+    ) -> None:
+        self.policy, self._periods = policy, periods
+        if isinstance(policy, Limit):
+            periods.declare(policy)
         self.per = policy.per if policy.key is None else (*policy.per, policy.name)
         if policy.key is not None:  # It may be a credential.
             keys.hashed_dimensions.add(policy.name)
@@ -63,7 +79,7 @@ class CompiledPolicy:
         self._overrides = overrides
         self._is_uniform = not (policy.by_plan or policy.shares or policy.schedule)
         self._scheduled_minute, self._scheduled = -1, None if policy.schedule else policy.amount
-        self._limits: BoundedCache[tuple[RateOrCount, float | None], tuple[EffectiveLimit, str]]
+        self._limits: BoundedCache[_LimitKey, tuple[EffectiveLimit, str]]
         self._limits = BoundedCache(MAX_EFFECTIVE_LIMITS)
         self.mode: Mode = "enforced"
         self._usual: tuple[EffectiveLimit, str] | None = self._limit_of(policy.amount, None)
@@ -119,7 +135,7 @@ class CompiledPolicy:
         counter = self.counter_name(values)
         if not counter:
             return None
-        usual = self._is_uniform and not self._overrides and not identity.rates
+        usual = self._is_uniform and not self._overrides and not identity.rates and not self._periods.has_several
         found = self._usual if usual else self._limit_for(identity, counter, now)
         if found is None:
             return None
@@ -141,14 +157,20 @@ class CompiledPolicy:
         limit, middle = self._limit_for(identity, counter, now) or self._limit_of(self.policy.amount, None)
         return Charge(limit, f"{self._key_head}{self._partition(values)}{middle}{counter}", 1)
 
-    def keys(self, identity: Identity, values: Mapping[str, str]) -> set[str]:
-        """Return the keys of an identity's counters, one for each period that its rate may have."""
+    def keys(self, identity: Identity, values: Mapping[str, str]) -> list[str]:
+        """Return the keys of an identity's counter, one for each period that its rate may have, the longest first."""
         counter, policy = self.counter_name(values), self.policy
-        others = [*policy.by_plan.values(), *(hours.amount for hours in policy.schedule), identity.granted(policy.name)]
-        overridden = [override.rate for override in self._overrides.values()]
-        amounts = {self.coerce_rate(each) for each in (policy.amount, *others, *overridden) if each is not None}
-        middles = {self._limit_of(amount, None)[1] for amount in amounts} if counter else ()
-        return {f"{self._key_head}{self._partition(values)}{middle}{counter}" for middle in middles}
+        if not counter:
+            return []
+        granted = identity.granted(policy.name)
+        rates = [
+            policy.amount,
+            *self._periods.rates(counter),
+            *(() if granted is None else (self.coerce_rate(granted),)),
+        ]
+        windows = {middle: limit.window for limit, middle in (self._limit_of(rate, None) for rate in rates)}
+        middles = sorted(windows, key=windows.__getitem__, reverse=True)
+        return [f"{self._key_head}{self._partition(values)}{middle}{counter}" for middle in middles]
 
     def counter_name(self, values: Mapping[str, str]) -> str:
         """Return the values of this policy's dimensions as keys hold them; empty where one is unknown."""
@@ -179,7 +201,10 @@ class CompiledPolicy:
         if amount is None:
             return None
         share = self.policy.shares.get(identity.priority) if identity.priority is not None else None
-        return self._limits.get((amount, share)) or self._limit_of(amount, share)
+        counted: tuple[int, tuple[CountedPeriod, ...]] = (0, ())
+        if isinstance(amount, Rate):
+            counted = self._periods.counted(counter, amount, identity)
+        return self._limits.get((amount, share, *counted)) or self._limit_of(amount, share, *counted)
 
     def _scheduled_rate(self, now: int) -> RateOrCount | None:
         """Return what the schedule says; hours begin on the minute, so it is computed once a minute."""
@@ -188,10 +213,16 @@ class CompiledPolicy:
             self._scheduled_minute, self._scheduled = now // _MINUTE_US, next(holding, None)
         return self._scheduled
 
-    def _limit_of(self, amount: RateOrCount, share: float | None) -> tuple[EffectiveLimit, str]:
+    def _limit_of(
+        self, amount: RateOrCount, share: float | None, new_until_ms: int = 0, others: tuple[CountedPeriod, ...] = ()
+    ) -> tuple[EffectiveLimit, str]:
         limit = _effective_limit(self.policy, amount, share, shadow=self.policy.shadow or self.mode == "shadow")
         period = limit.window if limit.kind == "limit" else limit.period or _KEY_PERIODS[limit.kind]
-        found = self._limits[amount, share] = limit, f"}}:{escape(self.policy.name)}:{period}:"
+        middle = f"}}:{escape(self.policy.name)}:{period}:"
+        if isinstance(limit, EffectiveRate) and (new_until_ms or others):
+            windows = [(*self._limit_of(other.rate, None, other.new_until_ms), middle) for other in others]
+            limit = replace(limit, new_until_ms=new_until_ms, other_windows=tuple(starmap(OtherWindow, windows)))
+        found = self._limits[amount, share, new_until_ms, others] = limit, middle
         return found
 
 

@@ -16,10 +16,12 @@ from ratelimit.model.charge import Charge
 from ratelimit.model.identity import Identity
 from ratelimit.model.override import Override
 from ratelimit.resolver.compiled_policy import CompiledPolicy, Mode
+from ratelimit.resolver.counted_periods import CountedPeriods
 from ratelimit.resolver.endpoint import UNMATCHED, Endpoint
 from ratelimit.resolver.endpoint_policies import ChargeCache, EndpointPolicies
 from ratelimit.resolver.keys import KeyBuilder
 from ratelimit.resolver.named_policies import NamedPolicies
+from ratelimit.resolver.precedence import gives_way, is_limit, refuses, why_not_at
 
 logger = logging.getLogger("ratelimit")
 
@@ -57,6 +59,7 @@ class PolicyResolver:
         )
         self.sources = settings.dimension_sources
         self._overrides: dict[str, dict[str, Override]] = {}
+        self._periods: dict[str, CountedPeriods] = {}
         masks = getattr(settings.statistics, "mask_addresses", True)
         self.named = NamedPolicies(self._keys, self.endpoint, masks_addresses=masks)
         self._modes: dict[str, Mode] = {}
@@ -129,15 +132,15 @@ class PolicyResolver:
                 self.compiled[endpoint] = found
         return found
 
-    def counters(self, identity: Identity, now: int, policy: str | None = None) -> tuple[set[str], list[Charge]]:
-        """Return the keys of the windows that an identity has at all endpoints that are known here, and its quotas.
+    def counters(self, identity: Identity, now: int, policy: str | None = None) -> tuple[list[list[str]], list[Charge]]:
+        """Return the keys of each counter of windows that an identity has at the endpoints known here, and its quotas.
 
         Quotas as charges at `now` (epoch µs). Without a `policy` by its name, of those that time gives back and that not
         all callers, or all of a plan, share; a wrong name raises `ConfigurationError`.
         """
         if policy is not None:
             self.named.get(policy)
-        keys, quotas = set[str](), dict[str, Charge]()
+        counters, quotas = dict[str, list[str]](), dict[str, Charge]()
         for place, each in self._places():
             if each.is_of_a_caller and each.turns_over if policy is None else each.policy.name == policy:
                 values = self.named.values(identity, each, place)
@@ -145,8 +148,8 @@ class PolicyResolver:
                 if charge is not None:
                     quotas[charge.key] = charge
                 elif each.policy.kind != "quota":
-                    keys |= each.keys(identity, values)
-        return keys, list(quotas.values())
+                    counters.update({keys[0]: keys for keys in [each.keys(identity, values)] if keys})
+        return list(counters.values()), list(quotas.values())
 
     def _places(self) -> Iterable[tuple[Endpoint, CompiledPolicy]]:
         """Yield all policies with the endpoints at which they are known to count."""
@@ -163,13 +166,17 @@ class PolicyResolver:
         charges = [self.named.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
         return [charge for charge in charges if charge is not None]
 
-    def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]]) -> None:
-        """Replace all overrides by these, given by policy and then by counter name."""
+    def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]], now_ms: int = 0) -> None:
+        """Replace all overrides by these, given by policy and then by counter name.
+
+        Those that are new hold since `now_ms` (0: since before this process began).
+        """
         for policy in self._overrides.keys() | overrides.keys():
             own, new = self._overrides.setdefault(policy, {}), overrides.get(policy, {})
             for removed in own.keys() - new.keys():
                 del own[removed]
             own.update(new)
+            self._periods_of(policy).note_overrides(new, now_ms)
         # Charges depend on the time while an override is going to end: then none is cached.
         ending = any(override.until is not None for each in overrides.values() for override in each.values())
         self.charge_cache.max_size = 0 if ending else MAX_CACHED_CHARGES
@@ -191,19 +198,19 @@ class PolicyResolver:
         """
         is_exempt = self._is_exempt(endpoint)
         found = [
-            (each, bool(paths.included), self._why_not(each.policy, endpoint, paths)) for each, paths in self._policies
+            (each, bool(paths.included), why_not_at(each.policy, endpoint, paths)) for each, paths in self._policies
         ]
-        found += [(self._compile(each), True, self._why_not(each, endpoint, _EVERYWHERE)) for each in endpoint.limits]
+        found += [(self._compile(each), True, why_not_at(each, endpoint, _EVERYWHERE)) for each in endpoint.limits]
         # A shadow refuses nothing, so it takes no default's place.
-        own = [each.policy for each, is_own, why_not in found if is_own and not why_not and _refuses(each)]
-        names = [policy.name for policy in own if _is_limit(policy, default=False)]
+        own = [each.policy for each, is_own, why_not in found if is_own and not why_not and refuses(each)]
+        names = [policy.name for policy in own if is_limit(policy, default=False)]
         return [
-            (each, "the endpoint is exempt" if is_exempt else why_not or _gives_way(each.policy, names))
+            (each, "the endpoint is exempt" if is_exempt else why_not or gives_way(each.policy, names))
             for each, _, why_not in found
         ]
 
-    def reload(self, settings: RateLimitSettings) -> None:
-        """Resolve by other settings from now on, in one step; requests that have their charges go on with them.
+    def reload(self, settings: RateLimitSettings, now_ms: int) -> None:
+        """Resolve by other settings from `now_ms` on, in one step; requests that have their charges go on with them.
 
         Overrides, modes and the limits of decorators stay. Where these do not go with the settings, `ConfigurationError` is
         raised and nothing is changed.
@@ -213,6 +220,8 @@ class PolicyResolver:
             fresh.register_endpoint(method, template, host=host, declaration=declaration)
         fresh.set_modes(self._modes, self._mode)
         fresh.set_overrides(self._overrides)
+        for name, periods in self._periods.items():
+            fresh._periods_of(name).adopt(periods, now_ms)
         fresh.generation = self.generation + 1
         self.settleable |= fresh.settleable  # Those that settle have this very set.
         fresh.settleable = self.settleable
@@ -233,13 +242,6 @@ class PolicyResolver:
             manual_sources={} if is_exempt else self._manual_sources(),
         )
 
-    def _why_not(self, policy: Policy, endpoint: Endpoint, paths: PathSelection) -> str:
-        if policy.manual:
-            return "it is charged by its name alone"
-        if policy.methods and endpoint.method not in policy.methods:
-            return f"it holds for {', '.join(policy.methods)} alone"
-        return "" if paths.selects(endpoint.fits) else f"its paths do not include {endpoint.label}"
-
     def _manual_sources(self) -> dict[str, DimensionSource]:
         """Return the sources of the policies that are charged by name: anything may name them while a request runs."""
         manual = [policy for policy in self.settings.policies if policy.manual]
@@ -258,12 +260,16 @@ class PolicyResolver:
         )
 
     def _compile(self, policy: Policy) -> CompiledPolicy:
-        compiled = CompiledPolicy(policy, self._keys, self._overrides.setdefault(policy.name, {}))
+        overrides, periods = self._overrides.setdefault(policy.name, {}), self._periods_of(policy.name)
+        compiled = CompiledPolicy(policy, self._keys, overrides, periods)
         compiled.set_mode(self._modes.get(policy.name, self._mode))
         self.named.add(compiled)
         if isinstance(policy, (Limit, Quota)):
             self.settleable |= {policy.name, policy.unit}
         return compiled
+
+    def _periods_of(self, policy: str) -> CountedPeriods:
+        return self._periods.setdefault(policy, CountedPeriods(self.charge_cache.clear))
 
     def _check(self, endpoint: Endpoint) -> None:
         declared = self.settings.placed_policies()
@@ -282,17 +288,3 @@ class PolicyResolver:
 def _free_name(name: str, taken: set[str]) -> str:
     numbered = (f"{name}-{n}" for n in count(2))
     return next(each for each in chain([name], numbered) if each not in taken)
-
-
-def _refuses(compiled: CompiledPolicy) -> bool:
-    return not compiled.policy.shadow and compiled.mode == "enforced"
-
-
-def _gives_way(policy: Policy, own: list[str]) -> str:
-    return (
-        f"it gives way to {own[0]!r}, a limit of the endpoint's own" if own and _is_limit(policy, default=True) else ""
-    )
-
-
-def _is_limit(policy: Policy, *, default: bool) -> bool:
-    return isinstance(policy, Limit) and policy.default is default

@@ -1,23 +1,24 @@
 """The embedded store: counters in this process's memory."""
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from threading import Lock
 from typing import Any, Final
 
 from ratelimit._utils.fork import call_after_fork
 from ratelimit.algorithms import concurrency, pace, quota, sliding_window
+from ratelimit.algorithms.sliding_window import fullest
 from ratelimit.algorithms.sliding_window_state import SlidingWindowState, Snapshot
 from ratelimit.clock import Clock, system_clock
 from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.kinds import NEVER, Kind
 from ratelimit.model.service_limit import Reading
-from ratelimit.stores.base import Store
 from ratelimit.stores.evicted_counters import EvictedCounters
 from ratelimit.stores.eviction import ExpiryIndex
-from ratelimit.stores.messages import Operation, SharedMap, StoreReply, StoreRequest
+from ratelimit.stores.memory_records import MemoryRecords
+from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
 logger = logging.getLogger("ratelimit")
 
@@ -35,10 +36,8 @@ MAX_KEYS: Final = 1_000_000
 _STEP_BACK_MS: Final = 5_000
 """Milliseconds for which an expired key is kept: a clock that steps back by less finds it again, as in Redis."""
 
-_EMPTY_MAP: Final = SharedMap(0, {})
 
-
-class MemoryStore(Store):
+class MemoryStore(MemoryRecords):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
     `clock` returns integer microseconds since the epoch (default: the system's). At most `max_keys` keys are held. Beyond
@@ -50,18 +49,13 @@ class MemoryStore(Store):
     is_immediate = True
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = MAX_KEYS) -> None:
-        self._clock = clock or system_clock
+        super().__init__(clock or system_clock)
         self.max_keys = max_keys
         self._states: dict[str, Any] = {}
-        self._maps: dict[str, SharedMap] = {}
-        self._counts: dict[str, tuple[int, Mapping[str, int]]] = {}
-        self._logs: dict[str, deque[tuple[str, bytes]]] = {}
-        self._appended = self._clock()  # Ids of a log go on after a restart.
         self.evictions = 0
         """How many keys were evicted so far."""
         self._evicted, self._capacities = EvictedCounters(max_keys), dict[str, int]()
         self.expiry_index = ExpiryIndex(max_keys, self._is_spared)
-        self._lock = Lock()
         call_after_fork(self.renew_lock)
 
     def __repr__(self) -> str:
@@ -87,22 +81,11 @@ class MemoryStore(Store):
         with self._lock:
             now = self._clock()
             copy = MemoryStore(clock=lambda: now)
-            own = {charge.key: self._states.get(charge.key) for charge in request.charges}
+            charges = [each for charge in request.charges for each in (charge, *charge.others)]
+            own = {charge.key: self._states.get(charge.key) for charge in charges}
             copy._evicted = self._evicted
             copy._states = {key: deepcopy(state) for key, state in own.items() if state is not None}
         return copy.run(request)
-
-    async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
-        """Return the shared map `name`, unless its version is still `seen`."""
-        found = self._maps.get(name, _EMPTY_MAP)
-        return None if found.version == seen else found
-
-    async def put_entry(self, name: str, entry: str, value: bytes | None) -> None:
-        """Write or remove one entry."""
-        with self._lock:
-            version, values = self._maps.get(name, _EMPTY_MAP)
-            changed = {**values, entry: value}
-            self._maps[name] = SharedMap(version + 1, {key: kept for key, kept in changed.items() if kept is not None})
 
     async def delete(self, keys: Iterable[str]) -> int:
         """Forget these counters, and return how many of them there were."""
@@ -111,59 +94,6 @@ class MemoryStore(Store):
             for key in found:
                 self.expiry_index.discard(key)
             return len(found)
-
-    async def add_counts(self, spans: Sequence[tuple[str, int]], counts: Mapping[str, int]) -> None:
-        """Add these numbers to the counts of each span of time."""
-        now = self._clock() // 1_000_000
-        with self._lock:
-            self._counts = {name: kept for name, kept in self._counts.items() if kept[0] > now}
-            for span, seconds in spans:
-                _, known = self._counts.get(span, (0, {}))
-                added = {name: known.get(name, 0) + number for name, number in counts.items()}
-                self._counts[span] = now + seconds, {**known, **added}
-
-    async def read_counts(self, spans: Sequence[str]) -> Sequence[Mapping[str, int]]:
-        """Return the counts of these spans of time."""
-        now = self._clock() // 1_000_000
-        found = [self._counts.get(span, (0, {})) for span in spans]
-        return [counts if until > now else {} for until, counts in found]
-
-    async def append_log(self, name: str, values: Sequence[bytes], *, keep: int, seconds: int) -> None:
-        """Append to a log, which lives as long as the process."""
-        del seconds
-        with self._lock:
-            log = self._logs.setdefault(name, deque())
-            for value in values:
-                self._appended += 1
-                log.append((f"{self._appended:020d}", value))
-            while len(log) > keep:
-                log.popleft()
-
-    async def read_log(self, name: str, *, last: int = 100, after: str | None = None) -> Sequence[tuple[str, bytes]]:
-        """Return the last values of a log, or the first after an id."""
-        log = list(self._logs.get(name, ()))
-        return log[-last:] if after is None else [each for each in log if each[0] > after][:last]
-
-    async def add_ranks(
-        self, ranks: Mapping[str, Mapping[str, int]], *, keep: int, seconds: int, replace: bool = False
-    ) -> None:
-        """Add these numbers to rankings, or set them."""
-        await self.add_counts([], {})
-        until = self._clock() // 1_000_000 + seconds
-        with self._lock:
-            for name, changes in ranks.items():
-                _, known = self._counts.get(name, (0, {}))
-                changed = Counter({**known, **changes} if replace else known)
-                if not replace:
-                    changed.update(changes)
-                self._counts[name] = until, dict(changed.most_common(keep))
-
-    async def read_ranks(self, names: Sequence[str], *, member: str | None = None) -> Sequence[Mapping[str, int]]:
-        """Return these rankings, or one member of each."""
-        found = await self.read_counts(names)
-        if member is None:
-            return found
-        return [{member: each[member]} if member in each else {} for each in found]
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""
@@ -201,7 +131,7 @@ class MemoryStore(Store):
         states, opens_bucket = self._states, False
         for limit, key, cost in request.charges:
             window = states.get(key)
-            if window.__class__ is not SlidingWindowState:
+            if window.__class__ is not SlidingWindowState or limit.other_windows:
                 break
             last = window.last
             before = last, window.total, window.carried_stamp
@@ -226,14 +156,16 @@ class MemoryStore(Store):
         admitted, views = request.operation != Operation.PEEK, []
         for charge in request.charges:
             view = self._view(charge, ms)
-            views.append(view)
+            views.append((charge, view, self._other_views(charge, ms) if charge.limit.other_windows else ()))
             if view.available < charge.cost and not charge.limit.shadow:
                 admitted = False
         readings = []
-        for charge, view in zip(request.charges, views, strict=True):
+        for charge, view, others in views:
             if admitted and view.available >= charge.cost:
                 self._keep(charge, view, later=view.charge(charge.cost, request.holder))
                 readings.append(view.status_after_charge())
+                for other, its_view in others:
+                    self._keep(other, its_view, later=its_view.charge(min(charge.cost, NEVER - its_view.total)))
             else:
                 if request.operation != Operation.PEEK and view.repair():
                     self._keep(charge, view, later=True)
@@ -247,20 +179,32 @@ class MemoryStore(Store):
             return [view.usage() for _, view in views]
         if operation == Operation.RELEASE and any(view.releasable < -charge.cost for charge, view in views):
             return [(remaining, reset, NEVER) for remaining, reset, _ in (view.status(1) for _, view in views)]
-        for charge, view in views:
+        others = [
+            each for charge in request.charges if charge.limit.other_windows for each in self._other_views(charge, ms)
+        ]
+        for charge, view in [*views, *others]:
             if operation == Operation.ADJUST:
                 later = view.adjust(charge.cost, request.charged_at or ms, request.holder)
             elif operation == Operation.RELEASE:
-                later = view.release(-charge.cost, request.holder)
+                later = view.release(min(-charge.cost, view.releasable), request.holder)
             else:
                 later = view.renew(request.holder)
             self._keep(charge, view, later=later)
         return [view.status_after_charge() for _, view in views]
 
-    def _view(self, charge: Charge, ms: int) -> Any:
+    def _other_views(self, charge: Charge, ms: int) -> list[tuple[Charge, Any]]:
+        """Return the charges in the other windows of a charge, each with its view."""
+        windows = [charge, *charge.others]
+        return [(other, self._view(other, ms, windows)) for other in windows[1:]]
+
+    def _view(self, charge: Charge, ms: int, windows: Sequence[Charge] = ()) -> Any:
+        """Return the view of a charge; `windows` are all that count its units, where it is one of several."""
         limit, key = charge.limit, charge.key
         empty_state, view = _ALGORITHMS[limit.kind]
         state = self._states.get(key)
+        if state is None and isinstance(limit, EffectiveRate) and ms < limit.new_until_ms:
+            kept = [each for each in windows or charge.others if each.key in self._states]
+            state = fullest([self._view(each, ms) for each in kept], limit, ms)
         if state is None:
             known = self._capacities.get(limit.policy, NEVER)
             self._capacities[limit.policy] = min(known, limit.caller_capacity)

@@ -1,9 +1,18 @@
 """Makes effective limits and keys, for tests of stores."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from ratelimit.model.calendar_period import NOMINAL, Period
-from ratelimit.model.effective_limit import EffectiveConcurrency, EffectivePace, EffectiveQuota, EffectiveRate
+from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import (
+    EffectiveConcurrency,
+    EffectivePace,
+    EffectiveQuota,
+    EffectiveRate,
+    OtherWindow,
+)
 from ratelimit.model.kinds import NEVER
 
 
@@ -20,11 +29,38 @@ def window_limit(
     policy: str = "p",
     shadow: bool = False,
     share: int | None = None,
+    new_until_ms: int = 0,
 ) -> EffectiveRate:
     """Return a rate: `limit` units in `period` seconds, and `burst` units on top."""
     return EffectiveRate(
-        policy=policy, scope="token", limit=limit, window=period, burst=burst, shadow=shadow, share=share
+        policy=policy,
+        scope="token",
+        limit=limit,
+        window=period,
+        burst=burst,
+        shadow=shadow,
+        share=share,
+        new_until_ms=new_until_ms,
     )
+
+
+def counted_together(limits: Sequence[EffectiveRate]) -> list[EffectiveRate]:
+    """Return these rates of different periods so that what one of them admits is counted in the windows of all."""
+    return [
+        replace(
+            own, other_windows=tuple(OtherWindow(each, _part(each), _part(own)) for each in limits if each is not own)
+        )
+        for own in limits
+    ]
+
+
+def windowed(limit: EffectiveRate, key: str, cost: int = 1) -> Charge:
+    """Return a charge of one of the rates that are `counted_together`; `key` is that of all their windows."""
+    return Charge(limit, key.replace("}:", _part(limit), 1), cost)
+
+
+def _part(limit: EffectiveRate) -> str:
+    return f"}}:{limit.window}:"
 
 
 def quota_limit(

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.model.charge import Charge
-from ratelimit.model.effective_limit import EffectiveLimit
+from ratelimit.model.effective_limit import EffectiveLimit, EffectiveRate
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 from ratelimit.testing import ManualClock
+from ratelimit.testing.clock import START
+from ratelimit.testing.factories import counted_together, windowed
 from tests.support.stores import (
     SyncMemoryStore,
     SyncRedisStore,
@@ -17,6 +19,12 @@ from tests.support.stores import (
     quota_limit,
     window_limit,
 )
+
+_SECOND, _MINUTE = (
+    window_limit(9, 1, 3, policy="m", new_until_ms=START // 1000 + 1500),
+    window_limit(100, 60, policy="m"),
+)
+_HOUR = window_limit(70, 3600, 20, policy="m", new_until_ms=START // 1000 + 3_600_000)
 
 # The same keys under several effective limits: plans, grants, shares and new settings change limit, burst and buckets.
 POLICIES: list[list[EffectiveLimit]] = [
@@ -37,6 +45,7 @@ POLICIES: list[list[EffectiveLimit]] = [
         window_limit(2**32, 3600, 2**31, policy="d"),
         window_limit(20, 3600, 20, policy="d"),
     ],
+    [*counted_together([_SECOND, _MINUTE]), *counted_together([_SECOND, _MINUTE, _HOUR]), _MINUTE],
     [quota_limit(5, "hour"), quota_limit(300, "hour", share=150), quota_limit(0, "hour")],
     [quota_limit(10**15 - 1, "month"), quota_limit(300, "month", shadow=True)],
     [quota_limit(400, "week"), quota_limit(10, "week", share=5)],
@@ -120,6 +129,8 @@ class RequestBuilder:
 
     def _charge(self, policy: int, number: int, cost: int) -> Charge:
         limit = POLICIES[policy][number]
+        if isinstance(limit, EffectiveRate) and limit.other_windows:
+            return windowed(limit, self.keys[policy], cost)
         return Charge(limit, self.keys[policy], 1 if limit.kind == "concurrency" else cost)
 
     def _correction(self, step: Step, earlier: StoreRequest, at: int) -> StoreRequest:
@@ -137,7 +148,7 @@ def test_memory_and_redis_reply_alike(sync_redis: SyncRedisStore, sequence: list
     """Decision, remaining, reset, wait and usage are equal at every step, also for limits that change."""
     memory = SyncMemoryStore()
     builder = RequestBuilder(memory.clock)
-    memory.clock.now = sync_redis.clock.now
+    sync_redis.clock.now = START
     for step in sequence:
         for store in (memory, sync_redis):
             store.clock.advance(ms=step.wait)
@@ -153,7 +164,7 @@ def test_a_batch_decides_as_single_calls_do(sync_redis: SyncRedisStore, sequence
     """Requests that travel in one call get the replies that they would get one after the other."""
     memory = SyncMemoryStore()
     builder = RequestBuilder(memory.clock)
-    memory.clock.now = sync_redis.clock.now
+    sync_redis.clock.now = START
     for wait, batch in sequence:
         for store in (memory, sync_redis):
             store.clock.advance(ms=wait)

@@ -89,10 +89,15 @@ def encode(
     flat: list[int] = []
     limit_at, key_at, add = limits.setdefault, keys.setdefault, flat.extend
     for charges, operation, holder, charged_at, _ in requests:
-        size = len(charges)
+        size, size_at = len(charges), len(flat) + 1
         add((operation, size) if operation < Operation.ACQUIRE else (operation, size, holder, charged_at))
-        for limit, key, cost in charges:
+        for charge in charges:
+            limit, key, cost = charge
             add((limit_at(limit, len(limits) + 1), key_at(key, len(keys) + 1), cost))
+            if limit.other_windows:
+                for limit, key, cost in charge.others:
+                    add((-limit_at(limit, len(limits) + 1), key_at(key, len(keys) + 1), cost))
+                    flat[size_at] += 1
     body = (-1 if now is None else now, ttl_floor, [_numbers(each) for each in limits], flat, number)
     reply_key = sibling_key(next(iter(keys), NO_KEYS_TAG), name)
     if not names_reply_key:
@@ -111,7 +116,8 @@ def _numbers(limit: EffectiveLimit) -> tuple[int, ...]:
     kind, _ = _KINDS[limit.kind]
     common = kind, int(limit.shadow), limit.limit, limit.caller_capacity
     if isinstance(limit, EffectiveRate):
-        return *common, limit.burst, limit.bucket_ms, limit.window_ms
+        numbers = *common, limit.burst, limit.bucket_ms, limit.window_ms
+        return (*numbers, limit.new_until_ms) if limit.new_until_ms else numbers
     if isinstance(limit, EffectivePace):
         return *common, limit.window, limit.max_wait_ms
     if isinstance(limit, EffectiveConcurrency):

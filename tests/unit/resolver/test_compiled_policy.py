@@ -13,6 +13,7 @@ from ratelimit.config.policies import Policy
 from ratelimit.model.effective_limit import EffectiveConcurrency, EffectiveQuota, EffectiveRate
 from ratelimit.model.kinds import NEVER
 from ratelimit.resolver.compiled_policy import MAX_EFFECTIVE_LIMITS, CompiledPolicy, dimension_values
+from ratelimit.resolver.counted_periods import CountedPeriods
 from ratelimit.resolver.keys import KeyBuilder
 from tests.unit.resolver.settings import charges_of, policies_of, resolver_of
 
@@ -22,7 +23,7 @@ ALL_DAY: dict[str, Any] = {"start": "00:00", "end": "24:00"}
 
 
 def compiled(policy: Policy, overrides: Mapping[str, Override] | None = None) -> CompiledPolicy:
-    return CompiledPolicy(policy, KeyBuilder(), overrides or {})
+    return CompiledPolicy(policy, KeyBuilder(), overrides or {}, CountedPeriods(lambda: None))
 
 
 @pytest.mark.parametrize("granted", [True, False])

@@ -6,7 +6,8 @@
 --   ttl_floor  ms below which no expiry is set (an injected clock does not run with the server's)
 --   limits     {{kind, shadow (0 or 1), limit, caller_capacity, …numbers of that kind}, …}
 --   requests   one flat list: operation, number of charges, from ACQUIRE on also holder and instant (ms, 0: now),
---              then for each charge: index of its limit, of its key, cost
+--              then for each charge: index of its limit, of its key, cost; a negative index is that of another window, in
+--              which the units of the charge before it are counted too: it refuses nothing, and has no place in the reply
 --   number     the call's own number, which the reply repeats
 -- Returns   msgpack, one flat list: number, now, then for each charge in turn remaining, reset (ms), wait (ms; negative:
 --           admitted, and one more unit is free after -wait; positive: refused); for USAGE used, reset, used before.
@@ -19,7 +20,7 @@
 -- migrated a call can name one key alone. The node that the slot leaves cannot keep a reply there; the other one can.
 -- ARGV[2] = 'rehearse': the call replies as it would, and writes nothing.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
-
+-- A window without a state, whose period is new, begins with what the other windows of its charge hold.
 --
 -- Two ways, with the same replies and the same states. The usual way takes charges of sliding windows, of each of which
 -- something remains afterwards: one pass, in one flat list of numbers, without a table or function for any state. All else goes the general
@@ -188,17 +189,53 @@ while at <= size do
         }
       end
 
-      -- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`.
-      local function evaluated(i)
+      -- What is kept under a key, as a state of the general way; a state that was only looked at does not count.
+      local function kept_state(k, kind)
+        local s = states[k]
+        if not s and flat[k * FIELDS + 1] then
+          local own = flat[k * FIELDS]
+          s = take_over(k, limits_of[own] or limit_of(own))
+          states[k], kinds[k] = s, kind
+        end
+        return s and s.dirty and s or values[k] and kind.load(KEYS[k], values[k])
+      end
+
+      -- A copy of what that other window of the charge holds which fills `lim` most, or nil.
+      local function begin_with_others(i, last, lim)
+        local from, found, most_used = i, nil, 0
+        while requests[from] < 0 do from = from - 3 end
+        for j = from, last, 3 do
+          if j > from and requests[j] > 0 then break end
+          local other = j ~= i and kept_state(requests[j + 1], lim.kind)
+          if other then
+            local copy = {}
+            for name, value in pairs(other) do copy[name] = value end
+            local l = requests[j] < 0 and -requests[j] or requests[j]
+            copy.evaluated_for = false
+            lim.kind.evaluate(copy, limits_of[l] or limit_of(l), now)
+            copy.total, copy.carried, copy.carried_stamp = copy.now_total, copy.now_carried, copy.now_carried_stamp
+            copy.older, copy.pos = string.sub(copy.older, copy.pos), 1
+            copy.rewrite, copy.dirty, copy.evaluated_for, copy.repaired = true, false, false, nil
+            lim.kind.evaluate(copy, lim, now)
+            if copy.now_total > most_used then found, most_used = copy, copy.now_total end
+          end
+        end
+        return found
+      end
+
+      -- The limit, the state as it stands under it, and the cost of the charge at index `i` of `requests`, whose request
+      -- ends at index `last`.
+      local function evaluated(i, last)
         local l, k = requests[i], requests[i + 1]
-        local lim = limits_of[l] or limit_of(l)
+        local lim = limits_of[l < 0 and -l or l] or limit_of(l < 0 and -l or l)
         local s = states[k]
         if not s then
           if flat[k * FIELDS + 1] then
             local own = flat[k * FIELDS]
             s = take_over(k, limits_of[own] or limit_of(own))
           else
-            s = lim.kind.load(KEYS[k], values[k])
+            if not values[k] and lim.new_until and now < lim.new_until then s = begin_with_others(i, last, lim) end
+            s = s or lim.kind.load(KEYS[k], values[k])
           end
           states[k], kinds[k] = s, lim.kind
         end
@@ -207,29 +244,35 @@ while at <= size do
       end
 
       local function charge(first, last, operation, holder)
-        local admitted = operation ~= PEEK
+        local admitted, is_made = operation ~= PEEK, false
         for i = first, last, 3 do
-          local lim, s, cost = evaluated(i)
-          if not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
+          local lim, s, cost = evaluated(i, last)
+          if requests[i] > 0 and not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
         end
         for i = first, last, 3 do
           local lim, s, cost = limits_of[requests[i]], states[requests[i + 1]], requests[i + 2]
-          local kind, remaining, reset, wait, more = lim.kind
-          if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
-          if admitted and kind.available(s, lim) >= cost then
-            kind.charge(s, lim, now, cost, holder)
-            remaining, reset, wait, more = kind.status(s, lim, now, 1)
-            wait = -(wait > 0 and wait or more or 0)
-          else
-            -- Permits may have been taken under a wrong clock; other states know it.
-            if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
-              kind.slow = kind.slow or kind.make_slow_path()
-              kind.slow.repair(s, lim, now)
+          if lim then
+            local kind, remaining, reset, wait, more = lim.kind
+            if s.evaluated_for ~= lim then kind.evaluate(s, lim, now) end
+            is_made = admitted and kind.available(s, lim) >= cost
+            if is_made then
+              kind.charge(s, lim, now, cost, holder)
+              remaining, reset, wait, more = kind.status(s, lim, now, 1)
+              wait = -(wait > 0 and wait or more or 0)
+            else
+              -- Permits may have been taken under a wrong clock; other states know it.
+              if operation ~= PEEK and (s.repaired or (s.held or 0) > 0) then
+                kind.slow = kind.slow or kind.make_slow_path()
+                kind.slow.repair(s, lim, now)
+              end
+              remaining, reset, wait = kind.status(s, lim, now, cost)
             end
-            remaining, reset, wait = kind.status(s, lim, now, cost)
+            reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
+            n = n + 3
+          elseif is_made then
+            lim, s = evaluated(i, last)
+            lim.kind.charge(s, lim, now, cost < NEVER - s.now_total and cost or NEVER - s.now_total)
           end
-          reply[n + 1], reply[n + 2], reply[n + 3] = remaining, reset, wait
-          n = n + 3
         end
       end
 
@@ -237,7 +280,7 @@ while at <= size do
       local function hand_back(first, last)
         for i = first, last, 3 do
           local l, k = requests[i], requests[i + 1]
-          local lim, s, total = limits_of[l], states[k], most[l]
+          local lim, s, total = limits_of[l], states[k], most[l] -- Another window has no such limit.
           local may_go = total and s and s.evaluated_for == lim and not s.repaired and s.form % 16 == 4 and s.now_carried == 0
           if may_go and s.now_total + 1 < total then
             local o = k * FIELDS
@@ -268,16 +311,21 @@ while at <= size do
 
         local function amend(first, last, operation, holder, at)
           for i = first, last, 3 do
-            local lim, s, cost = evaluated(i)
-            local slow = slow_path(lim.kind)
+            if requests[i] < 0 then evaluated(i, last) end -- As it was before this request.
+          end
+          for i = first, last, 3 do
+            local lim, s, cost = evaluated(i, last)
+            local slow, is_other = slow_path(lim.kind), requests[i] < 0
             if operation == ADJUST then
               slow.adjust(s, lim, now, cost, at == 0 and now or at, holder)
             elseif operation == RELEASE then
-              slow.release(s, lim, now, -cost, holder)
+              slow.release(s, lim, now, is_other and s.now_total < -cost and s.now_total or -cost, holder)
             elseif operation == RENEW then
               slow.renew(s, lim, now, holder)
             end
-            if operation == USAGE then
+            if is_other then
+              -- It has no place in the reply.
+            elseif operation == USAGE then
               answer(slow.usage(s, lim, now))
             else
               local remaining, reset, wait, more = lim.kind.status(s, lim, now, 1)
@@ -289,12 +337,12 @@ while at <= size do
         -- Whether all that is to be released was charged; answers the request where it was not.
         local function is_releasable(first, last)
           for i = first, last, 3 do
-            local lim, s, cost = evaluated(i)
-            if slow_path(lim.kind).releasable(s) < -cost then
+            local lim, s, cost = evaluated(i, last)
+            if requests[i] > 0 and slow_path(lim.kind).releasable(s) < -cost then
               for j = first, last, 3 do
-                local other, state = evaluated(j)
+                local other, state = evaluated(j, last)
                 local remaining, reset = other.kind.status(state, other, now, 1)
-                answer(remaining, reset, NEVER)
+                if requests[j] > 0 then answer(remaining, reset, NEVER) end
               end
               return false
             end
