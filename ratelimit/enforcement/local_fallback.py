@@ -139,10 +139,10 @@ class LocalFallback:
         now = self._clock() // 1000
         requests = []
         for (key, _), kept in sorted(self._unreported.items(), key=lambda item: item[1].charged_at):
-            expired = isinstance(kept.limit, EffectiveRate) and kept.charged_at < now - kept.limit.window_ms
-            if kept.units > 0 and not expired:
-                charge = Charge(kept.limit, key, kept.units)
-                requests.append(StoreRequest([charge], Operation.ADJUST, 0, self.to_store_time(kept.charged_at)))
+            windows = Charge(kept.limit, key, kept.units).apart if kept.units > 0 else ()
+            due = [each for each in windows if not _has_left(each.limit, kept.charged_at, now)]
+            if due:
+                requests.append(StoreRequest(due, Operation.ADJUST, 0, self.to_store_time(kept.charged_at)))
         self._reset()
         return requests
 
@@ -187,10 +187,14 @@ class LocalFallback:
             return
         self._seeded[charge.key] = now
         limit = charge.limit
-        expired = isinstance(limit, EffectiveRate) and now // 1000 < self._clock() // 1000 - limit.window_ms
-        if used > 0 and not expired and limit.kind != "concurrency":
+        if used > 0 and not _has_left(limit, now // 1000, self._clock() // 1000) and limit.kind != "concurrency":
             # Charges of an earlier outage count until their window or period is over.
             counted, _, _ = self._memory.run(StoreRequest([own], Operation.USAGE)).readings[0]
             missing = math.ceil(used / self._worker_count()) - counted
             if missing > 0:
                 self._memory.run(StoreRequest([own._replace(cost=missing)], Operation.ADJUST, 0, now // 1000))
+
+
+def _has_left(limit: EffectiveLimit, at: int, now: int) -> bool:
+    """Say whether what was charged at an instant has left the window; instants in ms."""
+    return isinstance(limit, EffectiveRate) and at < now - limit.window_ms

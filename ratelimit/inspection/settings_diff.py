@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ratelimit._utils.texts import seconds_text
 from ratelimit.config.policies import Limit, Policy, Quota
 from ratelimit.config.settings import RateLimitSettings
 from ratelimit.controls.settings_reload import FIXED_FIELDS
+from ratelimit.model.rate import Rate
 
 Counters = Literal["go on", "begin at zero", "end", "begin"]
-"""What becomes of a policy's counters: kept, at zero under other keys, left to expire, or new."""
+"""What becomes of a policy's counters at a reload: kept, at zero under other keys, left to expire, or new."""
 
 _KEYS_OF_ALL: Final = ("store", "key_prefix", "partitions")
 """Fields that are part of every key."""
@@ -87,7 +89,7 @@ def _policy_change(
         policy=name,
         change="changed" if fields else "unchanged",
         counters="begin at zero" if why else "go on",
-        why=why or _partly(before, after),
+        why=why or _new_periods(before, after),
         fields=fields,
     )
 
@@ -107,26 +109,23 @@ def _reasons(before: Policy, after: Policy, old: RateLimitSettings, new: RateLim
     is_hashed = before.key is not None or parts & {"token", *new.hashed_dimensions}
     if is_hashed and old.hash_key != new.hash_key:
         yield "hash_key is another"
-    if _period(before) != _period(after):
-        yield f"its period was {_period(before)}, and is {_period(after)}"
+    if isinstance(before, Quota) and isinstance(after, Quota) and before.period != after.period:
+        yield f"its period was {before.period or 'none'}, and is {after.period or 'none'}"
 
 
-def _period(policy: Policy) -> str:
-    if isinstance(policy, Limit):
-        return f"{policy.rate.period} s"
-    return (policy.period or "none") if isinstance(policy, Quota) else ""
-
-
-def _partly(before: Policy, after: Policy) -> str:
-    """Return which plans count under other keys, because their own rate has another period."""
+def _new_periods(before: Policy, after: Policy) -> str:
+    """Return what becomes of the counters of periods that a limit did not have."""
     if not (isinstance(before, Limit) and isinstance(after, Limit)):
         return ""
-    moved = []
-    for plan in {**before.plans, **after.plans}:
-        pair = (before.plans.get(plan, before.rate), after.plans.get(plan, after.rate))
-        if None not in pair and len({rate.period for rate in pair if rate is not None}) > 1:
-            moved.append(plan)
-    return f"but those of plan {', '.join(moved)} begin at zero: its period is another" if moved else ""
+    new = sorted({rate.period for rate in _rates(after)} - {rate.period for rate in _rates(before)})
+    which = ", ".join(map(seconds_text, new))
+    return f"that of {which} begins with what the others hold; after a restart, at zero" if new else ""
+
+
+def _rates(limit: Limit) -> list[Rate]:
+    """Return all rates that the settings give a limit."""
+    found = (limit.rate, *limit.plans.values(), *(hours.rate for hours in limit.schedule))
+    return [rate for rate in found if rate is not None]
 
 
 def _changed_fields(before: Policy, after: Policy) -> dict[str, tuple[str, str]]:

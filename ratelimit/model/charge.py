@@ -1,5 +1,6 @@
 """Charges: what a store is asked to count."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from ratelimit.model.effective_limit import EffectiveLimit
@@ -23,3 +24,10 @@ class Charge(NamedTuple):
         """The same units in the other windows that count them: they are made with this charge, and refuse nothing."""
         limit, key, cost = self
         return [Charge(each.limit, key.replace(each.own_part, each.key_part, 1), cost) for each in limit.other_windows]
+
+    @property
+    def apart(self) -> "list[Charge]":
+        """This charge and those in other windows, each as a charge of its own that counts in one window alone."""
+        if not self.limit.other_windows:
+            return [self]
+        return [self._replace(limit=replace(self.limit, other_windows=())), *self.others]

@@ -40,7 +40,7 @@ class QuietCounters:
             limit, key, cost = charge
             found = noted.get(key)
             if found is None:
-                if cost != 1 or limit.__class__ is not EffectiveRate or key in self._counted:
+                if cost != 1 or limit.__class__ is not EffectiveRate or limit.other_windows or key in self._counted:
                     others.append(charge)
                     continue
                 found = noted[key] = limit, min(limit.advertised_limit, MAX_NOTED), []

@@ -7,12 +7,20 @@ from typing import Any
 
 from ratelimit.model.charge import Charge
 from ratelimit.model.kinds import NEVER
-from ratelimit.model.service_limit import Reading, ServiceLimit
 from ratelimit.stores.base import Store
 from ratelimit.stores.memory import MemoryStore
-from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
+from ratelimit.stores.messages import Operation
 from ratelimit.testing.clock import ManualClock
-from ratelimit.testing.factories import concurrency_limit, fresh_key, pace_limit, quota_limit, window_limit
+from ratelimit.testing.factories import (
+    concurrency_limit,
+    counted_together,
+    fresh_key,
+    pace_limit,
+    quota_limit,
+    window_limit,
+    windowed,
+)
+from ratelimit.testing.one_request import charge_all, charge_one, read, submit, used_units
 from ratelimit.testing.random_requests import RequestGenerator
 
 Scenario = Callable[[Any, Store, ManualClock], Awaitable[None]]
@@ -36,30 +44,6 @@ def _scenario(play: Scenario) -> Callable[[Any], None]:
 
     test.__name__, test.__doc__ = getattr(play, "__name__", "test"), play.__doc__
     return test
-
-
-async def submit(
-    store: Store, charge: Charge, operation: Operation, holder: int = 0, charged_at: int = 0
-) -> StoreReply:
-    return await store.submit(StoreRequest([charge], operation, holder, charged_at))
-
-
-async def read(store: Store, charge: Charge, operation: Operation = Operation.CHARGE, holder: int = 0) -> Reading:
-    return (await submit(store, charge, operation, holder)).readings[0]
-
-
-async def charge_all(store: Store, *charges: Charge, peek: bool = False) -> list[ServiceLimit]:
-    return list(await store.charge(charges, peek=peek))
-
-
-async def charge_one(store: Store, charge: Charge, *, peek: bool = False) -> ServiceLimit:
-    (limit,) = await store.charge([charge], peek=peek)
-    return limit
-
-
-async def used_units(store: Store, charge: Charge) -> int:
-    used, _, _ = await read(store, charge, Operation.USAGE)
-    return used
 
 
 class StoreConformance:
@@ -103,6 +87,22 @@ class StoreConformance:
         assert [limits[0].retry_after > 0 for limits in replies] == [False, True, True]
         unused = Charge(window_limit(1, shadow=True), fresh_key())
         assert (await charge_all(store, unused, real))[0].remaining == 1
+
+    @_scenario
+    async def test_other_windows_count_along(self, store: Store, clock: ManualClock) -> None:
+        """What one of several periods admits is counted in all of them; a new one begins with what the others hold."""
+        minute, hour = counted_together([window_limit(3, 60), window_limit(4, 3600)])
+        key = fresh_key()
+        for _ in range(3):
+            assert (await charge_one(store, windowed(minute, key))).retry_after == 0
+        assert (await charge_one(store, windowed(minute, key))).retry_after > 0
+        clock.advance(seconds=90)
+        assert (await charge_one(store, windowed(hour, key))).remaining == 0
+        assert (await charge_one(store, windowed(hour, key))).retry_after > 0
+        assert (await charge_one(store, windowed(minute, key), peek=True)).remaining == 2
+        day = window_limit(5, 86_400, new_until_ms=clock() // 1000 + 1000)
+        *_, day = counted_together([window_limit(3, 60), window_limit(4, 3600), day])
+        assert (await charge_one(store, windowed(day, key))).remaining == 0
 
     @_scenario
     async def test_peek_changes_nothing(self, store: Store, clock: ManualClock) -> None:

@@ -345,7 +345,7 @@ def test_check_and_diff_look_at_files(ratelimit: Run, config: str, tmp_path: Pat
     assert {each["policy"]: each["counters"] for each in found["policies"]} == {
         "token": "go on",
         "org": "go on",
-        "export": "begin at zero",
+        "export": "go on",
         "requests": "go on",
     }
     assert found["overrides"] == [{"policy": "org", "key": {}, "plan": "business", "rate": "5/minute"}]

@@ -22,7 +22,7 @@ from ratelimit.stores.redis.connection import ErrorReply
 from ratelimit.stores.redis.executor import REDIRECTS, ScriptExecutor
 from ratelimit.stores.redis.in_doubt import InDoubtCalls
 from ratelimit.stores.redis.pending_call import PendingCall
-from ratelimit.stores.redis.split_requests import Part, split, submit_parts
+from ratelimit.stores.redis.split_requests import Part, by_window, split, submit_parts
 from ratelimit.stores.redis.topology import Topology
 
 _RETRY_PAUSE_S: Final = 0.005
@@ -117,11 +117,12 @@ class ClusterClient(RedisClient):
         try:
             return await self._batcher(slot).submit(request)
         except _SlotIsMigrating:
-            return await self._submit_parts(request, split(request, _key_of, partial(self._submit_key, slot)))
+            parts = split(by_window(request), _key_of, partial(self._submit_key, slot))
+            return await self._submit_parts(request, parts)
 
     async def _submit_parts(self, request: StoreRequest, parts: Sequence[Part]) -> StoreReply:
         # A task of its own, so that closing waits for it; a caller that is cancelled cancels it.
-        task = self._split.spawn(submit_parts(parts, self._split, self._in_doubt.add_unsent))
+        task = self._split.spawn(self._reply_of_parts(request, parts))
         try:
             return await task
         except asyncio.CancelledError:
@@ -129,6 +130,10 @@ class ClusterClient(RedisClient):
             if task.done() and not task.cancelled() and not task.exception() and request.on_orphaned is not None:
                 request.on_orphaned(request, task.result())
             raise
+
+    async def _reply_of_parts(self, request: StoreRequest, parts: Sequence[Part]) -> StoreReply:
+        reply = await submit_parts(parts, self._split, self._in_doubt.add_unsent)
+        return reply._replace(readings=reply.readings[: len(request.charges)])
 
     async def _submit_key(self, slot: int, key: str, request: StoreRequest) -> StoreReply:
         """Do what is asked with one key of a hash slot that is being migrated, in a call that names this key alone."""

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
+from ratelimit.model.effective_limit import EffectiveLimit
+from ratelimit.model.rate import MAX_LIMIT
 from ratelimit.model.service_limit import Reading
 from ratelimit.stores.messages import CORRECTIONS, Operation, StoreReply, StoreRequest
 
@@ -108,6 +111,24 @@ def split(
         )
         for place, own in indexes.items()
     ]
+
+
+def by_window(request: StoreRequest) -> StoreRequest:
+    """Return a request that names each window of its charges by a charge of its own: those of the request come first.
+
+    In the other windows all that is admitted has room; what is released stays counted there.
+    """
+    charges = [charge.apart[0] for charge in request.charges]
+    others = [other for charge in request.charges for other in charge.others]
+    if request.operation in (Operation.CHARGE, Operation.ACQUIRE):
+        charges += [other._replace(limit=_unbounded(other.limit)) for other in others]
+    elif request.operation == Operation.ADJUST:
+        charges += others
+    return request._replace(charges=charges)
+
+
+def _unbounded(limit: EffectiveLimit) -> EffectiveLimit:
+    return replace(limit, limit=MAX_LIMIT, shadow=True)
 
 
 async def submit_parts(

@@ -1,4 +1,4 @@
-"""The policy resolver: which policies hold at which endpoint, without a store."""
+"""The policy resolver (with `resolver.precedence`): which policies hold at which endpoint, without a store."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Every store of this package passes the conformance suite that stores of users have to pass."""
+"""Every store of this package passes the conformance suite (with `testing.one_request`) that stores of users have to pass."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The memory store: bounded, and free of expired keys without a scan."""
+"""The memory store (with `stores.memory_records`): bounded, and free of expired keys without a scan."""
 
 from concurrent.futures import ThreadPoolExecutor
 
