@@ -16,7 +16,7 @@ from ratelimit.model.effective_limit import EffectiveRate
 from ratelimit.model.kinds import NEVER, Kind
 from ratelimit.model.service_limit import Reading
 from ratelimit.stores.evicted_counters import EvictedCounters
-from ratelimit.stores.eviction import ExpiryIndex
+from ratelimit.stores.eviction import KEY_BITS, Evicted, ExpiryIndex
 from ratelimit.stores.memory_records import MemoryRecords
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 
@@ -29,6 +29,8 @@ _ALGORITHMS: Final[dict[Kind, tuple[Callable[[], Any], Callable[..., Any]]]] = {
     "pace": (pace.PaceState, pace.PaceView),
 }
 """For each kind, the empty state of a key and the view of a state."""
+
+_KEY_MASK: Final = (1 << KEY_BITS) - 1
 
 MAX_KEYS: Final = 1_000_000
 """Keys that a memory store holds at most, unless it is given another number."""
@@ -51,7 +53,7 @@ class MemoryStore(MemoryRecords):
     def __init__(self, *, clock: Clock | None = None, max_keys: int = MAX_KEYS) -> None:
         super().__init__(clock or system_clock)
         self.max_keys = max_keys
-        self._states: dict[str, Any] = {}
+        self._states: dict[int, Any] = {}
         self.evictions = 0
         """How many keys were evicted so far."""
         self._evicted, self._capacities = EvictedCounters(max_keys), dict[str, int]()
@@ -66,7 +68,7 @@ class MemoryStore(MemoryRecords):
 
     def holds(self, key: str) -> bool:
         """Say whether there is a counter under this key."""
-        return key in self._states
+        return _hashed(key) in self._states
 
     async def submit(self, request: StoreRequest) -> StoreReply:
         """Do what is asked with the charges of one request; never waits and never fails."""
@@ -82,7 +84,7 @@ class MemoryStore(MemoryRecords):
             now = self._clock()
             copy = MemoryStore(clock=lambda: now)
             charges = [each for charge in request.charges for each in (charge, *charge.others)]
-            own = {charge.key: self._states.get(charge.key) for charge in charges}
+            own = {key: self._states.get(key) for key in (_hashed(charge.key) for charge in charges)}
             copy._evicted = self._evicted
             copy._states = {key: deepcopy(state) for key, state in own.items() if state is not None}
         return copy.run(request)
@@ -90,10 +92,10 @@ class MemoryStore(MemoryRecords):
     async def delete(self, keys: Iterable[str]) -> int:
         """Forget these counters, and return how many of them there were."""
         with self._lock:
-            found = [key for key in keys if self._states.pop(key, None) is not None]
-            for key in found:
-                self.expiry_index.discard(key)
-            return len(found)
+            hashed = [_hashed(key) for key in keys]
+            for key in hashed:
+                self._evicted.empty(key)
+            return sum(map(self._drop, hashed))
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""
@@ -130,7 +132,7 @@ class MemoryStore(MemoryRecords):
         charged: list[tuple[SlidingWindowState, Snapshot]] = []
         states, opens_bucket = self._states, False
         for limit, key, cost in request.charges:
-            window = states.get(key)
+            window = states.get(hash(key) & _KEY_MASK)
             if window.__class__ is not SlidingWindowState or limit.other_windows:
                 break
             last = window.last
@@ -146,7 +148,8 @@ class MemoryStore(MemoryRecords):
         else:
             for charge, (window, (last, _, _)) in zip(request.charges, charged) if opens_bucket else ():  # noqa: B905
                 if last is None or last[0] < ms:
-                    self.expiry_index.touch(charge.key, window.expires(charge.limit), charge.limit.policy)  # type: ignore[arg-type]
+                    until = window.expires(charge.limit)  # type: ignore[arg-type]
+                    self.expiry_index.touch(_hashed(charge.key), until, charge.limit.policy, is_new=False)
             return readings
         for window, before in reversed(charged):
             window.take_back(before)
@@ -199,11 +202,11 @@ class MemoryStore(MemoryRecords):
 
     def _view(self, charge: Charge, ms: int, windows: Sequence[Charge] = ()) -> Any:
         """Return the view of a charge; `windows` are all that count its units, where it is one of several."""
-        limit, key = charge.limit, charge.key
+        limit, key = charge.limit, _hashed(charge.key)
         empty_state, view = _ALGORITHMS[limit.kind]
-        state = self._states.get(key)
+        state = self._state(key)
         if state is None and isinstance(limit, EffectiveRate) and ms < limit.new_until_ms:
-            kept = [each for each in windows or charge.others if each.key in self._states]
+            kept = [each for each in windows or charge.others if self.holds(each.key)]
             state = fullest([self._view(each, ms) for each in kept], limit, ms)
         if state is None:
             known = self._capacities.get(limit.policy, NEVER)
@@ -211,27 +214,48 @@ class MemoryStore(MemoryRecords):
             state = self._evicted.state_for(limit.policy, key, ms, empty_state) if self._evicted else empty_state()
         return view(state, limit, ms)
 
+    def _state(self, key: int) -> Any:
+        """Return the state of a key, or `None`."""
+        state = self._states.get(key)
+        return SlidingWindowState.expanded(state) if state.__class__ is int else state
+
     def _keep(self, charge: Charge, view: Any, *, later: bool) -> None:
         """Keep the state that was changed, and record when it expires if that is `later` than before."""
+        key, state = _hashed(charge.key), view.state
         if view.empty:
-            self._states.pop(charge.key, None)
-            self.expiry_index.discard(charge.key)
+            self._drop(key)
             return
-        if not later and charge.key in self._states:
-            return
-        self._states[charge.key] = view.state
-        evicted = self.expiry_index.touch(charge.key, view.state.expires(charge.limit), charge.limit.policy)
-        if evicted is not None:
-            state = self._states.pop(evicted.key, None)
-            if state is not None:
-                self._evicted.add(evicted.policy, evicted.key, state, evicted.until)
-            self.evictions += 1
-            if self.evictions == 1:
-                logger.warning(
-                    "memory store is full: max_keys=%d; it evicts the keys that are used least [RL411]", self.max_keys
-                )
+        is_new = key not in self._states
+        # Callers may be made up: most of them are charged once, and take little memory.
+        self._states[key] = state.compact() if is_new and charge.limit.kind == "limit" else state
+        if later or is_new:
+            evicted = self.expiry_index.touch(key, state.expires(charge.limit), charge.limit.policy, is_new=is_new)
+            if evicted is not None:
+                self._evict(evicted)
 
-    def _is_spared(self, policy: str, key: str) -> bool:
+    def _drop(self, key: int) -> bool:
+        """Forget a key, and return whether there was one."""
+        if self._states.pop(key, None) is None:
+            return False
+        self.expiry_index.discard(key)
+        return True
+
+    def _evict(self, evicted: Evicted) -> None:
+        state = self._state(evicted.key)
+        if state is not None:
+            del self._states[evicted.key]
+            self._evicted.add(evicted.policy, evicted.key, state, evicted.until)
+        self.evictions += 1
+        if self.evictions == 1:
+            logger.warning(
+                "memory store is full: max_keys=%d; it evicts the keys that are used least [RL411]", self.max_keys
+            )
+
+    def _is_spared(self, policy: str, key: int) -> bool:
         """Say whether more than half of a counter is used, by the smallest limit that its policy has had."""
-        state = self._states.get(key)
+        state = self._state(key)
         return state is not None and 2 * state.units > self._capacities.get(policy, NEVER)
+
+
+def _hashed(key: str) -> int:
+    return hash(key) & _KEY_MASK

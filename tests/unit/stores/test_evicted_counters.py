@@ -9,13 +9,13 @@ def test_a_group_has_used_as_much_as_any_of_its_counters() -> None:
     """Until the last of them would have expired; a copy is given away."""
     evicted = EvictedCounters(1)
     for used, until in ((3, 100), (5, 50), (1, 20)):
-        evicted.add("p", "key", QuotaState(0, used), until)
-    first = evicted.state_for("p", "key", 99, QuotaState)
+        evicted.add("p", 7, QuotaState(0, used), until)
+    first = evicted.state_for("p", 7, 99, QuotaState)
     assert first == QuotaState(0, 5)
     first.used = 9
-    assert evicted.state_for("p", "key", 99, QuotaState) == QuotaState(0, 5)
-    assert evicted.state_for("q", "key", 99, QuotaState) == QuotaState()
-    assert evicted.state_for("p", "key", 100, QuotaState) == QuotaState()
+    assert evicted.state_for("p", 7, 99, QuotaState) == QuotaState(0, 5)
+    assert evicted.state_for("q", 7, 99, QuotaState) == QuotaState()
+    assert evicted.state_for("p", 7, 100, QuotaState) == QuotaState()
     assert len(evicted) == 0
 
 
@@ -23,7 +23,7 @@ def test_it_is_bounded() -> None:
     """However many counters are evicted."""
     evicted = EvictedCounters(1)
     for number in range(10 * MIN_GROUPS):
-        evicted.add("p", f"key{number}", QuotaState(0, 1), 100)
+        evicted.add("p", number, QuotaState(0, 1), 100)
     assert len(evicted) <= MIN_GROUPS
 
 

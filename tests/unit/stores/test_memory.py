@@ -1,5 +1,6 @@
 """The memory store (with `stores.memory_records`): bounded, and free of expired keys without a scan."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -61,6 +62,35 @@ def test_the_number_of_keys_is_bounded(clock: ManualClock, caplog: pytest.LogCap
     assert [store.holds(f"k{n}") for n in (0, 999)] == [False, True]
     assert all(decide(store, [Charge(window_limit(5), key)], peek=True)[0].remaining < 5 for key in ("k0", "k999"))
     assert len(caplog.messages) == 1
+
+
+def test_a_key_that_is_charged_once_takes_little_memory() -> None:
+    """Callers may be made up: at most 250 bytes for each, where many come."""
+    keys, clock = 40_000, ManualClock()
+    store, limit = MemoryStore(clock=clock), window_limit(100)
+    charges = (Charge(limit, f"rl:{{192.0.2.{n}}}:address:60:192.0.2.{n}") for n in range(keys))
+    tracemalloc.start()
+    try:
+        for charge in charges:
+            clock.advance(ms=1)
+            decide(store, [charge])
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(store) == keys
+    assert taken / keys <= 250
+
+
+async def test_an_evicted_counter_can_be_emptied(clock: ManualClock) -> None:
+    """It begins with nothing then, until it is evicted again; others of its group do not."""
+    store, limit = MemoryStore(clock=clock, max_keys=1), window_limit(10)
+    decide(store, [Charge(limit, "a", 9)])
+    decide(store, [Charge(limit, "b", 9)])
+    assert not store.holds("a")
+    assert await store.delete(["a"]) == 0
+    assert decide(store, [Charge(limit, "a", 8)])[0].remaining == 2
+    decide(store, [Charge(limit, "b", 1)])
+    assert decide(store, [Charge(limit, "a")], peek=True)[0].remaining <= 2
 
 
 def test_a_key_in_use_is_not_evicted(clock: ManualClock) -> None:
