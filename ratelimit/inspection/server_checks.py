@@ -82,17 +82,7 @@ async def eviction_policy(store: Store) -> str:
     """Return the eviction policy of a store's server; `noeviction` for what is no server."""
     if not isinstance(store, RedisStore):
         return "noeviction"
-    return str((await _info(store, "memory")).get("maxmemory_policy", "noeviction"))
-
-
-async def _info(store: RedisStore, section: str) -> dict[str, Any]:
-    try:
-        found = await store.client.run("INFO", section)
-    except StoreError as error:
-        if "NOPERM" not in str(error):
-            raise
-        return {}
-    return dict(found) if isinstance(found, dict) else {}
+    return str((await store.info("memory")).get("maxmemory_policy", "noeviction"))
 
 
 class _Server:
@@ -106,7 +96,7 @@ class _Server:
     async def read(self) -> None:
         """Read what the server says of itself; raises `StoreError` where it does not answer."""
         for section in ("server", "replication", "memory", "keyspace"):
-            self._info |= await _info(self._store, section)
+            self._info |= await self._store.info(section)
 
     async def version(self, minimum: tuple[int, int]) -> list[ServerCheck]:
         """Check that the server is new enough."""

@@ -122,6 +122,10 @@ class Store(ABC):
         del registry, worker, seconds
         return 1
 
+    async def evicts_by(self) -> str | None:
+        """Return by which policy the store drops counters in use when its memory is full; `None`: by none that is known."""
+        return None
+
     async def resolve_in_doubt(self) -> bool:
         """Find out which calls without a reply were done, and return whether none remains. Call before closing."""
         return True

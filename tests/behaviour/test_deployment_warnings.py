@@ -1,6 +1,7 @@
 """The promise: what is wrong with a deployment is said when it starts, or with the first request that shows it."""
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ratelimit import Limit, RateLimitMiddleware, RateLimitSettings
+from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings
 from tests.support.asgi import ok
-from tests.support.redis_server import pause
+from tests.support.redis_server import RedisServer, pause
 from tests.support.servers import SERVERS, serving
 
 BY_IP = Limit(name="ip", rate="9/minute", per="ip")
@@ -104,3 +105,36 @@ def test_another_distribution_owns_the_import_package(
 def test_nothing_is_said_where_nothing_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
     """Neither at start nor with requests."""
     assert log_of(caplog, {"authorization": "Bearer b"}, {"x-api-key": "k"}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), True),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl"), True),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "noeviction"), False),
+        (("--maxmemory", "0", "--maxmemory-policy", "allkeys-lru"), False),
+    ],
+)
+async def test_a_server_that_evicts_counters_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: tuple[str, ...], *, warned: bool
+) -> None:
+    """At the start of a worker: all counters have an expiry, so that each policy but `noeviction` may drop them.
+
+    A login that may not ask is told nothing, and works.
+    """
+    server = RedisServer(tmp_path, *options)
+    server.start()
+    try:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-info", "-config")
+        for login, expected in (("", warned), ("plain:pw@", False)):
+            caplog.clear()
+            url = server.url.replace("redis://", f"redis://{login}")
+            async with Limiter(RateLimitSettings(store=url, limits=[Limit(name="a", rate="5/minute")])) as limiter:
+                await limiter.poller.poll()
+                await limiter.poller.poll()
+                assert (await limiter.check(Identity(token="t"))).allowed
+            assert sum("[RL413]" in each for each in caplog.messages) == expected
+    finally:
+        server.stop()

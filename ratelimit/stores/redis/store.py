@@ -185,6 +185,22 @@ class RedisStore(Store):
             raise StoreError(_UNEXPECTED)
         return count
 
+    async def info(self, section: str) -> dict[str, Any]:
+        """Return a section of what the server says of itself; empty where the login may not ask for it."""
+        try:
+            found = await self.client.run("INFO", section)
+        except StoreError as error:
+            if "NOPERM" not in str(error):
+                raise
+            return {}
+        return dict(found) if isinstance(found, dict) else {}
+
+    async def evicts_by(self) -> str | None:
+        """Return the server's `maxmemory-policy` where it evicts: all counters have an expiry, so each policy but one may."""
+        memory = await self.info("memory")
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        return policy if policy != "noeviction" and int(memory.get("maxmemory", 0)) else None
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the calls without a reply, and return whether none remains in doubt."""
         client = self._clients.peek()
