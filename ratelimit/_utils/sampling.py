@@ -1,10 +1,28 @@
-"""Log lines that would come at every request: one now, and how many more there were with the next one."""
+"""Log lines that would come at every request: one now, and how many more there were with the next one; or one for ever."""
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ratelimit.clock import monotonic
+
+_MAX_LINES: Final = 1000
+"""Lines that a `LogOnce` writes at most."""
+
+
+class LogOnce:
+    """Writes each line once, however often it would come: what lies in a store is read again and again."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._written: set[tuple[Any, ...]] = set()
+
+    def error(self, message: str, *args: Any) -> None:
+        """Write an error, unless it was written before."""
+        line = message, *args
+        if line not in self._written and len(self._written) < _MAX_LINES:
+            self._written.add(line)
+            self._logger.error(message, *args)
 
 
 class SampledLog:

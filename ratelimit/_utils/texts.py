@@ -1,7 +1,11 @@
-"""Durations and keys of entries as people read them, on the command line and in the console."""
+"""Durations, keys and texts of entries as people read them, on the command line and in the console."""
 
 import math
 from collections.abc import Mapping
+from typing import Any, Final
+
+MAX_TEXT: Final = 500
+"""Characters of a reason or a name that an entry keeps."""
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -17,3 +21,13 @@ def seconds_text(seconds: float | None) -> str:
 def key_text(key: Mapping[str, str]) -> str:
     """Return whom an entry is for, as `--key` takes it: `org=acme`, several apart by blanks."""
     return " ".join(f"{name}={value}" for name, value in key.items())
+
+
+def readable(text: str) -> str:
+    """Return a text without surrogates, which nothing could write out."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def text_of(text: Any) -> str | None:
+    """Return a reason or a name that was read from the store."""
+    return None if text is None else readable(str(text))[:MAX_TEXT]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ratelimit._utils.sampling import LogOnce
+from ratelimit._utils.texts import readable, text_of
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
 from ratelimit.stores.base import Store
@@ -38,6 +40,7 @@ class AuditTrail:
 
     def __init__(self, store: Store, name: str, clock: Clock) -> None:
         self._store, self._name, self._clock = store, name, clock
+        self._unreadable = LogOnce(logger)
 
     async def record(self, action: str, entry: str, values: Mapping[str, Any]) -> None:
         """Note a change that was made. A store that cannot keep it does not undo the change; the log has a line."""
@@ -50,25 +53,29 @@ class AuditTrail:
     async def list(self, last: int = 100) -> Sequence[Change]:
         """Return the last changes, the newest first; raises `StoreError`."""
         found = await self._store.read_log(self._name, last=last)
-        return [change for _, value in reversed(found) if (change := _readable(value)) is not None]
+        read = [self._readable(place, value) for place, value in reversed(found)]
+        return [change for change in read if change is not None]
+
+    def _readable(self, place: str, value: bytes) -> Change | None:
+        try:
+            return _change(value)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+            self._unreadable.error("entry %s of the audit trail %r cannot be read [RL508]", place, self._name)
+            return None
 
 
-def _readable(value: bytes) -> Change | None:
-    try:
-        noted = json.loads(value)
-        values = noted["values"]
-        return Change(
-            at=_instant(noted["at"]),
-            action=str(noted["action"]),
-            entry=str(noted["entry"]),
-            values={name: each for name, each in values.items() if name not in _NOT_SHOWN},
-            until=None if values.get("until") is None else _instant(values["until"]),
-            why=values.get("why"),
-            by=values.get("by"),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
-        logger.exception("an entry of the audit trail cannot be read [RL508]")
-        return None
+def _change(value: bytes) -> Change:
+    noted = json.loads(value)
+    values = noted["values"]
+    return Change(
+        at=_instant(noted["at"]),
+        action=readable(str(noted["action"])),
+        entry=readable(str(noted["entry"])),
+        values={name: each for name, each in values.items() if name not in _NOT_SHOWN},
+        until=None if values.get("until") is None else _instant(values["until"]),
+        why=text_of(values.get("why")),
+        by=text_of(values.get("by")),
+    )
 
 
 def _instant(us: float) -> datetime:

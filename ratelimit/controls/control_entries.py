@@ -2,13 +2,19 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ratelimit.clock import Clock
 from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_text
 
 logger = logging.getLogger("ratelimit")
+
+_MAX_BYTES: Final = 65_536
+"""Bytes of an entry that is parsed: one that an operator writes has a few hundred."""
+
+_MAX_LINES: Final = 20
+"""Entries that cannot be read and are named in the log, of those that are found at once."""
 
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 
@@ -24,7 +30,7 @@ class ControlEntries(Generic[EntryT]):
     """Reads the shared entries of one kind with `parse`, and calls `on_change` when they may have changed.
 
     `known` are the entries by their names, with those that are over. An entry that cannot be read has no effect, stays in the
-    store, is counted in `unreadable`, and is logged once.
+    store, is counted in `unreadable`, and is logged once: by its name alone, since its text is anyone's.
     """
 
     def __init__(
@@ -36,7 +42,7 @@ class ControlEntries(Generic[EntryT]):
         on_change: Callable[[], None],
     ) -> None:
         self._shared, self._kind, self._parse, self._clock, self._on_change = shared, kind, parse, clock, on_change
-        self._unreadable: set[tuple[str, bytes]] = set()
+        self._unreadable: set[tuple[str, int]] = set()
         self.known: dict[str, EntryT] = {}
         shared.subscribe(self._apply)
 
@@ -73,12 +79,23 @@ class ControlEntries(Generic[EntryT]):
         for name, value in entries.items():
             if kind_of(name) == self._kind:
                 try:
-                    self.known[name] = self._parse(json.loads(value))
+                    self.known[name] = self._parsed(value)
                 except _UNREADABLE:
-                    self._unreadable.add((name, value))
-                    if (name, value) not in logged:
-                        logger.exception("%s %r cannot be read and has no effect [RL508]", self._kind, name)
+                    self._unreadable.add((name, hash(value)))
+        self._log_unreadable(sorted(self._unreadable - logged))
         self._on_change()
+
+    def _parsed(self, value: bytes) -> EntryT:
+        if len(value) > _MAX_BYTES:
+            raise ValueError("too long")
+        return self._parse(json.loads(value))
+
+    def _log_unreadable(self, found: Sequence[tuple[str, int]]) -> None:
+        for name, _ in found[:_MAX_LINES]:
+            logger.error("%s %.200r cannot be read and has no effect [RL508]", self._kind, name)
+        if len(found) > _MAX_LINES:
+            more = len(found) - _MAX_LINES
+            logger.error("%d more %ss cannot be read and have no effect [RL508]", more, self._kind)
 
 
 def kind_of(name: str) -> str:

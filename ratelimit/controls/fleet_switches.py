@@ -1,11 +1,12 @@
 """Fleet switches: shadow and pause, for one policy or all of them, in every worker."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
+from ratelimit._utils.texts import readable
 from ratelimit.clock import Clock
 from ratelimit.controls.control_entries import ControlEntries
-from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_ending, ending_of, readable
+from ratelimit.controls.shared_entries import CONTROL, SharedEntries, checked_ending, checked_instant, ending_of
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.fleet_switch import FleetSwitch
 from ratelimit.resolver.compiled_policy import Mode
@@ -17,6 +18,9 @@ _ALL: Final = "*"
 _MODES: Final = ("paused", "shadow")
 """In the order in which they win."""
 
+MAX_PAUSE: Final = timedelta(days=31)
+"""How far away the end of a pause may be: nothing is limited until then."""
+
 
 class FleetSwitches:
     """Keeps which policies are in shadow or paused: in the store, so that all workers follow within 2 seconds.
@@ -27,7 +31,7 @@ class FleetSwitches:
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._clock = resolver, clock
-        self._entries = ControlEntries(entries, _KIND, _switch, clock, self._set_modes)
+        self._entries = ControlEntries(entries, _KIND, self._switch, clock, self._set_modes)
 
     @property
     def unreadable(self) -> int:
@@ -51,9 +55,13 @@ class FleetSwitches:
     async def pause(
         self, *, until: datetime | None, policy: str | None = None, why: str | None = None, by: str | None = None
     ) -> None:
-        """Stop counting one policy, or all of them, until then; raises what `shadow` raises, also without an end."""
-        if until is None:
-            raise ConfigurationError("until: a pause needs an end [RL309]")
+        """Stop counting one policy, or all of them, until then, at most 31 days long.
+
+        Raises what `shadow` raises, also without an end.
+        """
+        ends = checked_instant(until, self._clock)
+        if ends is None or not self._may_pause(ends):
+            raise ConfigurationError("until: a pause needs an end, at most 31 days away [RL309]")
         await self._set("paused", policy, until, why, by)
 
     async def off(
@@ -99,6 +107,17 @@ class FleetSwitches:
         if policy is not None:
             self._resolver.named.get(policy)
         await self._entries.put(_entry_name(mode, policy), entry)
+
+    def _may_pause(self, until: int) -> bool:
+        return until - self._clock() <= MAX_PAUSE / timedelta(microseconds=1)
+
+    def _switch(self, entry: Any) -> FleetSwitch:
+        """Return a stored switch; raises `ValueError` for a pause that an operator could not have set."""
+        found = _switch(entry)
+        ends = found.until
+        if found.mode == "paused" and (ends is None or not self._may_pause(round(ends.timestamp() * 1_000_000))):
+            raise ValueError("a pause needs an end")
+        return found
 
     def _set_modes(self) -> None:
         modes: dict[str | None, Mode] = {None: "enforced"}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from ratelimit._utils.texts import text_of
 from ratelimit._utils.validation import is_int
 from ratelimit.clock import Clock
 from ratelimit.config.fields import UNLIMITED
@@ -17,7 +18,6 @@ from ratelimit.controls.shared_entries import (
     checked_text,
     ending_of,
     key_of,
-    text_of,
 )
 from ratelimit.errors import ConfigurationError
 from ratelimit.model.override import Override

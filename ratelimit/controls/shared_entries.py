@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final, TypedDict
 
+from ratelimit._utils.texts import MAX_TEXT, readable, text_of
 from ratelimit.clock import Clock
 from ratelimit.controls.audit_trail import AuditTrail
 from ratelimit.errors import ConfigurationError
@@ -16,9 +17,6 @@ CONTROL: Final = "!"
 
 _LAST_INSTANT_US: Final = 250_000_000_000_000_000
 """Microseconds since the epoch up to which `datetime` goes, some 8,000 years."""
-
-_MAX_TEXT: Final = 500
-"""Characters of a reason or a name that an entry keeps."""
 
 OnChange = Callable[[Mapping[str, bytes]], None]
 """Takes all entries, as they are now."""
@@ -91,8 +89,8 @@ def checked_instant(until: Any, clock: Clock) -> int | None:
 
 def checked_text(name: str, text: Any) -> str | None:
     """Return a reason or a name, or raise `ConfigurationError` for what is no text or too long."""
-    if text is not None and not (isinstance(text, str) and len(text) <= _MAX_TEXT):
-        raise ConfigurationError(f"{name}: must be text of at most {_MAX_TEXT} characters, got {text!r:.50} [RL310]")
+    if text is not None and not (isinstance(text, str) and len(text) <= MAX_TEXT):
+        raise ConfigurationError(f"{name}: must be text of at most {MAX_TEXT} characters, got {text!r:.50} [RL310]")
     if text is not None:
         check_unicode(name, text)
     return text
@@ -111,11 +109,6 @@ def check_unicode(name: str, text: str) -> None:
     """Raise `ConfigurationError` for a text that nothing could write out; the message does not show it."""
     if text != readable(text):
         raise ConfigurationError(f"{name}: is not valid Unicode [RL310]")
-
-
-def readable(text: str) -> str:
-    """Return a text without surrogates, which nothing could write out."""
-    return text.encode("utf-8", "replace").decode()
 
 
 class Ending(TypedDict):
@@ -139,8 +132,3 @@ def ending_of(entry: Mapping[str, Any]) -> Ending:
 def key_of(entry: Mapping[str, Any]) -> dict[str, str]:
     """Return whom an entry that was read from the store is for."""
     return {readable(str(dimension)): readable(str(value)) for dimension, value in entry["key"].items()}
-
-
-def text_of(text: Any) -> str | None:
-    """Return a reason or a name that was read from the store."""
-    return None if text is None else readable(str(text))[:_MAX_TEXT]

@@ -6,11 +6,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from ratelimit._utils.sampling import LogOnce
+from ratelimit._utils.texts import readable
+from ratelimit._utils.validation import is_int_between, is_number
 from ratelimit.clock import Clock
 from ratelimit.enforcement.decision import Decision
 from ratelimit.enforcement.events import BLOCKED, DecisionEvent
+from ratelimit.model.calendar_period import NOMINAL
+from ratelimit.model.kinds import Kind
 from ratelimit.model.service_limit import ServiceLimit
 from ratelimit.stores.base import Store
 
@@ -21,6 +26,12 @@ PER_SECOND: Final = 50
 
 KEPT: Final = 1000
 """Refusals that the stream holds at least."""
+
+_MOST: Final = 2**63
+"""Units beyond those that any counter holds."""
+
+_LAST_INSTANT: Final = 250_000_000_000
+"""Seconds since the epoch up to which `datetime` goes, some 8,000 years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,7 @@ class RefusalStream:
     ) -> None:
         self._store, self._name, self._clock, self._seconds, self._label = store, name, clock, seconds_kept, label
         self._waiting: deque[bytes] = deque(maxlen=KEPT)
+        self._unreadable = LogOnce(logger)
         self._second, self._number = 0, 0
 
     def note(self, decision: Decision, make_event: Callable[[], DecisionEvent]) -> None:
@@ -91,7 +103,14 @@ class RefusalStream:
     async def read(self, *, last: int = 100, after: str | None = None) -> Sequence[Refusal]:
         """Return the last refusals, or the first so many after an id, the oldest first; raises `StoreError`."""
         found = await self._store.read_log(self._name, last=last, after=after)
-        return [refusal for place, value in found if (refusal := _readable(place, value)) is not None]
+        return [refusal for place, value in found if (refusal := self._readable(place, value)) is not None]
+
+    def _readable(self, place: str, value: bytes) -> Refusal | None:
+        try:
+            return _decoded(place, value)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            self._unreadable.error("entry %s of the stream of refusals %r cannot be read [RL508]", place, self._name)
+            return None
 
 
 def _encoded(now: int, policy: str, counter: str, wait: float, event: DecisionEvent, *, shadow: bool) -> bytes:
@@ -112,11 +131,50 @@ def _encoded(now: int, policy: str, counter: str, wait: float, event: DecisionEv
     return json.dumps(values).encode()
 
 
-def _readable(place: str, value: bytes) -> Refusal | None:
-    try:
-        found = json.loads(value)
-        limits = tuple(ServiceLimit(*limit) for limit in found.pop("limits", ()))
-        return Refusal(id=place, limits=limits, **found)
-    except (ValueError, TypeError, RecursionError):
-        logger.exception("an entry of the stream of refusals cannot be read [RL508]")
-        return None
+def _decoded(place: str, value: bytes) -> Refusal:
+    """Return an entry; raises what is raised by one that another program has written."""
+    found = json.loads(value)
+    wait, request_id = found["wait"], found["request_id"]
+    return Refusal(
+        id=place,
+        at=_instant(found["at"]),
+        wait=None if wait is None else _seconds(wait),
+        status=int(found["status"]),
+        shadow=bool(found["shadow"]),
+        request_id=None if request_id is None else readable(str(request_id)),
+        key={readable(name): readable(str(each)) for name, each in found["key"].items()},
+        limits=tuple(_limit(each) for each in found["limits"]),
+        **{name: readable(str(found[name])) for name in ("policy", "counter", "caller", "method", "route")},
+    )
+
+
+def _limit(values: Sequence[Any]) -> ServiceLimit:
+    found = ServiceLimit(*values)
+    words = (found.policy, found.scope, found.unit, found.code or "", found.detail or "")
+    units = found.limit, found.remaining, found.window, found.cost, found.status
+    if (
+        found.kind not in get_args(Kind)
+        or found.period not in {None, *NOMINAL}
+        or not all(isinstance(each, str) for each in words)
+    ):
+        raise ValueError("no service limit")
+    if not all(is_int_between(each, -_MOST, _MOST) for each in units):
+        raise ValueError("no service limit")
+    for each in (found.reset_at, found.reset_after, found.more_after or 0):
+        _instant(each)
+    _seconds(found.retry_after)
+    return found
+
+
+def _instant(seconds: Any) -> float:
+    """Return seconds that a date can have, or raise `ValueError`."""
+    if not is_number(seconds) or not abs(seconds) <= _LAST_INSTANT:
+        raise ValueError("no instant")
+    return seconds
+
+
+def _seconds(wait: Any) -> float:
+    """Return a wait, which may be infinite, or raise `ValueError`."""
+    if not is_number(wait) or not wait >= 0:
+        raise ValueError("no wait")
+    return float(wait)

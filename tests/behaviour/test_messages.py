@@ -25,6 +25,7 @@ RAISED = {
     "StoreUnavailable",
     "StorePartiallyUnavailable",
     "StoreTimeout",
+    "ForeignValue",
     "invalid",
 }
 LOGGED = {"warning", "error", "exception", "warn_once", "_warn_once"}

@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit.errors import StoreError, StoreTimeout, StoreUnavailable
+from ratelimit.stores.redis.foreign_value import ForeignValue
 
 
 @asynccontextmanager
@@ -24,4 +25,6 @@ async def translate_errors(timeout: float) -> AsyncIterator[None]:  # noqa: ASYN
     except (RedisConnectionError, RedisClusterException, OSError) as error:
         raise StoreUnavailable(f"the store could not be reached ({type(error).__name__}) [RL404]") from None
     except RedisError as error:
+        if "WRONGTYPE" in str(error):
+            raise ForeignValue("the store has a value of another type there [RL406]") from None
         raise StoreError(f"the store answered {type(error).__name__}: {error!s:.100} [RL406]") from None

@@ -1,18 +1,25 @@
 """The Redis store: counters that all workers share."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from ratelimit._utils.histogram import Histogram
 from ratelimit._utils.per_loop import PerLoop
+from ratelimit._utils.sampling import LogOnce
 from ratelimit.clock import Clock
 from ratelimit.errors import StoreError
 from ratelimit.stores.base import BATCH_SIZES, Store, T
 from ratelimit.stores.messages import Outcome, SharedMap, StoreReply, StoreRequest
+from ratelimit.stores.redis.foreign_value import ForeignValue
 
 if TYPE_CHECKING:
     from ratelimit.stores.redis.client import RedisClient
+
+logger = logging.getLogger("ratelimit")
 
 _VERSION: Final = "#version"
 """The field of a shared map that holds its version; no entry's name begins with `#`."""
@@ -22,6 +29,9 @@ _READ_AT_ONCE: Final = 100
 """Rankings that one call reads."""
 _PAGE: Final = 1000
 """Entries of a shared map that one call reads."""
+_MAX_VERSION_DIGITS: Final = 20
+_MAX_NUMBER: Final = 2**62
+"""Counts and ranks are read up to this one: another program may write any number."""
 
 
 class RedisStore(Store):
@@ -50,6 +60,7 @@ class RedisStore(Store):
         self._max_connections = max_connections
         self._batches = self.batches = Histogram(BATCH_SIZES)
         self._clients: PerLoop[RedisClient] = PerLoop(self._new_client)
+        self._foreign = LogOnce(logger)
         self._connect()  # A URL that redis-py cannot read fails here.
 
     def __repr__(self) -> str:
@@ -90,9 +101,15 @@ class RedisStore(Store):
         return await rehearse(client.run, request, now=now, server_of=client.slot_of)
 
     async def read_map(self, name: str, seen: int | None) -> SharedMap | None:
-        """Return the shared map `name`, a hash: one small call where nothing has changed, else page by page."""
+        """Return the shared map `name`, a hash: one small call where nothing has changed, else page by page.
+
+        Where another program has put a value of another type, what was read before goes on.
+        """
         try:
             return await self._read_map(name, seen)
+        except ForeignValue:
+            self._say_foreign(name)
+            return SharedMap(0, {}) if seen is None else None
         except (TypeError, ValueError, AttributeError):
             raise StoreError(_UNEXPECTED) from None
 
@@ -145,7 +162,10 @@ class RedisStore(Store):
                 found = list(reversed(await self.client.run("XREVRANGE", name, "+", "-", "COUNT", last)))
             else:
                 found = await self.client.run("XRANGE", name, _next_id(after), "+", "COUNT", last)
-            return [(entry.decode(), fields[b"v"]) for entry, fields in found]
+            return [(entry.decode(), fields.get(b"v", b"")) for entry, fields in found]
+        except ForeignValue:
+            self._say_foreign(name)
+            return ()
         except (TypeError, ValueError, AttributeError, KeyError):
             raise StoreError(_UNEXPECTED) from None
 
@@ -172,9 +192,11 @@ class RedisStore(Store):
         for first in range(0, len(names), _READ_AT_ONCE):
             some = names[first : first + _READ_AT_ONCE]
             found += await self.client.run("EVAL", read_script(script), len(some), *some, *arguments)
+        for name, each in zip(names, found, strict=True):
+            if each is None:
+                self._say_foreign(name)
         try:
-            pairs = [zip(each[::2], each[1::2], strict=True) for each in found]
-            return [{member.decode(): int(float(score)) for member, score in each} for each in pairs]
+            return [_numbers(each or ()) for each in found]
         except (TypeError, ValueError, AttributeError):
             raise StoreError(_UNEXPECTED) from None
 
@@ -212,6 +234,9 @@ class RedisStore(Store):
         if client is not None:
             await client.aclose()
 
+    def _say_foreign(self, name: str) -> None:
+        self._foreign.error("%r holds a value of another type, which counts as empty [RL508]", name)
+
     async def _run_script(self, script: str, key: str, *arguments: Any) -> Any:
         from ratelimit.stores.redis.codec import read_script  # noqa: PLC0415 - it brings msgpack
 
@@ -245,4 +270,17 @@ def _next_id(entry: str) -> str:
 
 
 def _version(value: Any) -> int:
-    return int(value) if value is not None and value.isdigit() else 0
+    """Return the version of a shared map; of one that another program has written, a number that tells it from others."""
+    if value is None:
+        return 0
+    return int(value) if value.isdigit() and len(value) <= _MAX_VERSION_DIGITS else -1 - crc32(value)
+
+
+def _numbers(flat: Sequence[bytes]) -> dict[str, int]:
+    """Return the numbers by their names, of a list in which they alternate; what is no number is left out."""
+    found: dict[str, int] = {}
+    for name, text in zip(flat[::2], flat[1::2], strict=True):
+        with suppress(ValueError):
+            number = min(max(float(text), -_MAX_NUMBER), _MAX_NUMBER)
+            found[name.decode("utf-8", "backslashreplace")] = int(number)
+    return found

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 
 from ratelimit import MemoryStore
+from ratelimit._utils.texts import text_of
 from ratelimit.clock import system_clock
 from ratelimit.controls.audit_trail import AuditTrail
-from ratelimit.controls.shared_entries import SharedEntries, text_of
+from ratelimit.controls.shared_entries import SharedEntries
 
 
 async def test_subscribers_get_all_entries_after_each_change() -> None:

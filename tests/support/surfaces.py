@@ -1,0 +1,155 @@
+"""An app with all surfaces on it (routes, console, metrics, a caller's own page), on a Redis that others may write to."""
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import redis
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ratelimit import Concurrency, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings, exempt
+from ratelimit.asgi import admin_routes, health_route, usage_routes
+from ratelimit.clock import Clock
+from ratelimit.console import caller_page, console
+from ratelimit.telemetry import PrometheusListener
+from tests.support.asgi import by_headers
+
+CONTROLS = "rl:{overrides}"
+AUDIT = f"{CONTROLS}:audit"
+STATISTICS = "rl:{statistics}"
+REFUSALS = f"{STATISTICS}:refusals"
+WORKERS = "rl:{workers}"
+"""Keys that all workers share."""
+
+OPERATOR = {"x-operator": "ada"}
+PAGES = (
+    "/ratelimit/",
+    "/ratelimit/policies/agents",
+    "/ratelimit/policies/calls",
+    "/ratelimit/callers",
+    "/ratelimit/caller?org=acme",
+    "/ratelimit/quotas",
+    "/ratelimit/quotas/calls",
+    "/ratelimit/quotas/calls.csv",
+    "/ratelimit/live",
+    "/limits/",
+    "/v1/rate-limits",
+    "/v1/quotas",
+    "/internal/overrides",
+    "/internal/blocks",
+    "/health/rate-limits",
+    "/metrics",
+)
+"""All that people and programs read."""
+
+
+def settings_for(url: str, **changes: Any) -> RateLimitSettings:
+    """Return settings with a policy of each kind."""
+    return RateLimitSettings(
+        **{
+            "store": url,
+            "store_timeout": 5,
+            "statistics": True,
+            "limits": [
+                Limit(name="agents", rate="3/hour", per="token"),
+                Limit(name="org", rate="100/hour", per="org"),
+                Limit(name="address", rate="100/hour", per="ip"),
+                Limit(name="tried", rate="1/hour", per="org", shadow=True),
+            ],
+            "quotas": [
+                Quota(name="calls", limit=50, per="org", period="month"),
+                Quota(name="by-token", limit=50, per="token", period="day"),
+                Quota(name="stored", limit=50, per="org", manual=True),
+            ],
+            "concurrency": [Concurrency(name="runs", limit=4, per="org")],
+            **changes,
+        }
+    )
+
+
+class Surfaces:
+    """The app of one worker, a client of it, and the Redis."""
+
+    def __init__(self, limiter: Limiter, client: httpx.AsyncClient, server: Any) -> None:
+        self.limiter, self.client = limiter, client
+        self.redis = server  # Of any type: redis-py's types know fewer values than an attacker.
+
+    async def ask(self, token: str = "tk", org: str = "acme", **headers: str) -> int:
+        """Make one request of a caller, and return the status."""
+        sent = {"x-token": token, "x-org": org, **{name.replace("_", "-"): each for name, each in headers.items()}}
+        return (await self.client.get("/v1/agents", headers=sent)).status_code
+
+    async def poll(self) -> None:
+        """Do now what the worker does once a second."""
+        await self.limiter.poller.poll()
+
+    async def read(self, *more: str) -> dict[str, httpx.Response]:
+        """Return what all pages answer an operator, who is the caller `tk` of `acme` too."""
+        headers = {**OPERATOR, "x-token": "tk", "x-org": "acme"}
+        return {page: await self.client.get(page, headers=headers) for page in (*PAGES, *more)}
+
+    async def bad_pages(self, *more: str) -> dict[str, int]:
+        """Return the pages that do not answer with 200."""
+        return {page: each.status_code for page, each in (await self.read(*more)).items() if each.status_code != 200}
+
+
+def app_of(limiter: Limiter, registry: CollectorRegistry) -> FastAPI:
+    """Return an app with all surfaces."""
+    app = FastAPI()
+
+    def operator(request: Request) -> str | None:
+        return request.headers.get("x-operator")
+
+    @app.get("/v1/agents")
+    async def agents() -> list[str]:
+        return []
+
+    @app.get("/metrics")
+    @exempt
+    def metrics() -> Response:
+        return Response(generate_latest(registry))
+
+    app.include_router(usage_routes(), prefix="/v1")
+    app.include_router(admin_routes(authorize=operator), prefix="/internal")
+    app.include_router(health_route())
+    app.mount("/ratelimit", console(authorize=operator, authorize_changes=operator))
+    app.mount("/limits", caller_page())
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)
+    return app
+
+
+@asynccontextmanager
+async def surfaces(url: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Surfaces]:
+    """Serve an app with these settings; a failure of the app is its answer 500."""
+    registry = CollectorRegistry()
+    limiter = Limiter(settings_for(url, **changes), clock=clock, listeners=[PrometheusListener(registry=registry)])
+    transport = httpx.ASGITransport(app_of(limiter, registry), raise_app_exceptions=False)
+    async with limiter, httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
+        with redis.Redis.from_url(url) as server:
+            yield Surfaces(limiter, client, server)
+
+
+def lines_about(records: Sequence[logging.LogRecord], name: str) -> list[str]:
+    """Return the lines of the log, each as it is written with its traceback, that name a key."""
+    formatter = logging.Formatter()
+    return [text for record in records if name in (text := formatter.format(record))]
+
+
+def values_of(server: redis.Redis) -> dict[bytes, Any]:
+    """Return all keys of a Redis with their values."""
+    found: dict[bytes, Any] = {}
+    for key in server.scan_iter(count=1000):
+        kind: Any = server.type(key)
+        read: Mapping[bytes, Any] = {
+            b"string": server.get,
+            b"hash": server.hgetall,
+            b"zset": lambda name: server.zrange(name, 0, -1, withscores=True),
+            b"stream": server.xrange,
+        }
+        found[key] = read[kind](key)
+    return found
