@@ -1,11 +1,15 @@
 """Durations, keys and texts of entries as people read them, on the command line and in the console."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 MAX_TEXT: Final = 500
 """Characters of a reason or a name that an entry keeps."""
+
+HIDDEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""Characters that a terminal obeys, and those that turn the direction of writing (Unicode TR 36: bidirectional spoofing)."""
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -26,6 +30,11 @@ def key_text(key: Mapping[str, str]) -> str:
 def readable(text: str) -> str:
     """Return a text without surrogates, which nothing could write out."""
     return text.encode("utf-8", "replace").decode()
+
+
+def visible(text: str) -> str:
+    r"""Return a text in which characters that nobody sees, but a terminal or a browser obeys, stand as escapes: `\x1b`."""
+    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def text_of(text: Any) -> str | None:

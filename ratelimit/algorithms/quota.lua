@@ -61,7 +61,7 @@ end
 local function load(_, value)
   if not value or #value ~= SIZE then return { start = 0, used = 0, used_before = 0 } end
   local start, used, used_before = struct.unpack(FORMAT, value)
-  return { start = start, used = used, used_before = used_before }
+  return { start = start, used = min(used, NEVER), used_before = min(used_before, NEVER) }
 end
 
 local function evaluate(s, lim, now)

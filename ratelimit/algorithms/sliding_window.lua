@@ -46,7 +46,7 @@ local function load(_, value)
   local size = wide and 41 or 29
   local _, total, carried, carried_stamp, stamp, count, overage, older = 0, 0, 0, 0, 0, 0, 0, ''
   -- A value that something else has written under this key is ignored and overwritten.
-  local good = (wide or form == 4 or form == 20) and #value >= size and (#value - size) % (wide and 20 or 14) == 0
+  local good = (wide or form == 4 or form == 20) and #value >= size and #value < 65536 and (#value - size) % (wide and 20 or 14) == 0
   if good then
     _, total, carried, carried_stamp, stamp, count, overage = unpack_(wide and WIDE_HEAD or NARROW_HEAD, value)
     older = #value > size and sub(value, size + 1) or ''

@@ -1,8 +1,8 @@
 """Hints: what a command line most likely lacks; they go to stderr, and change nothing."""
 
-from rich.console import Console
 from rich.text import Text
 
+from ratelimit.cli.output import console
 from ratelimit.config.policies import Policy
 from ratelimit.limiter import Limiter
 from ratelimit.model.identity import Identity
@@ -10,7 +10,7 @@ from ratelimit.model.identity import Identity
 
 def hint(message: str) -> None:
     """Print a hint to stderr."""
-    Console(stderr=True, highlight=False).print(Text(f"ratelimit: {message}", style="yellow"))
+    console(stderr=True).print(Text(f"ratelimit: {message}", style="yellow"))
 
 
 def hint_at_missing_org(limiter: Limiter, identity: Identity) -> None:

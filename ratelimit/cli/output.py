@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ratelimit._utils.texts import HIDDEN, visible
+
 FINE: Final = 0
 FINDINGS: Final = 1
 USAGE: Final = 2
@@ -17,19 +19,34 @@ STORE_AWAY: Final = 3
 Cell = str | int | float | None
 
 
-def console() -> Console:
+class Terminal(Console):
+    """Prints texts without a character that a terminal would obey: callers and other programs choose names and reasons."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does."""
+        super().print(*map(_shown, objects), **options)
+
+
+def _shown(each: Any) -> Any:
+    if isinstance(each, Text) and HIDDEN.search(each.plain):
+        return Text(visible(each.plain), style=each.style)
+    return visible(each) if isinstance(each, str) else each
+
+
+def console(*, stderr: bool = False) -> Console:
     """Return what prints to the terminal; rich follows NO_COLOR, and the width of the terminal."""
-    return Console(highlight=False, soft_wrap=False)
+    return Terminal(stderr=stderr, highlight=False, soft_wrap=False)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, indented by two."""
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))  # noqa: T201 - the output of the program
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    print(HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text))  # noqa: T201 - the output of the program
 
 
 def print_error(message: str) -> None:
     """Print why a command has ended, to stderr."""
-    Console(stderr=True, highlight=False).print(Text(f"ratelimit: {message}", style="bold red"))
+    console(stderr=True).print(Text(f"ratelimit: {message}", style="bold red"))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, numbers: Sequence[str] = ()) -> Table:
@@ -38,8 +55,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, numbers: Se
     for name in columns:
         found.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
-        found.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        found.add_row(*(Text(_cell(cell)) for cell in row))
     return found
+
+
+def _cell(cell: Cell) -> str:
+    """Return a cell, in which a line break does not look like another row."""
+    return "" if cell is None else visible(str(cell)).replace("\n", "\\n")
 
 
 def print_table(

@@ -141,6 +141,8 @@ def _answer_to(limiter: Limiter, each: Refusal) -> str | None:
     )
     if not each.limits and each.policy != BLOCKED:
         decision = Decision.unavailable(each.wait or 1.0)
+    if decision.allowed:  # Another program has written the entry.
+        return None
     status, headers, body = problem_of(decision, style, each.request_id or "")
     fields = [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in headers]
     return "\n".join([f"HTTP/1.1 {status}", *fields, "", body.decode()])

@@ -154,8 +154,11 @@ def _caller(limiter: Limiter, compiled: CompiledPolicy, key: str, usage: QuotaUs
     label, org = key, None
     if statistics is not None:
         label, org = statistics.names.label(key, usage.policy), statistics.names.org(key, usage.policy)
-    query = query_of_label(label, org)
-    whom = None if query is None else override_key(identity_of_query(query, named), compiled, named)
+    query, whom = query_of_label(label, org), None
+    try:
+        whom = None if query is None else override_key(identity_of_query(query, named), compiled, named)
+    except ConfigurationError:  # Another program has written a key that is no counter's.
+        query = None
     return QuotaCaller(label=label, query=query, key=whom, usage=usage, limit=limit)
 
 

@@ -5,10 +5,10 @@ from functools import cache
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
-from ratelimit._utils.texts import key_text, seconds_text
+from ratelimit._utils.texts import key_text, seconds_text, visible
 from ratelimit.clock import system_clock
 from ratelimit.console.assets import version_of
 from ratelimit.console.caller_reference import query_of_label
@@ -48,6 +48,7 @@ def _environment() -> Environment:
     found = Environment(
         loader=PackageLoader("ratelimit.console"),
         autoescape=True,
+        finalize=_finalized,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -62,6 +63,7 @@ def _environment() -> Environment:
         rate=grouped_rate,
         label=label_text,
         reset=reset_text,
+        field=field_text,
     )
     found.globals.update(
         version_of=version_of,
@@ -72,6 +74,15 @@ def _environment() -> Environment:
         in_a_month=in_a_month,
     )
     return found
+
+
+def _finalized(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def field_text(value: object) -> Markup:
+    """Return the value of a hidden field as it is: a change names whom it is for by it."""
+    return escape(value)
 
 
 def in_a_month() -> str:

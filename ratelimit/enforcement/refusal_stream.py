@@ -27,6 +27,7 @@ PER_SECOND: Final = 50
 KEPT: Final = 1000
 """Refusals that the stream holds at least."""
 
+_STATUSES: Final = (403, 429, 503)
 _MOST: Final = 2**63
 """Units beyond those that any counter holds."""
 
@@ -150,13 +151,10 @@ def _decoded(place: str, value: bytes) -> Refusal:
 
 def _limit(values: Sequence[Any]) -> ServiceLimit:
     found = ServiceLimit(*values)
-    words = (found.policy, found.scope, found.unit, found.code or "", found.detail or "")
-    units = found.limit, found.remaining, found.window, found.cost, found.status
-    if (
-        found.kind not in get_args(Kind)
-        or found.period not in {None, *NOMINAL}
-        or not all(isinstance(each, str) for each in words)
-    ):
+    words = [each for each in (found.code, found.detail) if each is not None]
+    units = found.limit, found.remaining, found.window, found.cost
+    is_known = found.kind in get_args(Kind) and found.period in (None, *NOMINAL) and found.status in _STATUSES
+    if not is_known or not all(isinstance(each, str) for each in (found.policy, found.scope, found.unit, *words)):
         raise ValueError("no service limit")
     if not all(is_int_between(each, -_MOST, _MOST) for each in units):
         raise ValueError("no service limit")

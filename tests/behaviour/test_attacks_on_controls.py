@@ -15,7 +15,7 @@ import pytest
 
 from ratelimit.testing import ManualClock
 from tests.support.instants import in_seconds
-from tests.support.surfaces import AUDIT, CONTROLS, OPERATOR, WORKERS, Surfaces, lines_about, surfaces
+from tests.support.surfaces import AUDIT, CONTROLS, OPERATOR, WORKERS, Surfaces, lines_about, put, surfaces
 
 NOT_JSON = [b"", b"\x00", b"\xc1garbage", b"\x83\xa6policy\xa6agents", b"{", b"[" * 100_000, b'{"a":' * 100_000]
 """Nothing, control bytes, msgpack, JSON that breaks off, and JSON that is nested deeply."""
@@ -169,7 +169,7 @@ async def test_a_value_of_another_type_is_survived(
 ) -> None:
     """Where a hash, a stream or a sorted set is expected, anything may lie: what holds goes on, and operators can change limits."""
     await attacked.limiter.block({"org": "evil"})
-    put(attacked, key, kind)
+    put(attacked.redis, key, kind)
     for _ in range(3):
         await attacked.poll()
     assert [await attacked.ask() for _ in range(4)] == [200, 200, 200, 429]
@@ -179,20 +179,6 @@ async def test_a_value_of_another_type_is_survived(
     changed = await attacked.client.put("/internal/blocks", json={"key": {"org": "worse"}}, headers=OPERATOR)
     assert (changed.status_code, await attacked.ask(org="worse")) == (200, 403)
     assert await attacked.bad_pages() == {}
-
-
-def put(attacked: Surfaces, key: str, kind: str) -> None:
-    """Put a value of this type under a key."""
-    attacked.redis.delete(key)
-    writes: dict[str, Any] = {
-        "string": lambda: attacked.redis.set(key, b"\xc1garbage"),
-        "list": lambda: attacked.redis.rpush(key, "x"),
-        "set": lambda: attacked.redis.sadd(key, "x"),
-        "hash": lambda: attacked.redis.hset(key, "x", "y"),
-        "zset": lambda: attacked.redis.zadd(key, {"x": float("inf"), "y": float("-inf"), b"\xff": 1e300, "@z": 1e308}),
-        "stream": lambda: attacked.redis.xadd(key, {"x": "y"}),
-    }
-    writes[kind]()
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,24 @@
 """An app with all surfaces on it (routes, console, metrics, a caller's own page), on a Redis that others may write to."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 import redis
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from ratelimit import Concurrency, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings, exempt
+from ratelimit import Concurrency, Identity, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings, exempt
 from ratelimit.asgi import admin_routes, health_route, usage_routes
+from ratelimit.asgi.identify import Identify
 from ratelimit.clock import Clock
 from ratelimit.console import caller_page, console
 from ratelimit.telemetry import PrometheusListener
-from tests.support.asgi import by_headers
 
 CONTROLS = "rl:{overrides}"
 AUDIT = f"{CONTROLS}:audit"
@@ -46,6 +47,14 @@ PAGES = (
     "/metrics",
 )
 """All that people and programs read."""
+
+
+def identify(connection: HTTPConnection) -> Identity | None:
+    """Read who calls from headers, percent-encoded: a name may be any text."""
+    sent = {name: unquote(value) for name, value in connection.headers.items()}
+    if not {"x-token", "x-org", "x-ip"} & sent.keys():
+        return None
+    return Identity(token=sent.get("x-token"), org=sent.get("x-org"), ip=sent.get("x-ip"), plan=sent.get("x-plan"))
 
 
 def settings_for(url: str, **changes: Any) -> RateLimitSettings:
@@ -79,10 +88,9 @@ class Surfaces:
         self.limiter, self.client = limiter, client
         self.redis = server  # Of any type: redis-py's types know fewer values than an attacker.
 
-    async def ask(self, token: str = "tk", org: str = "acme", **headers: str) -> int:
+    async def ask(self, token: str | None = "tk", org: str | None = "acme", ip: str | None = None) -> int:
         """Make one request of a caller, and return the status."""
-        sent = {"x-token": token, "x-org": org, **{name.replace("_", "-"): each for name, each in headers.items()}}
-        return (await self.client.get("/v1/agents", headers=sent)).status_code
+        return (await self.client.get("/v1/agents", headers=headers_of(token, org, ip))).status_code
 
     async def poll(self) -> None:
         """Do now what the worker does once a second."""
@@ -98,7 +106,13 @@ class Surfaces:
         return {page: each.status_code for page, each in (await self.read(*more)).items() if each.status_code != 200}
 
 
-def app_of(limiter: Limiter, registry: CollectorRegistry) -> FastAPI:
+def headers_of(token: str | None, org: str | None, ip: str | None = None) -> dict[str, str]:
+    """Return what a caller sends to be known by these names."""
+    given = {"x-token": token, "x-org": org, "x-ip": ip}
+    return {name: quote(value, safe="") for name, value in given.items() if value is not None}
+
+
+def app_of(limiter: Limiter, registry: CollectorRegistry, identify: Identify) -> FastAPI:
     """Return an app with all surfaces."""
     app = FastAPI()
 
@@ -119,16 +133,18 @@ def app_of(limiter: Limiter, registry: CollectorRegistry) -> FastAPI:
     app.include_router(health_route())
     app.mount("/ratelimit", console(authorize=operator, authorize_changes=operator))
     app.mount("/limits", caller_page())
-    app.add_middleware(RateLimitMiddleware, limiter=limiter, identify=by_headers)
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, identify=identify)
     return app
 
 
 @asynccontextmanager
-async def surfaces(url: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Surfaces]:
+async def surfaces(
+    url: str, clock: Clock | None = None, *, identify: Identify = identify, **changes: Any
+) -> AsyncIterator[Surfaces]:
     """Serve an app with these settings; a failure of the app is its answer 500."""
     registry = CollectorRegistry()
     limiter = Limiter(settings_for(url, **changes), clock=clock, listeners=[PrometheusListener(registry=registry)])
-    transport = httpx.ASGITransport(app_of(limiter, registry), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app_of(limiter, registry, identify), raise_app_exceptions=False)
     async with limiter, httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
         with redis.Redis.from_url(url) as server:
             yield Surfaces(limiter, client, server)
@@ -153,3 +169,18 @@ def values_of(server: redis.Redis) -> dict[bytes, Any]:
         }
         found[key] = read[kind](key)
     return found
+
+
+def put(server: Any, key: bytes | str, kind: str) -> None:
+    """Put a value of this type under a key, in place of what is there."""
+    server.delete(key)
+    odd = {"x": float("inf"), "y": float("-inf"), b"\xff": 1e300, "@z": 1e308}
+    writes: dict[str, Callable[[], Any]] = {
+        "string": lambda: server.set(key, b"\xc1garbage"),
+        "list": lambda: server.rpush(key, "x"),
+        "set": lambda: server.sadd(key, "x"),
+        "hash": lambda: server.hset(key, "x", "y"),
+        "zset": lambda: server.zadd(key, odd),
+        "stream": lambda: server.xadd(key, {"x": "y"}),
+    }
+    writes[kind]()

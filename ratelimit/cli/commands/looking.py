@@ -11,7 +11,7 @@ from typing import Final
 import click
 from rich.text import Text
 
-from ratelimit._utils.texts import seconds_text
+from ratelimit._utils.texts import seconds_text, visible
 from ratelimit.asgi.route_models import QuotaStatus, RateLimitStatus
 from ratelimit.cli.hints import hint_at_missing_org
 from ratelimit.cli.options import caller_options, json_option, run, seconds_option, settings_options
@@ -174,7 +174,7 @@ class Shown:
     def print(self, refusals: Sequence[Refusal]) -> None:
         """Print refusals, a line each."""
         for each in refusals:
-            click.echo(_json(each) if self.as_json else _line(each))
+            click.echo(_json(each) if self.as_json else visible(_line(each)).replace("\n", "\\n"))
 
 
 async def _tail(target: Target, shown: Shown, last: int, *, follow: bool) -> int:

@@ -107,7 +107,7 @@ while at <= size do
             l, total, stamp, cost, 0, '', limit[5] > 0 and 20 or 4, stamp, at
         else
           local bytes = #value
-          if bytes < 29 or (bytes - 29) % 14 ~= 0 then failed = i break end
+          if bytes < 29 or bytes > 65535 or (bytes - 29) % 14 ~= 0 then failed = i break end
           local form, all, carried, carried_stamp, own_stamp, count, overage = unpack_('<BI4I4I6I6I4I4', value)
           if (form ~= 4 and form ~= 20) or own_stamp == 0 or own_stamp >= now + bucket_ms or carried_stamp > own_stamp then
             failed = i break
