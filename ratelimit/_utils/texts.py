@@ -33,7 +33,7 @@ def readable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text in which characters that nobody sees, but a terminal or a browser obeys, stand as escapes: `\x1b`."""
+    r"""Return a text in which characters that are not seen, but obeyed by a terminal or a browser, stand as escapes: `\x1b`."""
     return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

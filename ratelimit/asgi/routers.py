@@ -1,9 +1,10 @@
 """Routers for FastAPI: a caller reads its own limits and quotas; an operator overrides, resets and blocks."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from starlette.requests import Request
 
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
 _TAGS = ["rate limits"]
+_OPERATOR: Final = "ratelimit.operator"
+"""The key of the scope under which a route of operators finds who makes the request."""
+
+_JSON: Final = re.compile(r"application/([\w.-]+\+)?json\s*(;|$)", re.IGNORECASE)
+"""The media types of a body that is JSON (RFC 8259 §11, RFC 6839 §3.1)."""
 
 
 def usage_routes(limiter: Limiter | None = None) -> "APIRouter":
@@ -65,7 +71,8 @@ def usage_routes(limiter: Limiter | None = None) -> "APIRouter":
 def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "APIRouter":
     """Return a router for operators: `/overrides`, `/blocks`, `/usage` and `/reset`.
 
-    `authorize` is asked for each request: what is false is answered with 403, and a name is kept with what is changed.
+    `authorize` is asked for each request, before its body is read: what is false is answered with 403, and a name is kept with
+    what is changed. A body has to say that it is JSON: no page of another site can send one without a preflight (Fetch).
     Nothing is charged. A wrong value is answered with 422, which names the field, an unavailable store with 503. Mount it
     below a prefix of its own: `app.include_router(admin_routes(authorize=…), prefix="/internal/limits")`.
     """
@@ -73,12 +80,9 @@ def admin_routes(limiter: Limiter | None = None, *, authorize: Authorize) -> "AP
 
     check_authorize(authorize)
 
-    async def operator(request: Request) -> str | None:
-        return await operator_of(authorize, request)
-
-    router = APIRouter(tags=list(_TAGS), dependencies=[Depends(operator)], route_class=_route_class())
-    _add_overrides(router, limiter, Annotated[str | None, Depends(operator)])
-    _add_blocks(router, limiter, Annotated[str | None, Depends(operator)])
+    router = APIRouter(tags=list(_TAGS), route_class=_route_class(authorize))
+    _add_overrides(router, limiter, Annotated[str | None, Depends(_operator)])
+    _add_blocks(router, limiter, Annotated[str | None, Depends(_operator)])
     _add_lookups(router, limiter)
     return router
 
@@ -184,15 +188,21 @@ def _no_such_endpoint(endpoint: str) -> Exception:
 def _parsed_key(text: str | None) -> dict[str, str] | None:
     try:
         key = None if text is None else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         key = text
     if key is not None and not isinstance(key, dict):
         raise ConfigurationError(f'key: {text!r:.100} is no JSON object, such as {{"org": "acme"}} [RL306]')
     return key
 
 
-def _route_class() -> Any:
-    """Return a class of routes that answer the limiter's errors with 422 and 503."""
+def _operator(request: Request) -> str | None:
+    """Return the name of the operator who makes a request, which the class of its route has authorized."""
+    name: str | None = request.scope[_OPERATOR]
+    return name
+
+
+def _route_class(authorize: Authorize | None = None) -> Any:
+    """Return a class of routes that ask `authorize` before anything else, and answer the limiter's errors with 422 and 503."""
     from fastapi import HTTPException  # noqa: PLC0415
     from fastapi.routing import APIRoute  # noqa: PLC0415
 
@@ -201,6 +211,10 @@ def _route_class() -> Any:
             handle = super().get_route_handler()
 
             async def handled(request: Request) -> Any:
+                if authorize is not None:
+                    request.scope[_OPERATOR] = await operator_of(authorize, request)
+                    if request.method == "POST" and not _JSON.match(request.headers.get("content-type", "")):
+                        raise HTTPException(415, "say Content-Type: application/json")
                 try:
                     return await handle(request)
                 except MissingMiddlewareError:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message
 
 from ratelimit import Concurrency, Identity, Limit, Limiter, Quota, RateLimitMiddleware, RateLimitSettings, exempt
 from ratelimit.asgi import admin_routes, health_route, usage_routes
@@ -49,6 +50,27 @@ PAGES = (
 """All that people and programs read."""
 
 
+class RawAnswer:
+    """What the app answers, and how many parts of the body it has read."""
+
+    def __init__(self, body: list[bytes]) -> None:
+        self.status, self.text, self.read = 0, "", 0
+        self._body = body
+
+    async def receive(self) -> Message:
+        """Hand out the next part of the body."""
+        if self.read >= max(1, len(self._body)):
+            return {"type": "http.disconnect"}
+        part = self._body[self.read] if self._body else b""
+        self.read += 1
+        return {"type": "http.request", "body": part, "more_body": self.read < len(self._body)}
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the answer."""
+        self.status = message.get("status", self.status)
+        self.text += message.get("body", b"").decode()
+
+
 def identify(connection: HTTPConnection) -> Identity | None:
     """Read who calls from headers, percent-encoded: a name may be any text."""
     sent = {name: unquote(value) for name, value in connection.headers.items()}
@@ -84,13 +106,36 @@ def settings_for(url: str, **changes: Any) -> RateLimitSettings:
 class Surfaces:
     """The app of one worker, a client of it, and the Redis."""
 
-    def __init__(self, limiter: Limiter, client: httpx.AsyncClient, server: Any) -> None:
-        self.limiter, self.client = limiter, client
+    def __init__(self, app: ASGIApp, limiter: Limiter, client: httpx.AsyncClient, server: Any) -> None:
+        self.app, self.limiter, self.client = app, limiter, client
         self.redis = server  # Of any type: redis-py's types know fewer values than an attacker.
 
     async def ask(self, token: str | None = "tk", org: str | None = "acme", ip: str | None = None) -> int:
         """Make one request of a caller, and return the status."""
         return (await self.client.get("/v1/agents", headers=headers_of(token, org, ip))).status_code
+
+    async def raw(
+        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] = ()
+    ) -> "RawAnswer":
+        """Make a request whose path no client has put in order; the body is sent as far as the app reads it."""
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(name.lower().encode(), each.encode("latin-1")) for name, each in headers.items()],
+            "client": ("192.0.2.9", 1),
+            "server": ("app.test", 80),
+        }
+        answer = RawAnswer(list(body))
+        await self.app(scope, answer.receive, answer.send)
+        return answer
 
     async def poll(self) -> None:
         """Do now what the worker does once a second."""
@@ -117,7 +162,7 @@ def app_of(limiter: Limiter, registry: CollectorRegistry, identify: Identify) ->
     app = FastAPI()
 
     def operator(request: Request) -> str | None:
-        return request.headers.get("x-operator")
+        return request.headers.get("x-operator") or request.cookies.get("session")
 
     @app.get("/v1/agents")
     async def agents() -> list[str]:
@@ -144,10 +189,11 @@ async def surfaces(
     """Serve an app with these settings; a failure of the app is its answer 500."""
     registry = CollectorRegistry()
     limiter = Limiter(settings_for(url, **changes), clock=clock, listeners=[PrometheusListener(registry=registry)])
-    transport = httpx.ASGITransport(app_of(limiter, registry, identify), raise_app_exceptions=False)
+    app = app_of(limiter, registry, identify)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with limiter, httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
         with redis.Redis.from_url(url) as server:
-            yield Surfaces(limiter, client, server)
+            yield Surfaces(app, limiter, client, server)
 
 
 def lines_about(records: Sequence[logging.LogRecord], name: str) -> list[str]:
