@@ -83,7 +83,7 @@ class LimiterCore:
         self._health: tuple[float, Health | None] = 0.0, None
         self._holding = OverrideEvent(overrides=0, blocks=0)
         breaker = self.enforcer.circuit_breaker
-        actions = [self._entries.refresh, self.fleet.end_those_over, self._reload.poll, self.observer.flush]
+        actions = [self._entries.poll, self.fleet.end_those_over, self._reload.poll, self.observer.flush]
         actions.append(self.enforcer.workers.heartbeat)
         actions += [] if self.statistics is None else [self.statistics.flush_all]
         self.poller = Poller(BackgroundPolls(store, actions, lambda: breaker.has_failures).run, POLL_INTERVAL)
@@ -94,7 +94,7 @@ class LimiterCore:
         """Make what operators change while the app runs, all of it in one shared map of the store."""
         shared = f"{self.settings.key_prefix}:{{overrides}}"
         self.audit = AuditTrail(self.store, f"{shared}:audit", self.clock)
-        self._entries = SharedEntries(self.store, shared, self.audit)
+        self._entries = SharedEntries(self.store, shared, self.audit, lambda: self.enforcer.workers.is_onlooker)
         self.overrides = Overrides(self.resolver, self._entries, self.clock)
         self.blocks = Blocks(self.resolver, self._entries, self.clock)
         self.allowed = AllowedCallers(self.resolver, self._entries, self.clock)

@@ -16,6 +16,9 @@ _MAX_BYTES: Final = 65_536
 _MAX_LINES: Final = 20
 """Entries that cannot be read and are named in the log, of those that are found at once."""
 
+_KEPT_US: Final = 86_400_000_000
+"""Microseconds for which an entry that is over stays at most: who was blocked, and why, is not kept for ever."""
+
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 
 
@@ -45,6 +48,7 @@ class ControlEntries(Generic[EntryT]):
         self._unreadable: set[tuple[str, int]] = set()
         self.known: dict[str, EntryT] = {}
         shared.subscribe(self._apply)
+        shared.ended.append(self._long_over)
 
     @property
     def unreadable(self) -> int:
@@ -55,6 +59,10 @@ class ControlEntries(Generic[EntryT]):
         """Return the entries that are not over, by their names."""
         now = self._clock()
         return {name: entry for name, entry in self.known.items() if not entry.is_over(now)}
+
+    def _long_over(self) -> list[str]:
+        then = self._clock() - _KEPT_US
+        return [name for name, entry in self.known.items() if entry.is_over(then)]
 
     async def put(self, name: str, entry: Mapping[str, Any]) -> None:
         """Write one entry, and remove those that are over; raises `StoreError`."""

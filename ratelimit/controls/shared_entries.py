@@ -1,7 +1,8 @@
 """The entries of the controls: kept in a shared map of the store, and read again when it has changed."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final, TypedDict
@@ -9,7 +10,7 @@ from typing import Any, Final, TypedDict
 from ratelimit._utils.texts import MAX_TEXT, readable, text_of
 from ratelimit.clock import Clock
 from ratelimit.controls.audit_trail import AuditTrail
-from ratelimit.errors import ConfigurationError
+from ratelimit.errors import ConfigurationError, StoreError
 from ratelimit.stores.base import Store
 
 CONTROL: Final = "!"
@@ -17,6 +18,9 @@ CONTROL: Final = "!"
 
 _LAST_INSTANT_US: Final = 250_000_000_000_000_000
 """Microseconds since the epoch up to which `datetime` goes, some 8,000 years."""
+
+_REMOVED_AT_ONCE: Final = 100
+"""Entries that one poll removes at most."""
 
 OnChange = Callable[[Mapping[str, bytes]], None]
 """Takes all entries, as they are now."""
@@ -28,11 +32,15 @@ class SharedEntries:
     Every worker reads changes once a second in the background; requests never wait for it.
     """
 
-    def __init__(self, store: Store, name: str, audit: AuditTrail) -> None:
-        self._store, self._name, self.audit = store, name, audit
+    def __init__(
+        self, store: Store, name: str, audit: AuditTrail, is_onlooker: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._store, self._name, self.audit, self._is_onlooker = store, name, audit, is_onlooker
         self._seen: int | None = None
         self._refreshes, self._applied = count(), -1
         self._subscribers: list[OnChange] = []
+        self.ended: list[Callable[[], Iterable[str]]] = []
+        """Functions that name the entries of a control which have ended long ago."""
 
     @property
     def is_loaded(self) -> bool:
@@ -61,6 +69,17 @@ class SharedEntries:
         """Remove an entry that has ended; that is no change, and not in the audit trail. Raises `StoreError`."""
         await self._store.put_entry(self._name, entry, None)
         await self.refresh()
+
+    async def poll(self) -> None:
+        """Read what has changed, and remove some of the entries that have ended long ago; raises `StoreError` for reading alone.
+
+        An onlooker (a command line) removes nothing: its clock may be wrong.
+        """
+        await self.refresh()
+        names = [] if self._is_onlooker() else [name for ended in self.ended for name in ended()]
+        with suppress(StoreError):  # A login may have no right to write.
+            for name in names[:_REMOVED_AT_ONCE]:
+                await self.remove_expired(name)
 
     async def refresh(self, *, force: bool = False) -> None:
         """Read what has changed (with `force`, everything); raises `StoreError`.

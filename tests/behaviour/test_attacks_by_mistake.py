@@ -85,10 +85,11 @@ ENDS += [2**63, 1e308, "NaN", True, [], "2035-02-30T00:00:00Z"]
 @pytest.mark.parametrize("end", ENDS, ids=str)
 async def test_an_end_that_is_none_changes_nothing(served: Surfaces, end: Any) -> None:
     """In the past, without a zone, or beyond all calendars: 422 for overrides and blocks, and nothing is written."""
-    for path, body in [
-        ("overrides", {"policy": "agents", "key": {}, "rate": "unlimited"}),
-        ("blocks", {"key": {"org": "acme"}}),
-    ]:
+    bodies: dict[str, dict[str, Any]] = {
+        "overrides": {"policy": "agents", "key": {}, "rate": "unlimited"},
+        "blocks": {"key": {"org": "acme"}},
+    }
+    for path, body in bodies.items():
         sent = await served.client.put(f"/internal/{path}", json={**body, "until": end}, headers=OPERATOR)
         assert sent.status_code == 422
     assert await served.ask() == 200

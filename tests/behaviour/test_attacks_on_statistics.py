@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit.enforcement.quota_directory import CAPACITY
 from ratelimit.testing import ManualClock
 from tests.support.surfaces import OPERATOR, REFUSALS, STATISTICS, Surfaces, lines_about, put, surfaces
 
@@ -217,4 +218,32 @@ async def test_workers_that_are_none_do_not_stay(attacked: Surfaces) -> None:
         attacked.redis.zadd(key, {f"{SCRIPT}{n}@x": score for n in range(500) for score in [float("inf"), 1e300]})
     await attacked.poll()
     assert (await attacked.limiter.health()).workers == 1
+    assert await attacked.bad_pages() == {}
+
+
+async def test_a_hostile_name_stays_within_its_event(attacked: Surfaces) -> None:
+    """A name with line breaks, or a forged refusal with them, begins no event of its own in the stream of the live page."""
+    evil = "x\n\ndata: <script>alert(1)</script>\nid: 0\r\revent: owned"
+    for _ in range(4):
+        await attacked.ask(evil, evil)
+    for field in ("policy", "counter", "caller", "method", "route", "request_id"):
+        attacked.redis.xadd(REFUSALS, {"v": json.dumps({**REFUSAL, field: evil})})
+    await attacked.poll()
+    last = attacked.redis.xadd(REFUSALS, {"v": json.dumps(REFUSAL)}).decode()
+    answer = await attacked.raw("GET", "/ratelimit/live/events?after=0", OPERATOR, until=f"id: {last}")
+    assert answer.status == 200
+    starts = {line.partition(":")[0] for line in answer.text.splitlines() if line}
+    assert starts <= {"id", "data", "retry", ""}
+    assert "<script>" not in answer.text
+    ids = [line for line in answer.text.splitlines() if line.startswith("id:")]
+    assert len(ids) == attacked.redis.xlen(REFUSALS)
+
+
+async def test_a_directory_that_was_filled_up_is_cut(attacked: Surfaces) -> None:
+    """However many callers another program, or a flood, has put into the directory of a quota, the next write leaves 20,000."""
+    (quota,) = attacked.redis.keys(f"{STATISTICS}:quota:calls:*")
+    attacked.redis.zadd(quota, {f"rl:{{o{number}}}:calls:month:o{number}": 1 for number in range(25_000)})
+    await attacked.ask(org="new")
+    await attacked.poll()
+    assert attacked.redis.zcard(quota) == CAPACITY
     assert await attacked.bad_pages() == {}

@@ -1,5 +1,6 @@
 """An app with all surfaces on it (routes, console, metrics, a caller's own page), on a Redis that others may write to."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,13 +54,14 @@ PAGES = (
 class RawAnswer:
     """What the app answers, and how many parts of the body it has read."""
 
-    def __init__(self, body: list[bytes]) -> None:
+    def __init__(self, body: list[bytes], until: str) -> None:
         self.status, self.text, self.read = 0, "", 0
-        self._body = body
+        self._body, self._until, self._seen = body, until, asyncio.Event()
 
     async def receive(self) -> Message:
         """Hand out the next part of the body."""
         if self.read >= max(1, len(self._body)):
+            await self._seen.wait()
             return {"type": "http.disconnect"}
         part = self._body[self.read] if self._body else b""
         self.read += 1
@@ -69,6 +71,8 @@ class RawAnswer:
         """Take a message of the answer."""
         self.status = message.get("status", self.status)
         self.text += message.get("body", b"").decode()
+        if self._until in self.text:
+            self._seen.set()
 
 
 def identify(connection: HTTPConnection) -> Identity | None:
@@ -115,9 +119,12 @@ class Surfaces:
         return (await self.client.get("/v1/agents", headers=headers_of(token, org, ip))).status_code
 
     async def raw(
-        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] = ()
+        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] = (), *, until: str = ""
     ) -> "RawAnswer":
-        """Make a request whose path no client has put in order; the body is sent as far as the app reads it."""
+        """Make a request whose path no client has put in order; the body is sent as far as the app reads it.
+
+        The client leaves when the answer holds the text `until`.
+        """
         path, _, query = target.partition("?")
         scope = {
             "type": "http",
@@ -133,7 +140,7 @@ class Surfaces:
             "client": ("192.0.2.9", 1),
             "server": ("app.test", 80),
         }
-        answer = RawAnswer(list(body))
+        answer = RawAnswer(list(body), until)
         await self.app(scope, answer.receive, answer.send)
         return answer
 
