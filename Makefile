@@ -9,6 +9,7 @@
 # make fuzz      100,000 malformed inputs                 make test-topologies  Sentinel, TLS, ACLs, Cluster
 # make bench     all benchmarks, with other libraries     make bench-core       the hot path alone
 # make faults    measures the limiter while Redis fails   make soak             five minutes of many small faults
+#                (ARGS="--topology cluster --only killed --missing")   make soak-30   half an hour of them
 # make format    formats all files
 # make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
 #
@@ -21,7 +22,7 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill rehearse console webhooks test check format bench bench-core faults soak fuzz test-topologies test-lowest dist clean
+.PHONY: demo serve backfill rehearse console webhooks test check format bench bench-core faults soak soak-30 fuzz test-topologies test-lowest dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -70,6 +71,9 @@ faults: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.faults.soak $(ARGS)
+
+soak-30: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.faults.soak 1800
 
 test-topologies: $(VENV)/.dev
 	$(BIN)/python -m pytest -m topologies $(ARGS)

@@ -1,54 +1,66 @@
-"""Run every fault under a steady load from four worker processes, and write `docs/faults.md` with its picture."""
+"""Run faults under a steady load from four worker processes, and write `docs/faults.md` with its picture after each.
+
+`python -m benchmarks.faults [--topology NAME]… [--only TEXT]… [--missing]`: all faults on all topologies, or those on the
+topologies named, whose names contain one of the texts, that were not measured yet.
+"""
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from benchmarks.faults.catalogue import SECONDS, Fault
+from benchmarks.faults.deployments import TOPOLOGIES
+from benchmarks.faults.fleet import ROOT, Fleet
 from benchmarks.faults.measures import FaultResult, measure
 from benchmarks.faults.proxy import Proxy
-from benchmarks.faults.report import write
-from benchmarks.faults.scenarios import SCENARIOS, Scenario
+from benchmarks.faults.records import Records
+from benchmarks.faults.report import DRAWN, draw, possible, write
 from benchmarks.faults.settings import settings
+from benchmarks.faults.steps import Stage
 from ratelimit import Identity, Limiter
 from tests.support.redis_server import RedisServer
 
-ROOT: Final = Path(__file__).parent.parent.parent
-WORKERS, PACE, BEFORE, DURING, AFTER, STARTING = 4, 100, 4.0, 4.0, 6.0, 3.0
+BEFORE, AFTER = 4.25, 6.0
 CHECKS, CONCURRENCY = 100_000, 16
+DOCS: Final = ROOT / "docs"
 
 
-async def run(scenario: Scenario, folder: Path) -> FaultResult:
-    """Run four workers for fourteen seconds, with the fault in the middle."""
-    deployment = await scenario.deploy(folder)
+async def run(fault: Fault, topology: str, folder: Path) -> FaultResult:
+    """Start a deployment, and run four workers for fourteen seconds with the fault in the middle."""
+    store = await TOPOLOGIES[topology](folder, fault.setup)
+    fleet = Fleet(store.url, folder, BEFORE + SECONDS + AFTER, fault.variant, fault.clock_shifts)
     try:
-        begin = time.monotonic() + STARTING
-        workers = [await _worker(number, scenario, deployment.url, begin, folder) for number in range(WORKERS)]
-        await _until(begin + BEFORE)
-        await scenario.begin(deployment)
-        await _until(begin + BEFORE + DURING)
-        await scenario.end(deployment)
-        ended = time.monotonic()
-        for worker in workers:
-            if await worker.wait():
-                raise RuntimeError(f"{scenario.name}: a worker failed")
-        found = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORKERS)]
-        counted = await _counted(deployment.direct) if scenario.keeps_data else None
+        await fleet.start()
+        ended = await _strike(fault, Stage(store, fleet), fleet.begin + BEFORE)
+        found = await fleet.found()
+        counted = await _counted(store.url)
     finally:
-        await deployment.stop()
-    return measure(scenario, found, counted, (begin, begin + BEFORE, ended))
+        await fleet.stop()
+        await store.stop()
+    row = measure(fault, topology, found, counted, (fleet.begin, fleet.begin + BEFORE, ended))
+    if (topology, fault.name) not in DRAWN:
+        row.timeline.clear()
+    return row
 
 
-async def _worker(number: int, scenario: Scenario, url: str, begin: float, folder: Path) -> asyncio.subprocess.Process:
-    shift = scenario.clock_shifts[number % len(scenario.clock_shifts)]
-    arguments = [url, begin, BEFORE + DURING + AFTER, PACE, folder / f"{number}.json", shift, scenario.variant]
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.faults.worker", *map(str, arguments), cwd=ROOT
-    )
+async def _strike(fault: Fault, stage: Stage, at: float) -> float:
+    """Let the fault happen at an instant, and return the instant of its end."""
+    try:
+        await _until(at)
+        await fault.begin(stage)
+        await _until(at + SECONDS)
+        await fault.end(stage)
+    finally:
+        if stage.activity is not None:
+            stage.activity.cancel()
+        if stage.admin is not None:
+            stage.admin.close()
+    return time.monotonic()
 
 
 async def _until(instant: float) -> None:
@@ -92,20 +104,59 @@ async def _counted(url: str) -> int:
         return served.used
 
 
-def main(names: Sequence[str]) -> None:
-    """Run all faults and write the report, or run only those whose name contains one of `names`."""
-    wanted = [each for each in SCENARIOS if not names or any(name in each.name for name in names)]
-    results = []
-    for number, scenario in enumerate(wanted):
-        print(f"{number + 1} of {len(wanted)}: {scenario.name}", flush=True)
-        with TemporaryDirectory() as folder:
-            results.append(asyncio.run(run(scenario, Path(folder))))
-        print(f"   {results[-1].line()}", flush=True)
-    if not names:
-        sentence = asyncio.run(checks())
-        print(sentence)
-        write(results, sentence, ROOT / "docs")
+def wanted(asked: Namespace, records: Records) -> list[tuple[str, Fault]]:
+    """Return what is asked for: topologies with their faults."""
+    return [
+        (topology, fault)
+        for topology, fault in possible()
+        if (not asked.topology or topology in asked.topology)
+        and (not asked.only or any(text in fault.name for text in asked.only))
+        and not (asked.missing and records.find(topology, fault.name))
+    ]
+
+
+def measured(topology: str, fault: Fault) -> FaultResult | None:
+    """Run a fault and print its figures; return `None` where it could not be run."""
+    with TemporaryDirectory() as folder:
+        try:
+            row = asyncio.run(run(fault, topology, Path(folder)))
+        except Exception:  # noqa: BLE001 - one fault that cannot be run stops no other
+            traceback.print_exc()
+            return None
+    print(f"   {row.line()}{'' if row.is_well else '   <-- NOT WELL'}", flush=True)
+    return row
+
+
+def main(asked: Namespace) -> bool:
+    """Run all faults that are asked for, write the report after each, and return whether all could be run."""
+    records = Records()
+    records.keep([(topology, fault.name) for topology, fault in possible()])
+    todo, began, done = wanted(asked, records), time.monotonic(), 0
+    for number, (topology, fault) in enumerate(todo):
+        print(f"{number + 1} of {len(todo)}, {time.monotonic() - began:.0f} s: {topology}, {fault.name}", flush=True)
+        if (row := measured(topology, fault)) is not None:
+            done += 1
+            records.add(row)
+            write(records, DOCS)
+    if not asked.only and not asked.topology and not (asked.missing and records.checks):
+        records.add_checks(asyncio.run(checks()))
+        print(records.checks)
+    write(records, DOCS)
+    draw(records, DOCS)
+    return done == len(todo)
+
+
+def arguments() -> Namespace:
+    """Return what is asked for on the command line."""
+    parser = ArgumentParser(
+        prog="python -m benchmarks.faults", description="Measure the limiter while its store fails."
+    )
+    parser.add_argument("--topology", action="append", choices=list(TOPOLOGIES), help="only on this one (repeatable)")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only faults whose name has this (repeatable)")
+    parser.add_argument("--missing", action="store_true", help="only what docs/faults.md does not have yet")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if not main(arguments()):
+        sys.exit("some faults could not be run; --missing runs them again")

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.faults.scenarios import Scenario
+from benchmarks.faults.catalogue import Fault
+from benchmarks.faults.fleet import Found
 from benchmarks.faults.settings import LIMIT, WINDOW
 
 SETTLED = 1.0
 """Seconds after the beginning or end of a fault until all workers have noticed it."""
 
+TOLERATED = 1.05
+"""The most admissions in any window, as a multiple of the limit, that is no defect."""
+
 
 @dataclass
 class FaultResult:
-    """The figures of one fault.
+    """The figures of one fault on one topology.
 
     `before`, `during` and `after` are the most admissions in any window, as multiples of the limit: in windows before the
     fault, in windows that touch it or the second after it, and in later ones. `longest_ms` is the longest wait. `later_ms`
@@ -21,9 +25,11 @@ class FaultResult:
     seconds from the end of the fault until the store has decided a request of every worker. `difference` is the count of
     the quota minus the served requests. `outages` and `lost` are what the workers' metrics say of outages that began and of
     units that were lost; `metrics_agree` is whether these count the same requests, refusals and local decisions.
+    `keeps_limit` and `keeps_data` say whether the limit and the quota can be exact in this fault.
     """
 
     name: str
+    topology: str
     requests: int
     failed: int
     degraded: int
@@ -33,19 +39,27 @@ class FaultResult:
     longest_ms: float
     later_ms: float
     recovery: float | None
-    difference: int | None
+    difference: int
     outages: int
     lost: int
     metrics_agree: bool
+    keeps_limit: bool = True
+    keeps_data: bool = True
     timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every request was answered, and limit, quota and metrics are exact where they can be."""
+        within = max(self.before, self.during, self.after) <= TOLERATED or not self.keeps_limit
+        exact = self.difference == 0 or not self.keeps_data
+        return not self.failed and within and exact and self.metrics_agree
 
     def line(self) -> str:
         """Return the figures as one line of text."""
         back = "" if self.recovery is None else f", back after {self.recovery:.2f} s"
-        off = "" if self.difference is None else f", quota {self.difference:+d}"
         return (
             f"{self.requests} answered, {self.failed} failed, {self.degraded} degraded; admitted {self.before:.2f}/"
-            f"{self.during:.2f}/{self.after:.2f} × L; longest {self.longest_ms:.0f} ms, later {self.later_ms:+.1f} ms{back}{off}, "
+            f"{self.during:.2f}/{self.after:.2f} × L; longest {self.longest_ms:.0f} ms, later {self.later_ms:+.1f} ms{back}, quota {self.difference:+d}, "
             f"{self.outages} outages, {self.lost} lost, metrics {'agree' if self.metrics_agree else 'DIFFER'}"
         )
 
@@ -55,25 +69,28 @@ Answers = Sequence[Sequence[Any]]
 
 
 def measure(
-    scenario: Scenario, found: Sequence[dict[str, Any]], counted: int | None, times: tuple[float, float, float]
+    fault: Fault, topology: str, found: Sequence[Found], counted: int, times: tuple[float, float, float]
 ) -> FaultResult:
     """Return the figures of what the workers found.
 
     `times` are when the load began, and when the fault began and ended (monotonic seconds).
     """
     start, begun, ended = times
-    workers: list[Answers] = [each["answers"] for each in found]
+    workers: list[Answers] = [each.answers for each in found]
+    known = [each.metrics for each in found if each.metrics is not None]
     answers = sorted((each for worker in workers for each in worker), key=lambda each: each[0])
     admitted = sorted(at + wait for at, wait, status, _ in answers if status == 200)
     ready = [wait for at, wait, *_ in answers if start + SETTLED <= at < begun]
     later = [wait for at, wait, *_ in answers if begun + SETTLED <= at < ended]
     lasted = [max((at + wait - begun for at, wait, _, degraded in each if degraded), default=0.0) for each in workers]
-    recovered = [
+    recovered = [  # A worker that was killed has none.
         min((at + wait - ended for at, wait, _, degraded in each if at >= ended and not degraded), default=99.0)
         for each in workers
+        if each[-1][0] >= ended
     ]
     return FaultResult(
-        name=scenario.name,
+        name=fault.name,
+        topology=topology,
         requests=len(answers),
         failed=sum(status == 401 or status >= 500 or status == 0 for _, _, status, _ in answers),
         degraded=sum(bool(each[3]) for each in answers),
@@ -82,11 +99,13 @@ def measure(
         after=_worst(admitted, ended + SETTLED, float("inf")),
         longest_ms=max(wait for at, wait, *_ in answers if at >= begun - 0.2) * 1000,
         later_ms=(_percentile(later) - _percentile(ready)) * 1000,
-        recovery=max(lasted if scenario.heals else recovered) if scenario.outage else None,
-        difference=None if counted is None else counted - len(admitted),
-        outages=round(sum(each["metrics"]["store.outages"] for each in found)),
-        lost=round(sum(each["metrics"]["outbox.lost"] for each in found)),
-        metrics_agree=all(_agrees(each["metrics"], each["answers"]) for each in found),
+        recovery=max(lasted if fault.heals else recovered) if fault.outage else None,
+        difference=counted - len(admitted),
+        outages=round(sum(each["store.outages"] for each in known)),
+        lost=round(sum(each["outbox.lost"] for each in known)),
+        metrics_agree=all(_agrees(each.metrics, each.answers) for each in found if each.metrics is not None),
+        keeps_limit=fault.keeps_limit(topology),
+        keeps_data=topology not in fault.loses,
         timeline=_timeline(answers, start),
     )
 

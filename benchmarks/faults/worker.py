@@ -1,8 +1,9 @@
 """One worker of a fleet: calls an app with the limiter at a steady pace, and writes down the answers.
 
-`python -m benchmarks.faults.worker URL BEGIN SECONDS PACE FILE SHIFT VARIANT` begins at an instant of the monotonic clock, which
-all processes share. It writes [begun, seconds, status, degraded] for each request, and what its metrics say (`counts_of`).
-Its wall clock is off by `SHIFT` seconds; written `~SHIFT`, from the middle of the run on.
+`python -m benchmarks.faults.worker URL PACE FILE SHIFT VARIANT` says `ready`, and is told when to begin and to end: two
+instants of the monotonic clock, which all processes share. It writes [begun, seconds, status, degraded] for each request into
+`FILE.answers`, as soon as it has answered, and at its end what its metrics say (`counts_of`) into `FILE.metrics`. Its wall
+clock is off by `SHIFT` seconds; written `~SHIFT`, from the middle of the run on.
 
 The variant `two loops` uses the app in a second event loop too, which notices the outage first and is stopped then.
 `forked` builds the app and decides once in this process, and serves in a forked child.
@@ -11,27 +12,52 @@ The variant `two loops` uses the app in a second event loop too, which notices t
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-Found = dict[str, Any]
-"""What a worker writes: its `answers`, and what its `metrics` say."""
 
 PAUSE = 0.002
 """Seconds between two looks at the clock."""
 
 
-def shift_clock(shift: str, since: float) -> None:
-    """Change the wall clock of this process by `shift` seconds; with `~`, from the instant `since` on."""
+class Journal(list[list[Any]]):
+    """The answers so far, each of which is in the file at once, also if the process is killed then."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def append(self, answer: list[Any]) -> None:
+        """Add an answer."""
+        os.write(self._file, f"{json.dumps(answer)}\n".encode())
+        super().append(answer)
+
+
+@dataclass
+class Span:
+    """When the load begins and ends, as soon as that is known."""
+
+    begin: float = math.inf
+    end: float = math.inf
+
+    def ask(self) -> None:
+        """Say that this process is ready, and get told."""
+        print("ready", flush=True)
+        self.begin, self.end = map(float, sys.stdin.readline().split())
+
+
+def shift_clock(shift: str, span: Span) -> None:
+    """Change the wall clock of this process by `shift` seconds; with `~`, from the middle of the load on."""
     real, seconds = time.time_ns, float(shift.removeprefix("~"))
 
     def shifted() -> int:
-        off = seconds if not shift.startswith("~") or time.monotonic() >= since else 0.0
+        off = seconds if not shift.startswith("~") or time.monotonic() >= (span.begin + span.end) / 2 else 0.0
         return real() + round(off * 1e9)
 
     time.time_ns = shifted
@@ -57,7 +83,7 @@ def build(url: str) -> Any:
     return app
 
 
-async def request_once(app: Any, answers: list[list[Any]]) -> None:
+async def request_once(app: Any, answers: Journal) -> None:
     """Make one request, and append its answer to `answers`."""
     scope: dict[str, Any] = {
         "type": "http",
@@ -110,15 +136,15 @@ def limiter_in(stack: Any) -> Any:
     return stack.limiter
 
 
-async def work(app: Any, begin: float, seconds: float, pace: float) -> list[list[Any]]:
-    """Make requests at a steady pace, without waiting for earlier ones, and return their answers."""
-    answers, in_flight = list[list[Any]](), set[asyncio.Task[None]]()
+async def work(app: Any, answers: Journal, span: Span, pace: float) -> None:
+    """Make requests at a steady pace, without waiting for earlier ones."""
+    in_flight = set[asyncio.Task[None]]()
     await limiter_in(app).start()
-    while time.monotonic() < begin:  # noqa: ASYNC110 - all workers begin at one instant
+    while time.monotonic() < span.begin:  # noqa: ASYNC110 - all workers begin at one instant
         await asyncio.sleep(PAUSE)
     number = 0
-    while (now := time.monotonic()) < begin + seconds:
-        while number < (now - begin) * pace:
+    while (now := time.monotonic()) < span.end:
+        while number < (now - span.begin) * pace:
             task = asyncio.create_task(request_once(app, answers))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
@@ -128,10 +154,9 @@ async def work(app: Any, begin: float, seconds: float, pace: float) -> list[list
         await asyncio.wait(in_flight)
         await asyncio.sleep(0)
     await limiter_in(app).aclose()
-    return answers
 
 
-def stop_in_outage(app: Any, answers: list[list[Any]]) -> None:
+def stop_in_outage(app: Any, answers: Journal) -> None:
     """Make a few requests a second in an event loop of this thread, until one is decided locally; then stop the loop."""
     loop = asyncio.new_event_loop()  # It is neither closed nor run again: as one that hangs.
 
@@ -150,39 +175,42 @@ def counting(url: str) -> Any:
     return app
 
 
-def serve(variant: str, url: str, begin: float, seconds: float, pace: float) -> Found:
-    """Serve as the variant says, and return the answers and what the metrics say."""
-    app = counting(url)
+def serve(app: Any, path: Path, variant: str, span: Span, pace: float) -> None:
+    """Serve as the variant says, and write what the metrics say."""
+    answers = Journal(path.with_suffix(".answers"))
+
+    def go_on() -> None:
+        asyncio.run(work(app, answers, span, pace))
+        path.with_suffix(".metrics").write_text(json.dumps(counts_of(app)))
+
+    if variant == "forked":
+        serve_forked(app, answers, go_on)
+        return
     if variant == "two loops":
-        more: list[list[Any]] = []
-        threading.Thread(target=stop_in_outage, args=(app, more), daemon=True).start()
-        return {"answers": asyncio.run(work(app, begin, seconds, pace)) + more, "metrics": counts_of(app)}
-    return {"answers": asyncio.run(work(app, begin, seconds, pace)), "metrics": counts_of(app)}
+        threading.Thread(target=stop_in_outage, args=(app, answers), daemon=True).start()
+    go_on()
 
 
-def serve_forked(url: str, begin: float, seconds: float, pace: float) -> Found:
-    """Build the app and answer one request here, and all others in a forked child."""
-    app, answers = counting(url), list[list[Any]]()
-    with asyncio.Runner() as runner, tempfile.NamedTemporaryFile() as file:
+def serve_forked(app: Any, answers: Journal, go_on: Callable[[], None]) -> None:
+    """Answer one request here, and go on in a forked child."""
+    with asyncio.Runner() as runner:
         runner.run(request_once(app, answers))
         child = os.fork()
         if child == 0:
-            served = asyncio.run(work(app, begin, seconds, pace))
-            Path(file.name).write_text(json.dumps({"answers": served, "metrics": counts_of(app)}))
+            go_on()
             os._exit(0)
         _, status = os.waitpid(child, 0)
         runner.run(limiter_in(app).aclose())
         if status:
             raise RuntimeError("the forked worker failed")
-        found: Found = json.loads(Path(file.name).read_text())
-        return {**found, "answers": answers + found["answers"]}
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.CRITICAL)
-    url, begin, seconds, pace, file, shift, variant = sys.argv[1:]
+    url, pace, file, shift, variant = sys.argv[1:]
+    span = Span()
     if shift != "0":
-        shift_clock(shift, float(begin) + float(seconds) / 2)
-    numbers = float(begin), float(seconds), float(pace)
-    found = serve_forked(url, *numbers) if variant == "forked" else serve(variant, url, *numbers)
-    Path(file).write_text(json.dumps(found))
+        shift_clock(shift, span)
+    app = counting(url)
+    span.ask()
+    serve(app, Path(file), variant, span, float(pace))

@@ -1,7 +1,7 @@
 """A real Redis Cluster on this machine, with or without replicas."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ SLOTS = 16384
 
 
 class RedisCluster:
-    """Masters, each with its share of the hash slots, and `replicas` replicas of each."""
+    """Masters, each with its share of the hash slots, and `replicas` replicas of each; `make` makes a server."""
 
-    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0) -> None:
-        self.folder, self.masters, self.replicas = folder, masters, replicas
+    def __init__(
+        self, folder: Path, masters: int = 3, replicas: int = 0, make: Callable[..., RedisServer] = RedisServer
+    ) -> None:
+        self.folder, self.masters, self.replicas, self._make = folder, masters, replicas, make
         self.servers = [self._server(number) for number in range(masters * (1 + replicas))]
 
     def _server(self, number: int) -> RedisServer:
@@ -35,11 +37,11 @@ class RedisCluster:
             "--cluster-replica-validity-factor",
             "0",
         )
-        return RedisServer(folder, *options, port=port)
+        return self._make(folder, *options, port=port)
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[: self.masters])}"
+        return f"redis+cluster://{','.join(f'127.0.0.1:{server.announced}' for server in self.servers[: self.masters])}"
 
     def start(self) -> None:
         try:
@@ -56,7 +58,7 @@ class RedisCluster:
             share = range(number * SLOTS // self.masters, (number + 1) * SLOTS // self.masters)
             self.run(server, "CLUSTER", "ADDSLOTS", *share)
         for server in self.servers[1:]:
-            self.run(server, "CLUSTER", "MEET", "127.0.0.1", first.port)
+            self.run(server, "CLUSTER", "MEET", "127.0.0.1", first.announced, first.bus)
         self._wait(lambda: all(self._knows(server) == len(self.servers) for server in self.servers))
         for number, server in enumerate(self.servers[self.masters :]):
             self.run(server, "CLUSTER", "REPLICATE", self.name(self.servers[number % self.masters]))
@@ -82,7 +84,7 @@ class RedisCluster:
                 continue
             for low, high, master, *_ in slots:
                 if low <= slot <= high:
-                    return next(each for each in self.servers if each.port == master[1])
+                    return next(each for each in self.servers if each.announced == master[1])
         msg = f"no node has hash slot {slot}"
         raise AssertionError(msg)
 

@@ -1,5 +1,6 @@
 """A real master, its replica and three Sentinels on this machine."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ _SETTLED = 2500
 
 
 class Watcher(RedisServer):
-    """One Sentinel; it writes into its own configuration file."""
+    """One Sentinel; it writes into its own configuration file, and connects from the first address of `bind`."""
 
-    def __init__(self, folder: Path, watched: int) -> None:
+    def __init__(self, folder: Path, watched: int, down_after: int = 300, bind: str = "127.0.0.1") -> None:
         super().__init__(folder)
         conf = folder / "sentinel.conf"
         conf.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nloglevel warning\n"
+            f"port {self.port}\nbind {bind}\ndir {folder}\nloglevel warning\n"
             f"sentinel monitor {NAME} 127.0.0.1 {watched} 2\n"
-            f"sentinel down-after-milliseconds {NAME} 300\n"
+            f"sentinel down-after-milliseconds {NAME} {down_after}\n"
             f"sentinel failover-timeout {NAME} 2000\n"
         )
         self._command = [binary(), str(conf), "--sentinel"]
@@ -35,14 +36,22 @@ class Watcher(RedisServer):
 
 
 class WatchedMaster:
-    """Two servers, of which one is the master, and three Sentinels that watch it."""
+    """Two servers, of which one is the master, and three Sentinels that watch it.
 
-    def __init__(self, folder: Path) -> None:
+    `make` makes a server, `watch` a Sentinel of a folder and the master's port.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[..., RedisServer] = RedisServer,
+        watch: Callable[[Path, int], Watcher] = Watcher,
+    ) -> None:
         at_once = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
-        one = RedisServer(_made(folder / "one"), *at_once)
-        two = RedisServer(_made(folder / "two"), *at_once, "--replicaof", "127.0.0.1", str(one.port))
+        one = make(_made(folder / "one"), *at_once)
+        two = make(_made(folder / "two"), *at_once, "--replicaof", "127.0.0.1", str(one.announced))
         self.servers = [one, two]
-        self.watchers = [Watcher(_made(folder / f"sentinel{number}"), one.port) for number in range(3)]
+        self.watchers = [watch(_made(folder / f"sentinel{number}"), one.announced) for number in range(3)]
 
     @property
     def url(self) -> str:
@@ -71,7 +80,7 @@ class WatchedMaster:
     def master(self) -> RedisServer:
         """Return the master that the first Sentinel names."""
         port = int(self.watchers[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
-        return next(each for each in self.servers if each.port == port)
+        return next(each for each in self.servers if each.announced == port)
 
     def replica(self) -> RedisServer:
         master = self.master()
@@ -95,7 +104,7 @@ class WatchedMaster:
             return False
         info = self.info(self.replica())
         to = info.get("master_port"), info.get("master_link_status")
-        return info["role"] == "slave" and to == (self.master().port, "up")
+        return info["role"] == "slave" and to == (self.master().announced, "up")
 
     def _state(self, watcher: Watcher) -> dict[str, str]:
         return {_text(name): _text(value) for name, value in _pairs(watcher.ask("SENTINEL", "MASTERS"))}

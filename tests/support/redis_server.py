@@ -31,11 +31,24 @@ def free_port() -> int:
 
 
 class RedisServer:
+    """A server on this machine.
+
+    `announced` and `bus` are the ports at which clients and other servers, and the other nodes of a Cluster, are told to
+    reach it, where those are not its own.
+    """
+
     def __init__(
-        self, folder: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *options: str,
+        port: int = 0,
+        announced: int = 0,
+        bus: int = 0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._environment = {**os.environ, **(environment or {})}
         self.port = port or free_port()
+        self.announced, self.bus = announced or self.port, bus or self.port + 10_000
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [
             binary(),

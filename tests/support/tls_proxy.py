@@ -11,15 +11,15 @@ from tests.support.redis_server import free_port
 
 
 class TlsProxy:
-    """Accepts TLS connections for `localhost`, by a certificate of its own authority, and forwards their bytes."""
+    """Accepts TLS connections for `localhost`, by a certificate of its own authority or a given one, and forwards their bytes."""
 
-    def __init__(self, folder: Path, behind: int) -> None:
+    def __init__(self, folder: Path, behind: int, authority: trustme.CA | None = None) -> None:
         self.port, self._behind = free_port(), behind
-        authority = trustme.CA()
+        authority = authority or trustme.CA()
         self.authority = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(self.authority))
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("localhost").configure_cert(self._context)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._context)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self.taken = 0
