@@ -1,8 +1,11 @@
 """The servers of a deployment, each with a proxy in front of it and an address of its own."""
 
 import asyncio
+import random
+import socket
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,7 +13,7 @@ from typing import Final
 import trustme
 
 from benchmarks.faults.proxy import Proxy
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer
 from tests.support.tls_proxy import TlsProxy
 
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "no")
@@ -66,8 +69,12 @@ class Nodes:
     made: list[Node] = field(default_factory=list)
 
     def make(self, folder: Path, *options: str, port: int = 0) -> RedisServer:
-        """Make a server, and the proxies that listen for it from `start_proxies` on."""
-        port, announced, bus = port or free_port(), free_port(), free_port() if self.has_buses else port + 10_000
+        """Make a server, and the proxies that listen for it from `start_proxies` on; its port is not the given one.
+
+        An outgoing connection takes the port of a killed server, unless that is below the system's range for these.
+        """
+        port, announced = low_port(), low_port()
+        bus = low_port() if self.has_buses else port + 10_000
         address = f"127.0.0.{len(self.made) + 2}"
         server = RedisServer(
             folder,
@@ -78,7 +85,7 @@ class Nodes:
             bus=bus,
             environment=self._environment(folder),
         )
-        tls = TlsProxy(folder, port, self.authority) if self.authority else None
+        tls = TlsProxy(folder, port, self.authority, ["127.0.0.1"]) if self.authority else None
         proxy = Proxy(port, listening_at=announced, tls=tls.port if tls else 0)
         before_bus = Proxy(port + 10_000, listening_at=bus) if self.has_buses else None
         self.made.append(Node(server, folder, proxy, address, before_bus, tls))
@@ -105,6 +112,15 @@ class Nodes:
             return {}
         (folder / "shift").write_bytes(struct.pack("q", 0))
         return {"LD_PRELOAD": str(self.clock), "SHIFT_FILE": str(folder / "shift")}
+
+
+def low_port() -> int:
+    """Return a free port that no outgoing connection takes, and to which 10,000 may be added."""
+    while True:
+        port = random.randrange(12_000, 22_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def clock_library(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,15 +12,17 @@ from tests.support.redis_server import free_port
 
 
 class TlsProxy:
-    """Accepts TLS connections for `localhost`, by a certificate of its own authority or a given one, and forwards their bytes."""
+    """Accepts TLS connections for `localhost`, and other `addresses`, by a certificate of its own or a given authority."""
 
-    def __init__(self, folder: Path, behind: int, authority: trustme.CA | None = None) -> None:
+    def __init__(
+        self, folder: Path, behind: int, authority: trustme.CA | None = None, addresses: Sequence[str] = ()
+    ) -> None:
         self.port, self._behind = free_port(), behind
         authority = authority or trustme.CA()
         self.authority = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(self.authority))
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._context)
+        authority.issue_cert("localhost", *addresses).configure_cert(self._context)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self.taken = 0
