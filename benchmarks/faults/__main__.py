@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.faults.catalogue import SECONDS, Fault
+from benchmarks.faults.catalogue import Fault
 from benchmarks.faults.deployments import TOPOLOGIES
 from benchmarks.faults.fleet import ROOT, Fleet
 from benchmarks.faults.measures import FaultResult, measure
@@ -33,7 +33,7 @@ DOCS: Final = ROOT / "docs"
 async def run(fault: Fault, topology: str, folder: Path) -> FaultResult:
     """Start a deployment, and run four workers for fourteen seconds with the fault in the middle."""
     store = await TOPOLOGIES[topology](folder, fault.setup)
-    fleet = Fleet(store.url, folder, BEFORE + SECONDS + AFTER, fault.variant, fault.clock_shifts)
+    fleet = Fleet(store.url, folder, BEFORE + fault.seconds + AFTER, fault.variant, fault.clock_shifts)
     try:
         await fleet.start()
         ended = await _strike(fault, Stage(store, fleet), fleet.begin + BEFORE)
@@ -53,7 +53,7 @@ async def _strike(fault: Fault, stage: Stage, at: float) -> float:
     try:
         await _until(at)
         await fault.begin(stage)
-        await _until(at + SECONDS)
+        await _until(at + fault.seconds)
         await fault.end(stage)
     finally:
         if stage.activity is not None:

@@ -13,7 +13,7 @@ from benchmarks.faults.server_steps import command
 from benchmarks.faults.steps import Step, again_and_again, both, mode, nothing, stop_activity, wait
 
 SECONDS: Final = 4.0
-"""How long a fault lasts."""
+"""How long most faults last."""
 
 EVERYWHERE: Final = tuple(TOPOLOGIES)
 
@@ -31,9 +31,9 @@ class Fault:
 
     `outage` says that the store is unavailable during the fault, and `heals` that it becomes available by itself. `loses`
     names the topologies on which the fault may take counts away, so that neither the limit nor the quota can be exact, and
-    `exceeds` those where it ends the store's window early; `why` says it in a sentence. `missing` gives the reason for each
+    `exceeds` those where it ends the store's window early, `inexact` those where the quota may be off by calls in flight; `why` says it in a sentence. `missing` gives the reason for each
     topology that cannot have the fault. `variant` is how a worker serves, and `clock_shifts` are the errors of the workers'
-    wall clocks (see `worker`).
+    wall clocks (see `worker`). It lasts for `seconds`.
     """
 
     name: str
@@ -43,15 +43,21 @@ class Fault:
     heals: bool = False
     loses: Collection[str] = ()
     exceeds: Collection[str] = ()
+    inexact: Collection[str] = ()
     why: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
     setup: Setup = _PLAIN
     variant: str = "plain"
     clock_shifts: tuple[str, ...] = ("0",)
+    seconds: float = SECONDS
 
     def keeps_limit(self, topology: str) -> bool:
         """Return whether no window may hold more than the limit."""
         return topology not in self.loses and topology not in self.exceeds
+
+    def keeps_data(self, topology: str) -> bool:
+        """Return whether the quota has to be exact."""
+        return topology not in self.loses and topology not in self.inexact
 
 
 def _mode(name: str, called: str, share: float = 1.0, delay: float = 0.2, *, outage: bool = False) -> Fault:
@@ -75,6 +81,14 @@ NETWORK: Final = (
     ),
     _mode("slow", "replies 200 ms late", outage=True),
     _mode("cut", "cut in the middle of every reply", outage=True),
+    Fault(
+        "cut in the middle of every reply, for 12 s",
+        mode("cut"),
+        mode("pass"),
+        seconds=12.0,
+        inexact=EVERYWHERE,
+        why="the server keeps replies for 10 s, so that a call of each worker, whose reply was lost before, is counted twice",
+    ),
     _mode("lost", "5 % of replies lost", 0.05),
     _mode("cut", "5 % of replies cut in the middle", 0.05),
     _mode("reset", "5 % of replies end in a reset (RST)", 0.05),

@@ -16,8 +16,8 @@ WORKERS: Final = 4
 PACE: Final = 100
 """Requests per second of each worker."""
 
-_STARTING_S: Final = 0.5
-"""Seconds from when all workers are ready until they begin."""
+_STARTING_S: Final = 1.5
+"""Seconds from when all workers are ready until they begin: by then each knows of the others."""
 
 
 class Found(NamedTuple):

@@ -105,7 +105,7 @@ def measure(
         lost=round(sum(each["outbox.lost"] for each in known)),
         metrics_agree=all(_agrees(each.metrics, each.answers) for each in found if each.metrics is not None),
         keeps_limit=fault.keeps_limit(topology),
-        keeps_data=topology not in fault.loses,
+        keeps_data=fault.keeps_data(topology),
         timeline=_timeline(answers, start),
     )
 

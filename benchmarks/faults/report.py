@@ -103,7 +103,7 @@ def _table(topology: str, records: Records) -> str:
     notes = [
         f"* **{fault.name}**: {fault.why}.\n"
         for fault in FAULTS
-        if not fault.keeps_limit(topology) and topology not in fault.missing
+        if not (fault.keeps_limit(topology) and fault.keeps_data(topology)) and topology not in fault.missing
     ]
     return f"\n## {_TITLES[topology]}\n{_TABLE}{''.join(rows)}\nNot promised:\n\n{''.join(notes)}"
 

@@ -1,4 +1,4 @@
-"""A soak: `python -m benchmarks.faults.soak [SECONDS]`, five minutes by default.
+"""A soak: `python -m benchmarks.faults.soak [SECONDS [PAUSE]]`, five minutes by default, with 20 ms between two checks of a task.
 
 Twelve worker processes check a rate, a quota and a concurrency limit through a proxy that cuts 3 % of the replies and holds
 2 % of the commands back for 0.3 s; 30 % of the checks are cancelled on their way. At the end the store's count is compared
@@ -48,8 +48,8 @@ def limiter_for(url: str, timeout: float = 0.1) -> Limiter:
     )
 
 
-async def work(url: str, seconds: float, seed: int) -> Served:
-    """Make checks from a few tasks, and cancel some of them."""
+async def work(url: str, seconds: float, pause: float, seed: int) -> Served:
+    """Make checks from a few tasks, each after a pause, and cancel some of them."""
     limiter, chance = limiter_for(url), random.Random(seed)
     begun = cancelled = admitted = 0
 
@@ -70,7 +70,7 @@ async def work(url: str, seconds: float, seed: int) -> Served:
                 task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
             cancelled += isinstance(result, asyncio.CancelledError)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
 
     await asyncio.gather(*(check_again_and_again() for _ in range(TASKS)))
     await limiter.aclose()
@@ -91,7 +91,7 @@ async def count(url: str) -> tuple[int, int]:
         return served, held
 
 
-async def soak(seconds: float) -> bool:
+async def soak(seconds: float, pause: float) -> bool:
     """Run all workers, print what is left, and return whether it is nothing."""
     with TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
@@ -103,7 +103,7 @@ async def soak(seconds: float) -> bool:
         cutting.mode, cutting.share = "cut", CUT
         delaying.mode, delaying.share, delaying.delay = "late", LATE, 0.3
         url = f"redis://127.0.0.1:{delaying.port}/0"
-        workers = [await _worker(url, seconds, number) for number in range(WORKERS)]
+        workers = [await _worker(url, seconds, pause, number) for number in range(WORKERS)]
         for second in range(0, round(seconds), 10):
             print(f"{second} of {seconds:.0f} s", flush=True)
             await asyncio.sleep(min(10.0, seconds - second))
@@ -125,15 +125,21 @@ async def soak(seconds: float) -> bool:
     return (counted - admitted, held, connections, tasks) == (0, 0, 0, 0)
 
 
-async def _worker(url: str, seconds: float, seed: int) -> asyncio.subprocess.Process:
-    arguments = [sys.executable, "-m", "benchmarks.faults.soak", url, str(seconds), str(seed)]
+async def _worker(url: str, seconds: float, pause: float, seed: int) -> asyncio.subprocess.Process:
+    arguments = [sys.executable, "-m", "benchmarks.faults.soak", url, *map(str, (seconds, pause, seed))]
     return await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
 
 
+def main(numbers: list[str]) -> bool:
+    """Run the soak, and return whether it ended well."""
+    seconds, pause = (*map(float, numbers), *(SECONDS, PAUSE)[len(numbers) :])
+    return asyncio.run(soak(seconds, pause))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 3:
         logging.basicConfig(level=logging.WARNING)
-        found = asyncio.run(work(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
-        print(json.dumps(found))
-    elif not asyncio.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS)):
+        url, seconds, pause, seed = sys.argv[1:]
+        print(json.dumps(asyncio.run(work(url, float(seconds), float(pause), int(seed)))))
+    elif not main(sys.argv[1:]):
         sys.exit("something was lost or left")

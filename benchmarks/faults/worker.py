@@ -47,7 +47,7 @@ class Span:
     end: float = math.inf
 
     def ask(self) -> None:
-        """Say that this process is ready, and get told."""
+        """Say that this process is ready, and wait until it is told."""
         print("ready", flush=True)
         self.begin, self.end = map(float, sys.stdin.readline().split())
 
@@ -140,6 +140,7 @@ async def work(app: Any, answers: Journal, span: Span, pace: float) -> None:
     """Make requests at a steady pace, without waiting for earlier ones."""
     in_flight = set[asyncio.Task[None]]()
     await limiter_in(app).start()
+    await asyncio.to_thread(span.ask)
     while time.monotonic() < span.begin:  # noqa: ASYNC110 - all workers begin at one instant
         await asyncio.sleep(PAUSE)
     number = 0
@@ -211,6 +212,4 @@ if __name__ == "__main__":
     span = Span()
     if shift != "0":
         shift_clock(shift, span)
-    app = counting(url)
-    span.ask()
-    serve(app, Path(file), variant, span, float(pace))
+    serve(counting(url), Path(file), variant, span, float(pace))

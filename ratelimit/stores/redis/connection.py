@@ -58,6 +58,8 @@ class PipelinedConnection(asyncio.Protocol):
         self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
         self._connecting = SharedAttempt(self._connect)
+        self.connect_seconds = 0.0
+        """How long it took to connect and log in: at least two round trips."""
         self._transport: asyncio.Transport | None = None
         self._streams: asyncio.BaseProtocol | None = None
         self._pending: deque[tuple[float, OnReply]] = deque()
@@ -81,6 +83,7 @@ class PipelinedConnection(asyncio.Protocol):
             await self._connecting.wait()
 
     async def _connect(self) -> None:
+        began = self._loop.time()
         try:
             async with translate_errors(self._connect_timeout):
                 await self._connection.disconnect(nowait=True)
@@ -88,6 +91,7 @@ class PipelinedConnection(asyncio.Protocol):
         except BaseException:
             await self._connection.disconnect(nowait=True)
             raise
+        self.connect_seconds = self._loop.time() - began
         self.attach(self._connection._writer.transport)  # noqa: SLF001 - as redis-py's own subclasses do
 
     def attach(self, transport: asyncio.Transport) -> None:

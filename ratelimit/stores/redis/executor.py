@@ -144,7 +144,10 @@ class ScriptExecutor:
             self._replied(call, connection, StoreError("the call to the store was interrupted [RL408]"))
             raise
         else:
-            self._write(connection, call)
+            if call.deadline - self._loop.time() > connection.connect_seconds / 2:
+                self._write(connection, call)
+            else:  # Its reply would come too late, and a missed deadline closes the connection.
+                self._replied(call, connection, StoreTimeout("the store did not answer in time [RL403]"))
 
     def _write(self, connection: PipelinedConnection, call: PendingCall) -> None:
         call.copies += 1
