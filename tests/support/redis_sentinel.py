@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.redis_server import RedisServer, binary, pause
+from tests.support.redis_server import RedisServer, pause
+from tests.support.server_binary import binary
 
 NAME = "mymaster"
 

