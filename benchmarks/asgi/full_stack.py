@@ -18,7 +18,7 @@ from typing import Final
 
 from benchmarks.harness import ROOT, compared, in_turns, peers_python, redis, result
 from benchmarks.report import Result
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 from tests.support.uvicorn_server import wait_for
 
 ROUNDS, SECONDS, CONNECTIONS, TOKENS = 3, 2, 32, 1000

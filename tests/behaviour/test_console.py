@@ -36,7 +36,7 @@ from ratelimit.asgi.identify import bearer_token
 from ratelimit.cli.main import cli
 from ratelimit.console import caller_page, console
 from ratelimit.testing import ManualClock
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"&"
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 
 def demo(store: str) -> "subprocess.CompletedProcess[str]":

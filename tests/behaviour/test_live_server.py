@@ -11,7 +11,8 @@ import httpx2
 import redis
 
 from ratelimit import Identity, Limiter, RateLimitSettings
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 from tests.support.uvicorn_server import uvicorn
 
 THREE = [

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from ratelimit import Identity, Limit, RateLimitMiddleware, RateLimitSettings, exempt, limit
 from ratelimit.testing import ManualClock
 from tests.support.migration import move_limits, needs_fastapi_limiter
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 
 def key_of(connection: Any) -> str:

@@ -27,7 +27,7 @@ from ratelimit import (
     limit,
 )
 from ratelimit.testing import freeze_limits
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 from tests.support.uvicorn_server import uvicorn
 
 STYLES = [

@@ -18,7 +18,7 @@ from ratelimit.rehearsal.access_log import AccessLog
 from ratelimit.rehearsal.callers import CallerFields, LogCallers
 from ratelimit.rehearsal.replay import Replay
 from tests.support import logged_app
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 from tests.support.uvicorn_server import wait_for
 
 REQUESTS: Final = int(os.environ.get("REHEARSE", "4000"))

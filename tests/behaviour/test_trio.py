@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 APP = """
 from starlette.applications import Starlette

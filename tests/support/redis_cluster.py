@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from tests.support.redis_server import RedisServer, free_port, pause
+from tests.support.redis_server import RedisServer, pause
 
 SLOTS = 16384
 
@@ -25,10 +25,6 @@ class RedisCluster:
     def _server(self, number: int) -> RedisServer:
         folder = self.folder / f"node{number}"
         folder.mkdir()
-        # The bus listens 10,000 ports higher, where there must be one.
-        port = free_port()
-        while port > 55_000:
-            port = free_port()
         options = (
             "--cluster-enabled",
             "yes",
@@ -37,7 +33,7 @@ class RedisCluster:
             "--cluster-replica-validity-factor",
             "0",
         )
-        return self._make(folder, *options, port=port)
+        return self._make(folder, *options)
 
     @property
     def url(self) -> str:

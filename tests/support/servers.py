@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.support.redis_server import free_port, pause
+from tests.support.ports import free_port
+from tests.support.redis_server import pause
 
 SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian")
 

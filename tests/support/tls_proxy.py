@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 
 class TlsProxy:

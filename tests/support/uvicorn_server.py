@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx2
 
-from tests.support.redis_server import free_port, pause
+from tests.support.ports import free_port
+from tests.support.redis_server import pause
 
 
 @contextmanager

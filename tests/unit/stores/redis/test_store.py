@@ -17,7 +17,8 @@ from ratelimit.stores.messages import Operation, StoreRequest
 from ratelimit.stores.redis.codec import SCRIPT, SCRIPT_SHA
 from ratelimit.testing import ManualClock
 from ratelimit.testing.factories import concurrency_limit, fresh_key, quota_limit, window_limit
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 
 
 async def remaining(store: RedisStore, key: str, limit: int = 10) -> int:
