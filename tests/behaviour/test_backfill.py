@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.redis_server import pause
+from tests.support.waiting import pause
 
 COMMAND = [sys.executable, "-m", "examples.client.backfill", "--journal"]
 

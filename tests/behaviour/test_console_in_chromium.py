@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from tests.support.chromium import PHONE, Watched, chromium
-from tests.support.redis_server import RedisServer, pause
+from tests.support.redis_server import RedisServer
 from tests.support.servers import serving
+from tests.support.waiting import pause, until
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 PAGES = {
@@ -77,12 +78,8 @@ def ask(url: str, token: str, times: int = 1, path: str = "/v1/agents") -> list[
 
 
 def ask_until(url: str, token: str, status: int) -> None:
-    """Send requests until one has this status in a row of three workers: no later than 4 seconds from now."""
-    for _ in range(400):
-        if ask(url, token, 3) == [status] * 3:
-            return
-        pause()
-    raise AssertionError(ask(url, token, 3))
+    """Send requests until three in a row, for three workers, have this status."""
+    until(lambda: ask(url, token, 3) == [status] * 3, f"no three workers answer {status}")
 
 
 def fill(page: Any, section: Any, summary: str, button: str, **fields: str) -> None:
@@ -100,12 +97,8 @@ def fill(page: Any, section: Any, summary: str, button: str, **fields: str) -> N
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    """Wait until something holds, for 15 seconds at most; the page's policy forbids what playwright has for that."""
-    for _ in range(1500):
-        if condition():
-            return
-        pause()
-    raise AssertionError(condition)
+    """Wait until something holds; the page's policy forbids what playwright has for that."""
+    until(condition, "the page does not show it")
 
 
 def rows_of(page: Any) -> int:

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 
 from ratelimit import Identity, Limit, Limiter, RateLimitMiddleware, RateLimitSettings
 from tests.support.asgi import ok
-from tests.support.redis_server import RedisServer, pause
+from tests.support.redis_server import RedisServer
 from tests.support.servers import SERVERS, serving
+from tests.support.waiting import until
 
 BY_IP = Limit(name="ip", rate="9/minute", per="ip")
 
@@ -39,12 +40,8 @@ def log_of(
 def test_memory_in_one_of_several_workers(server: str) -> None:
     """Each worker counts alone there, so that callers get more than their limit; one worker alone says nothing."""
     with serving(server, "tests.support.apps:app", workers=2) as several:
-        for _ in range(300):
-            if "memory:// counts in each process alone, and this is one of 2 workers" in several.log:
-                break
-            pause()  # The last worker is still starting.
-        else:
-            pytest.fail(several.log)
+        warning = "memory:// counts in each process alone, and this is one of 2 workers"
+        until(lambda: warning in several.log, "no worker has warned")  # The last one may still be starting.
     with serving(server, "tests.support.apps:app", workers=1) as one:
         assert "memory://" not in one.log
 

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from websockets.sync.client import connect
 
 from examples.server import saas
-from tests.support.redis_server import RedisServer, pause
+from tests.support.redis_server import RedisServer
 from tests.support.servers import SERVERS, Server, serving
+from tests.support.waiting import pause
 
 
 def token(user: str) -> dict[str, str]:

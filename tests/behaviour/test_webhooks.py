@@ -15,4 +15,5 @@ def test_a_killed_worker_loses_nothing(redis_url: str) -> None:
     assert received == {"one": "150", "flaky": "150", "dead": "0"}
     assert re.search(r"0 forged, 3 dead letters", done.stdout)
     assert "all as promised" in done.stdout
-    assert done.stderr == ""
+    # On a slow machine Redis may miss a deadline: the workers say so, and go on.
+    assert not [line for line in done.stderr.splitlines() if not re.match(r"store (un)?available: ", line)]

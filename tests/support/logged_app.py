@@ -20,16 +20,19 @@ from ratelimit import Identity, Limiter, MemoryStore, RateLimitMiddleware, RateL
 
 
 class Clock:
-    """The time of the last event: a request began, or its response did."""
+    """The time of the last event, 250 µs after the one before: a request began, or its response did.
+
+    So the traffic has one pace on every machine, and reaches the limits on each.
+    """
 
     def __init__(self) -> None:
-        self.now = 0
+        self.now = time.time_ns() // 1000
 
     def __call__(self) -> int:
         return self.now
 
     def tick(self) -> int:
-        self.now = max(self.now + 1, time.time_ns() // 1000)  # No two events are at one instant.
+        self.now += 250
         return self.now
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import redis
 
-from tests.support.redis_server import RedisServer, pause
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 SLOTS = 16384
 
@@ -55,10 +56,10 @@ class RedisCluster:
             self.run(server, "CLUSTER", "ADDSLOTS", *share)
         for server in self.servers[1:]:
             self.run(server, "CLUSTER", "MEET", "127.0.0.1", first.announced, first.bus)
-        self._wait(lambda: all(self._knows(server) == len(self.servers) for server in self.servers))
+        until(lambda: all(self._knows(server) == len(self.servers) for server in self.servers), "nodes do not meet")
         for number, server in enumerate(self.servers[self.masters :]):
             self.run(server, "CLUSTER", "REPLICATE", self.name(self.servers[number % self.masters]))
-        self._wait(lambda: all(self.is_well(server) for server in self.servers))
+        until(lambda: all(self.is_well(server) for server in self.servers), "the Cluster did not come up")
 
     def stop(self) -> None:
         for server in self.servers:
@@ -101,14 +102,6 @@ class RedisCluster:
         with server.client() as client:
             info: Any = client.info("replication")
         return well and (info["role"] == "master" or info["master_link_status"] == "up")
-
-    def _wait(self, ready: Any) -> None:
-        for _ in range(3000):
-            if ready():
-                return
-            pause()
-        msg = "the Cluster did not come up"
-        raise AssertionError(msg)
 
 
 async def moved(cluster: RedisCluster, slot: int, there: RedisServer) -> None:

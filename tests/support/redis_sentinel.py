@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.redis_server import RedisServer, pause
+from tests.support.redis_server import RedisServer
 from tests.support.server_binary import binary
+from tests.support.waiting import until
 
 NAME = "mymaster"
 
@@ -62,10 +63,10 @@ class WatchedMaster:
         try:
             for server in self.servers:
                 server.start()
-            _wait(lambda: self.info(self.servers[1])["master_link_status"] == "up")
+            until(lambda: self.info(self.servers[1])["master_link_status"] == "up", "the replica did not come up")
             for watcher in self.watchers:
                 watcher.start()
-            _wait(self.is_well)
+            until(self.is_well, "the Sentinels did not come up")
         except BaseException:
             self.stop()
             raise
@@ -130,12 +131,3 @@ def _pairs(reply: Any) -> Any:
         return reply[NAME].items()
     (flat,) = reply
     return flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-
-
-def _wait(ready: Any) -> None:
-    for _ in range(2000):
-        if ready():
-            return
-        pause()
-    msg = "the Sentinels did not come up"
-    raise AssertionError(msg)

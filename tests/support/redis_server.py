@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from redis.retry import Retry
 
 from tests.support.ports import free_port
 from tests.support.server_binary import binary
+from tests.support.waiting import until
 
 
 class RedisServer:
@@ -48,16 +48,15 @@ class RedisServer:
         command = [*self._command, *options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self._environment)
         with self.client() as client:
-            for _ in range(500):
-                try:
-                    client.ping()
-                except redis.ConnectionError:
-                    assert self._process.poll() is None, "redis-server ended at once"
-                    pause()
-                else:
-                    return
-        msg = "redis-server did not come up"
-        raise AssertionError(msg)
+            until(lambda: self._responds(client), "the server did not come up")
+
+    def _responds(self, client: redis.Redis) -> bool:
+        assert self._process is not None
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            assert self._process.poll() is None, "the server ended at once"
+            return False
 
     @property
     def pid(self) -> int:
@@ -81,8 +80,3 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         return redis.Redis(host="127.0.0.1", port=self.port, retry=Retry(NoBackoff(), 0))
-
-
-def pause() -> None:
-    """Give another process 10 ms: it starts in real time, which no injected clock can move."""
-    threading.Event().wait(0.01)

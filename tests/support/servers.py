@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx2
-
 from tests.support.ports import free_port
-from tests.support.redis_server import pause
+from tests.support.uvicorn_server import wait_for
 
 SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian")
 
@@ -56,23 +54,10 @@ def serving(server: str, app: str, *, workers: int, **environment: str) -> Itera
         )
         found = Server(f"http://127.0.0.1:{port}", Path(log.name))
         try:
-            _wait_for(process, found)
+            wait_for(process, found.url)
             yield found
         finally:
             _end(process)
-
-
-def _wait_for(process: "subprocess.Popen[bytes]", server: Server) -> None:
-    for _ in range(1500):
-        assert process.poll() is None, server.log
-        try:
-            httpx2.get(f"{server.url}/none", timeout=5)
-        except httpx2.TransportError:
-            pause()
-        else:
-            return
-    msg = f"the server did not come up: {server.log}"
-    raise AssertionError(msg)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

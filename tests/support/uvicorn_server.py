@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from tests.support.ports import free_port
-from tests.support.redis_server import pause
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -38,13 +38,14 @@ def uvicorn_process(
 
 
 def wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
-    for _ in range(1500):
-        assert process.poll() is None, "uvicorn ended at once"
-        try:
-            httpx2.get(f"{url}/none", timeout=5)
-        except httpx2.TransportError:
-            pause()
-        else:
-            return
-    msg = "uvicorn did not come up"
-    raise AssertionError(msg)
+    """Wait until a server answers."""
+    until(lambda: _responds(process, url), f"{process.args!r} did not come up")
+
+
+def _responds(process: "subprocess.Popen[bytes]", url: str) -> bool:
+    assert process.poll() is None, f"{process.args!r} ended at once"
+    try:
+        httpx2.get(f"{url}/none", timeout=5)
+    except httpx2.TransportError:
+        return False
+    return True
