@@ -105,7 +105,7 @@ fuzz: $(VENV)/.dev $(NAMED)
 	FUZZ=$(or $(FUZZ),3500) $(BIN)/python -m pytest tests/fuzz
 
 bench-core: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks/test_core.py --benchmark-columns=min,median,rounds --benchmark-sort=name
+	$(BIN)/python -m pytest benchmarks/test_core.py -p no:randomly --benchmark-columns=min,median,rounds --benchmark-sort=name
 	$(BIN)/python -m benchmarks.instructions
 
 clean:
