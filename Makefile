@@ -11,6 +11,7 @@
 # make bench     all benchmarks, with other libraries     make bench-core       the hot path alone
 # make faults    measures the limiter while Redis fails   make soak             five minutes of many small faults
 #                (ARGS="--topology cluster --only killed --missing")   make soak-30   half an hour of them
+# make models    explores the protocol in larger models than the tests do (20 min)
 # make format    formats all files
 # make dist      builds and checks what is published      make test-lowest      on the lowest supported versions
 #
@@ -30,7 +31,7 @@ export REDIS_SERVER = $(SERVER)
 NAMED = $(if $(findstring /,$(SERVER)),,$(VENV)/.servers)
 endif
 
-.PHONY: demo serve backfill rehearse console webhooks servers test check format bench bench-core faults soak soak-30 fuzz
+.PHONY: demo serve backfill rehearse console webhooks servers test check format bench bench-core faults soak soak-30 fuzz models
 .PHONY: test-topologies test-lowest test-matrix dist clean
 .DELETE_ON_ERROR:
 
@@ -85,6 +86,9 @@ soak: $(VENV)/.dev
 
 soak-30: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.faults.soak 1800
+
+models: $(VENV)/.dev
+	$(BIN)/python -m tests.models
 
 test-topologies: $(VENV)/.dev $(NAMED)
 	$(BIN)/python -m pytest -m topologies $(ARGS)
