@@ -89,6 +89,7 @@ soak-30: $(VENV)/.dev
 
 models: $(VENV)/.dev
 	$(BIN)/python -m tests.models
+	MORE_DEVIATIONS=1 $(BIN)/python -m pytest --timeout 3600 tests/models/test_conformance.py
 
 test-topologies: $(VENV)/.dev $(NAMED)
 	$(BIN)/python -m pytest -m topologies $(ARGS)

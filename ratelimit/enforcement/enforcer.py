@@ -279,8 +279,7 @@ class Enforcer:
     async def _recover(self) -> None:
         """Report local usage to the store, and among several workers decide locally for the grace period meanwhile.
 
-        Otherwise the first worker to reconnect could use capacity that other workers have admitted locally but not yet
-        reported.
+        Otherwise the first worker to reconnect could use capacity that others have used locally and not yet reported.
         """
         if self.workers.count > 1:
             is_over = lambda: not self.circuit_breaker.is_recovering or self.is_closed  # noqa: E731
@@ -288,6 +287,7 @@ class Enforcer:
 
     async def _settle_all(self) -> None:
         for _ in range(_CLOSE_ATTEMPTS):
+            await self._store.drain()  # A call in flight may still be in doubt.
             resolved = await self._store.resolve_in_doubt()
             await self.drain()
             if resolved and self.outbox.is_empty:

@@ -126,6 +126,9 @@ class Store(ABC):
         """Return by which policy the store drops counters in use when its memory is full; `None`: by none that is known."""
         return None
 
+    async def drain(self) -> None:  # noqa: B027 - an in-process store has no calls in flight
+        """Wait for the calls in flight in this event loop: one may still lose its reply. Call before closing."""
+
     async def resolve_in_doubt(self) -> bool:
         """Find out which calls without a reply were done, and return whether none remains. Call before closing."""
         return True

@@ -12,7 +12,6 @@ LARGE = [
     Configuration(requests=2, cancels=True, limit=1),
     Configuration(requests=2, crashes=1),
     Configuration(requests=2, limit=4, others=2, refunds=True),
-    Configuration(requests=2, workers=3),
     Configuration(requests=3, threshold=1),
     Configuration(requests=3),
     Configuration(requests=3, limit=1, cancels=True),

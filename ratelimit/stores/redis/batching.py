@@ -82,7 +82,7 @@ class Batcher:
             self._loop.call_soon(self._flush)
         return future
 
-    async def aclose(self) -> None:
+    async def drain(self) -> None:
         """Send the waiting requests, and wait for the calls in flight."""
         self._flush()
         while self._in_flight:

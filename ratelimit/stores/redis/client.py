@@ -53,6 +53,10 @@ class RedisClient:
         async with translate_errors(max(self._timeout, self._connect_timeout)):
             return await self.redis.execute_command(*command)
 
+    async def drain(self) -> None:
+        """Send the waiting requests, and wait for the calls in flight."""
+        raise NotImplementedError
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls, and return whether none remains."""
         raise NotImplementedError
@@ -92,13 +96,17 @@ class StandaloneClient(RedisClient):
         """Do as `submit`, by a future of what `then` makes of the outcome."""
         return self._batcher.submit_soon(request, then)
 
+    async def drain(self) -> None:
+        """Send the waiting requests, and wait for the calls in flight."""
+        await self._batcher.drain()
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls, and return whether none remains."""
         return await self._in_doubt.resolve()
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
-        await self._batcher.aclose()
+        await self.drain()
         await self._in_doubt.aclose()
         await self._executor.aclose()
         await super().aclose()

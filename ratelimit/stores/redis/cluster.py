@@ -91,18 +91,22 @@ class ClusterClient(RedisClient):
         """Return the hash slot of a charge."""
         return _slot_of(charge)
 
+    async def drain(self) -> None:
+        """Send the waiting requests, and wait for the calls in flight to all nodes."""
+        await self._split.drain()
+        drained = set[int]()
+        while waiting := self._batchers.keys() - drained:  # A request for another slot may come meanwhile.
+            for slot in waiting:
+                await self._batchers[slot].drain()
+            drained |= waiting
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the in-doubt calls of all nodes, and return whether none remains."""
         return await self._in_doubt.resolve()
 
     async def aclose(self) -> None:
         """Wait for the calls in flight and close the connections."""
-        await self._split.drain()
-        closed = set[int]()
-        while waiting := self._batchers.keys() - closed:  # A request for another slot may come meanwhile.
-            for slot in waiting:
-                await self._batchers[slot].aclose()
-            closed |= waiting
+        await self.drain()
         await self._in_doubt.aclose()
         await self._tasks.cancel()
         await self._topology.aclose()

@@ -223,6 +223,12 @@ class RedisStore(Store):
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         return policy if policy != "noeviction" and int(memory.get("maxmemory", 0)) else None
 
+    async def drain(self) -> None:
+        """Wait for the calls in flight in this event loop."""
+        client = self._clients.peek()
+        if client is not None:
+            await client.drain()
+
     async def resolve_in_doubt(self) -> bool:
         """Look up the calls without a reply, and return whether none remains in doubt."""
         client = self._clients.peek()
