@@ -1,5 +1,6 @@
 """References to callers: an identity as the query of an address, and back; a token stands as its hash."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -17,6 +18,8 @@ from ratelimit.resolver.named_policies import HASH_SUFFIX, NamedPolicies, check_
 ATTRIBUTES: Final = ("token", "org", "ip", "plan", "priority")
 _DIMENSION: Final = "dimension."
 _GRANT: Final = "grant."
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+"""Numbers that are granted: Python refuses to read those of more than 4,300 digits."""
 
 
 def identity_of_query(query: Mapping[str, str], named: NamedPolicies) -> Identity:
@@ -27,7 +30,7 @@ def identity_of_query(query: Mapping[str, str], named: NamedPolicies) -> Identit
     for field, text in query.items():
         name, value = _named_value(field.removeprefix(_DIMENSION), text, named)
         if field.startswith(_GRANT) and value:
-            rates[field.removeprefix(_GRANT)] = int(value) if value.isdecimal() else value
+            rates[field.removeprefix(_GRANT)] = int(value) if _NUMBER.fullmatch(value) else value
         elif field.startswith(_DIMENSION) and value:
             dimensions[name] = value
         elif name in ATTRIBUTES and value:
