@@ -29,7 +29,7 @@
 
 local CHARGE, PEEK, USAGE, ACQUIRE, ADJUST, RELEASE, RENEW = 0, 1, 2, 3, 4, 5, 6
 local NEVER, WIDE = 9007199254740991, 4294967296
-local REPLY_TTL_MS, TOMBSTONE_TTL_MS = '10000', '60000'
+local REPLY_TTL_MS, CORRECTION_TTL_MS, TOMBSTONE_TTL_MS = '10000', '60000', '60000'
 local WINDOW = 1
 
 local redis = redis
@@ -401,5 +401,8 @@ if decide then
   end
 end
 -- A correction without an effect may have one later. A refused charge that was sent twice is looked up by its sender.
-if changed or is_correcting then keep_reply('SET', reply_key, packed, 'PX', REPLY_TTL_MS) end
+-- A correction reports what may be thousands of units, and is sent again where its reply is not kept any more.
+if changed or is_correcting then
+  keep_reply('SET', reply_key, packed, 'PX', is_correcting and CORRECTION_TTL_MS or REPLY_TTL_MS)
+end
 return packed

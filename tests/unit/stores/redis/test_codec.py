@@ -135,6 +135,18 @@ def test_the_script_holds_every_algorithm_and_the_decision() -> None:
     assert [f"KINDS[{number}] = function()" in SCRIPT for number in (1, 2, 3, 4, 5)] == [True] * 4 + [False]
 
 
+@pytest.mark.parametrize(("operation", "least_ms"), [(Operation.CHARGE, 9_000), (Operation.ADJUST, 59_000)])
+def test_a_reply_is_kept_until_it_is_looked_up(
+    redis_server: RedisServer, redis_url: str, operation: Operation, least_ms: int
+) -> None:
+    """That of a correction for a minute: what a worker reports after an outage may be in doubt until the next one ends."""
+    request = StoreRequest([Charge(window_limit(10), fresh_key())], operation)
+    arguments = encode([request], now=None, ttl_floor=0, name=fresh_key(), number=1)
+    with redis_server.client() as client:
+        client.eval(SCRIPT, *arguments)
+        assert least_ms < client.pttl(arguments[-2]) <= least_ms + 1_000
+
+
 def test_a_call_that_was_looked_up_in_vain_is_never_done(redis_server: RedisServer, redis_url: str) -> None:
     """A look-up that finds nothing leaves a tombstone: the call charges nothing if it arrives later."""
     charge = Charge(window_limit(10), fresh_key())
