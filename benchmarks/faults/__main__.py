@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.faults.catalogue import Fault
 from benchmarks.faults.deployments import TOPOLOGIES
+from benchmarks.faults.fault import Fault
 from benchmarks.faults.fleet import ROOT, Fleet
 from benchmarks.faults.measures import FaultResult, measure
 from benchmarks.faults.proxy import Proxy
@@ -123,7 +123,7 @@ def measured(topology: str, fault: Fault) -> FaultResult | None:
         except Exception:  # noqa: BLE001 - one fault that cannot be run stops no other
             traceback.print_exc()
             return None
-    print(f"   {row.line()}{'' if row.is_well else '   <-- NOT WELL'}", flush=True)
+    print(f"   {row.line()}{'' if row.is_well(fault) else '   <-- NOT WELL'}", flush=True)
     return row
 
 

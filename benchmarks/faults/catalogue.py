@@ -1,63 +1,22 @@
 """All faults: each is written once, and happens on every topology that can have it."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from signal import SIGCONT, SIGSTOP
 from typing import Final
 
 from benchmarks.faults import server_steps as server
 from benchmarks.faults import steps
 from benchmarks.faults import topology_steps as topology
-from benchmarks.faults.deployments import LOGIN, TOPOLOGIES, Setup
+from benchmarks.faults.deployments import LOGIN, Setup
+from benchmarks.faults.fault import EVERYWHERE, SECONDS, Fault
 from benchmarks.faults.server_steps import command
-from benchmarks.faults.steps import Step, again_and_again, both, mode, nothing, stop_activity, wait
-
-SECONDS: Final = 4.0
-"""How long most faults last."""
-
-EVERYWHERE: Final = tuple(TOPOLOGIES)
+from benchmarks.faults.steps import again_and_again, both, mode, stop_activity, wait
 
 _NO_REPLICA: Final = {"single": "there is no replica"}
 _CLUSTER_ALONE: Final = {"single": "there are no hash slots", "sentinel": "there are no hash slots"}
 _SENTINELS_ALONE: Final = {"single": "there are no Sentinels", "cluster": "there are no Sentinels"}
-_PLAIN: Final = Setup()
 _FAILS_OVER: Final = Setup(fails_over=True)
 _WORKER: Final = LOGIN[0]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault: how it begins and ends, and what the limiter cannot keep in it.
-
-    `outage` says that the store is unavailable during the fault, and `heals` that it becomes available by itself. `loses`
-    names the topologies on which the fault may take counts away, so that neither the limit nor the quota can be exact, and
-    `exceeds` those where it ends the store's window early, `inexact` those where the quota may be off by calls in flight; `why` says it in a sentence. `missing` gives the reason for each
-    topology that cannot have the fault. `variant` is how a worker serves, and `clock_shifts` are the errors of the workers'
-    wall clocks (see `worker`). It lasts for `seconds`.
-    """
-
-    name: str
-    begin: Step = nothing
-    end: Step = nothing
-    outage: bool = True
-    heals: bool = False
-    loses: Collection[str] = ()
-    exceeds: Collection[str] = ()
-    inexact: Collection[str] = ()
-    why: str = ""
-    missing: Mapping[str, str] = field(default_factory=dict)
-    setup: Setup = _PLAIN
-    variant: str = "plain"
-    clock_shifts: tuple[str, ...] = ("0",)
-    seconds: float = SECONDS
-
-    def keeps_limit(self, topology: str) -> bool:
-        """Return whether no window may hold more than the limit."""
-        return topology not in self.loses and topology not in self.exceeds
-
-    def keeps_data(self, topology: str) -> bool:
-        """Return whether the quota has to be exact."""
-        return topology not in self.loses and topology not in self.inexact
 
 
 def _mode(name: str, called: str, share: float = 1.0, delay: float = 0.2, *, outage: bool = False) -> Fault:
@@ -224,7 +183,13 @@ WORKERS: Final = (
         why="the call that a loop has in flight when it stops may be counted, although its caller was never answered",
     ),
     Fault("workers forked from one process, outage", steps.refuse, steps.accept, variant="forked"),
-    Fault("a worker killed (SIGKILL) and replaced", steps.replace_worker, outage=False),
+    Fault(
+        "a worker killed (SIGKILL) and replaced",
+        steps.replace_worker,
+        outage=False,
+        inexact=EVERYWHERE,
+        why="what the worker had charged and not answered yet stays counted",
+    ),
     Fault("a worker hung (SIGSTOP)", steps.signal_worker(SIGSTOP), steps.signal_worker(SIGCONT), outage=False),
 )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.faults.catalogue import Fault
+from benchmarks.faults.fault import Fault
 from benchmarks.faults.fleet import Found
 from benchmarks.faults.settings import LIMIT, WINDOW
 
@@ -25,7 +25,6 @@ class FaultResult:
     seconds from the end of the fault until the store has decided a request of every worker. `difference` is the count of
     the quota minus the served requests. `outages` and `lost` are what the workers' metrics say of outages that began and of
     units that were lost; `metrics_agree` is whether these count the same requests, refusals and local decisions.
-    `keeps_limit` and `keeps_data` say whether the limit and the quota can be exact in this fault.
     """
 
     name: str
@@ -43,15 +42,12 @@ class FaultResult:
     outages: int
     lost: int
     metrics_agree: bool
-    keeps_limit: bool = True
-    keeps_data: bool = True
     timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
 
-    @property
-    def is_well(self) -> bool:
-        """Whether every request was answered, and limit, quota and metrics are exact where they can be."""
-        within = max(self.before, self.during, self.after) <= TOLERATED or not self.keeps_limit
-        exact = self.difference == 0 or not self.keeps_data
+    def is_well(self, fault: Fault) -> bool:
+        """Return whether every request was answered, and limit, quota and metrics are exact where they can be."""
+        within = max(self.before, self.during, self.after) <= TOLERATED or not fault.keeps_limit(self.topology)
+        exact = self.difference == 0 or not fault.keeps_data(self.topology)
         return not self.failed and within and exact and self.metrics_agree
 
     def line(self) -> str:
@@ -104,8 +100,6 @@ def measure(
         outages=round(sum(each["store.outages"] for each in known)),
         lost=round(sum(each["outbox.lost"] for each in known)),
         metrics_agree=all(_agrees(each.metrics, each.answers) for each in found if each.metrics is not None),
-        keeps_limit=fault.keeps_limit(topology),
-        keeps_data=fault.keeps_data(topology),
         timeline=_timeline(answers, start),
     )
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults.catalogue import FAULTS, Fault
+from benchmarks.faults.catalogue import FAULTS
 from benchmarks.faults.deployments import TOPOLOGIES
+from benchmarks.faults.fault import Fault
 from benchmarks.faults.fleet import PACE, WORKERS
 from benchmarks.faults.measures import TOLERATED, FaultResult
 from benchmarks.faults.records import Records
@@ -99,7 +100,7 @@ def _table(topology: str, records: Records) -> str:
         if reason := fault.missing.get(topology):
             rows.append(f"| {fault.name} | — {reason} |{' |' * 10}\n")
         elif row is not None:
-            rows.append(f"| {' | '.join(_cells(row))} |\n")
+            rows.append(f"| {' | '.join(_cells(row, fault))} |\n")
     notes = [
         f"* **{fault.name}**: {fault.why}.\n"
         for fault in FAULTS
@@ -108,8 +109,9 @@ def _table(topology: str, records: Records) -> str:
     return f"\n## {_TITLES[topology]}\n{_TABLE}{''.join(rows)}\nNot promised:\n\n{''.join(notes)}"
 
 
-def _cells(one: FaultResult) -> list[str]:
-    admitted = [_admitted(each, promised=one.keeps_limit) for each in (one.before, one.during, one.after)]
+def _cells(one: FaultResult, fault: Fault) -> list[str]:
+    keeps_limit = fault.keeps_limit(one.topology)
+    admitted = [_admitted(each, promised=keeps_limit) for each in (one.before, one.during, one.after)]
     difference = f"{one.difference:+d}" if one.difference else "0"
     return [
         one.name,
@@ -120,7 +122,7 @@ def _cells(one: FaultResult) -> list[str]:
         f"{one.longest_ms:.0f} ms",
         f"{one.later_ms:+.1f} ms",
         "" if one.recovery is None else f"{one.recovery:.2f} s",
-        _marked(difference, is_well=one.difference == 0, promised=one.keeps_data),
+        _marked(difference, is_well=one.difference == 0, promised=fault.keeps_data(one.topology)),
         str(one.outages),
         str(one.lost),
         "agree" if one.metrics_agree else "**differ**",

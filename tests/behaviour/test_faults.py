@@ -50,7 +50,7 @@ def test_the_page_marks_what_breaks_a_promise_and_keeps_what_a_person_wrote(tmp_
     (tmp_path / "faults.md").write_text("old\n<!-- end -->\n\n## A soak\n")
     records = Records(tmp_path / "faults.json")
     lost, broken = row("single", "FLUSHALL"), row("cluster", "LOADING")
-    lost.difference, lost.keeps_data = -5, False
+    lost.difference = -5
     broken.during, broken.failed = 1.3, 2
     records.add(lost)
     records.add(broken)
