@@ -109,6 +109,22 @@ async def an_outage(fleet: Fleet) -> None:
     await fleet.ask(0)
 
 
+async def a_second_outage(fleet: Fleet) -> None:
+    """Lose both copies of what a worker hands over when the store is back, and come back once more."""
+    network, worker = fleet.network, fleet.workers[0]
+    network.is_down = True
+    for _ in range(5):
+        await fleet.ask(0)
+    network.is_down = False
+    await worker.circuit_breaker.probe()
+    network.is_down = True
+    await asyncio.sleep(0.15)
+    network.is_down = False
+    await fleet.ask(1)
+    await asyncio.sleep(0.5)
+    await fleet.ask(0)
+
+
 async def a_refund(fleet: Fleet) -> None:
     """One worker decides without the store, and gives a unit back while it hands over, of a key that others have used."""
     network, worker = fleet.network, fleet.workers[0]
@@ -124,7 +140,16 @@ async def a_refund(fleet: Fleet) -> None:
     fleet.admitted -= 1
 
 
-STORIES: dict[Story, int] = {three_requests: 2, an_outage: 1, a_refund: 1}
+async def a_refusal(fleet: Fleet) -> None:
+    """Use the whole limit at one worker, be refused at the other; then give a unit back, which a late copy could take."""
+    decisions = [await fleet.ask(1) for _ in range(4)]
+    await fleet.ask(0)
+    if decisions[0].allowed:
+        fleet.admitted -= 1
+        await decisions[0].settlements[0].void()
+
+
+STORIES: dict[Story, int] = {three_requests: 2, an_outage: 1, a_refund: 1, a_refusal: 1, a_second_outage: 1}
 """How many messages at most have another fate than to pass, in each story."""
 
 
