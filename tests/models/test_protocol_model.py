@@ -7,7 +7,7 @@ from tests.models.protocol import Protocol
 from tests.models.protocol_state import Configuration, Fault
 
 FAULTS: dict[Fault, tuple[Configuration, str, int]] = {
-    "recall without tombstone": (Configuration(requests=1, threshold=1), "counted 2 times", 9),
+    "recall without tombstone": (Configuration(requests=1), "counted 2 times", 7),
     "retry under another id": (Configuration(requests=1), "counted 2 times", 5),
     "refusal sent twice is forgotten": (Configuration(limit=1, cancels=True, losses=0), "counted 1 times", 11),
     "orphaned charge is kept": (Configuration(requests=1), "counted 2 times", 7),
