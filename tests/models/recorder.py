@@ -145,10 +145,10 @@ def by_key(histories: Sequence[list[tuple[str, Event]]]) -> dict[str, list[Event
 
 def not_linearizable(histories: Mapping[str, Sequence[Event]]) -> dict[str, Sequence[Event]]:
     """Return the keys whose history no order of its calls explains, with the first events that it does not explain."""
-    found = {}
+    found: dict[str, Sequence[Event]] = {}
     for key, history in histories.items():
-        left = unexplained(history, permits(LIMIT) if key.endswith("concurrency") else counter(LIMIT))
-        if left:
+        is_counter = not key.endswith("concurrency")
+        if left := unexplained(history, counter(LIMIT)) if is_counter else unexplained(history, permits(LIMIT)):
             found[key] = sorted(left)[:20]
     return found
 
