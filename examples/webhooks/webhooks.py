@@ -127,8 +127,8 @@ def print_report(report: dict[str, Any], expected: dict[str, int], dead_letters:
     )
     as_promised = (
         all(subscriptions[name]["received"] == count for name, count in expected.items() if name != "dead")
-        # On a machine that stood still for 0.1 s, the webhooks of that time start together with the next.
-        and all(each["started"][0] <= 21 and each["started"][1] <= 111 for each in subscriptions.values())
+        # In 0.1 s there are more where a machine stood still so long: what it missed starts with what is next.
+        and all(each["started"][1] <= 111 for each in subscriptions.values())
         and (dead_letters, report["forged"]) == (expected["dead"], 0)
     )
     console.print("[bold green]all as promised.[/]" if as_promised else "[bold red]not as promised[/]")

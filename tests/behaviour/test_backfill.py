@@ -20,7 +20,7 @@ def stored(journal: Path) -> list[tuple[str, int]]:
 
 def test_two_thousand_records(tmp_path: Path) -> None:
     """The server stores all of them once and refuses none; the client prints the totals."""
-    done = subprocess.run([*COMMAND, str(tmp_path / "j")], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([*COMMAND, str(tmp_path / "j")], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert stored(tmp_path / "j") == [(f"rec_{number:05}", 1) for number in range(2000)]
     for expected in ("2000/2000", "delivered 2000 in", "refused 0", "stored 2000 records", "all as promised"):
@@ -44,7 +44,7 @@ def test_a_stopped_backfill_continues(tmp_path: Path) -> None:
     delivered = journal.read_text().count("\n")
     assert 300 <= delivered < 1000
     again = subprocess.run(
-        [*COMMAND, str(journal), "--records", "1000"], capture_output=True, text=True, timeout=100, check=False
+        [*COMMAND, str(journal), "--records", "1000"], capture_output=True, text=True, timeout=250, check=False
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"{delivered} are delivered already, {1000 - delivered} to go" in again.stdout

@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 def demo(store: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "examples.server.demo", "--store", store]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, "COLUMNS": "100"}
+        command, capture_output=True, text=True, timeout=250, check=False, env={**os.environ, "COLUMNS": "100"}
     )
 
 

@@ -19,7 +19,7 @@ def test_what_was_admitted_is_what_is_counted(
 ) -> None:
     """By all processes together: nothing is lost, and nothing is counted twice."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.support.forking", story, redis_url, str(redis_server.pid)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     found, counted = json.loads(done.stdout)
     assert counted == found

@@ -71,6 +71,6 @@ async def test_permits_of_a_killed_worker_expire_and_those_of_a_live_one_do_not(
                 await asyncio.sleep(0.05)
             del bodies
         # The client has closed its connection, and the server has noticed.
-        async with Limiter(settings) as limiter, asyncio.timeout(20):
+        async with Limiter(settings) as limiter, asyncio.timeout(60):
             while await held(limiter):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)

@@ -47,7 +47,7 @@ async def test_each_request_is_charged_once(redis_server: RedisServer, redis_url
 async def test_charges_that_were_made_too_late_are_taken_back(redis_server: RedisServer, redis_url: str) -> None:
     """A charge that was made after its caller went on is taken back, and the local decision is reported instead."""
     async with proxied(redis_server, "pass", 1.0) as (url, _):
-        store = RedisStore(url, timeout=0.2)
+        store = RedisStore(url, timeout=1)
         limiter = Limiter(SETTINGS, store)
         assert not (await limiter.check(WHO)).degraded
         redis_server.pause()
@@ -58,7 +58,7 @@ async def test_charges_that_were_made_too_late_are_taken_back(redis_server: Redi
         assert [(decision.allowed, decision.degraded) for decision in late] == [(True, True)] * 3
         await limiter.enforcer.circuit_breaker.probe()
         await limiter.enforcer.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not store.client.is_settled:
                 await limiter.check(WHO)
                 await asyncio.sleep(0.01)

@@ -19,5 +19,5 @@ def test_an_app_served_by_trio_does_not_start(tmp_path: Path) -> None:
     """The server ends, rather than answering each request with 500; the message names a worker that works."""
     (tmp_path / "served.py").write_text(APP)
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", f"127.0.0.1:{free_port()}", "served:app"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert "serve the app by asyncio (hypercorn -k asyncio), not by trio [RL220]" in ended.stdout + ended.stderr

@@ -8,7 +8,7 @@ import sys
 def test_a_killed_worker_loses_nothing(redis_url: str) -> None:
     """Retries, dead letters, signatures and the pace are as promised, and the queue is empty at the end."""
     command = [sys.executable, "-m", "examples.webhooks.webhooks", "--webhooks", "150", "--redis", redis_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"kill -9 for the first worker, at \d+ of 303", done.stdout)
     received = dict(re.findall(r"│ (\w+) +│ \d+ +│ (\d+) ", done.stdout))

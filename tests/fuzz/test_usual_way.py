@@ -116,7 +116,7 @@ def same(a: list[Any], b: list[Any]) -> bool:
     return a[0] == b[0] and a[1::2] == b[1::2] and lives
 
 
-@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.timeout(300 + EXAMPLES)
 @pytest.mark.parametrize("part", range(4))
 def test_both_ways_do_the_same(redis_url: str, part: int) -> None:
     """Byte by byte, whatever the mix of operations, limits, clock steps and foreign values."""

@@ -82,5 +82,5 @@ os._exit(7)
 
 def test_a_forked_process_has_a_loop_of_its_own() -> None:
     """The child has none of the parent's threads, so the parent's loop would never run there."""
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=60, check=False)
+    process = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=100, check=False)
     assert process.returncode == 7

@@ -140,7 +140,7 @@ async def test_a_cancelled_request_across_hash_slots_has_charged_nothing(
         if not isinstance(reply, BaseException):
             credits_ = [charge._replace(cost=-1) for charge in charges]
             await store.submit(StoreRequest(credits_, Operation.ADJUST, 0, reply.store_ms))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not store.client.is_settled or UNDOING:  # noqa: ASYNC110 - it waits for a real server
             await asyncio.sleep(0.01)
     assert await used(store, charges) == [0, 0, 0]
@@ -163,7 +163,7 @@ async def test_a_caller_that_is_cancelled_when_all_parts_are_made_has_charged_no
                 await task
             break
         await undone(store, charges, task.result())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not store.client.is_settled or UNDOING:  # noqa: ASYNC110 - it waits for a real server
             await asyncio.sleep(0.01)
     assert met
@@ -203,7 +203,7 @@ async def test_a_dead_node_takes_only_its_own_hash_slots(cluster: RedisCluster) 
         await store.charge([Charge(window_limit(9), keys[0])])
     assert [(await store.charge([Charge(window_limit(9), key)]))[0].remaining for key in keys[1:]] == [8, 8]
     lost.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 (service_limit,) = await store.charge([Charge(window_limit(9), keys[0])])
@@ -232,7 +232,7 @@ async def test_a_limiter_goes_on_with_the_other_nodes(cluster: RedisCluster) -> 
         assert 0 < sum(decision.degraded for decision in decisions) < 30
         assert not limiter.enforcer.circuit_breaker.is_open
         lost.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             others = [Identity(org=f"p{n}") for n in range(30)]
             while any([(await limiter.check(caller)).degraded for caller in others]):  # noqa: ASYNC110 - a real server
                 await asyncio.sleep(0.05)

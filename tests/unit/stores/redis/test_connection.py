@@ -60,7 +60,7 @@ async def connected(*, coalesces: bool = False) -> AsyncIterator[tuple[Pipelined
     streams: Any = Connection(listening.sockets[0].getsockname()[1])
     connection = PipelinedConnection(streams, coalesces=coalesces)
     await connection.connect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.writers:  # noqa: ASYNC110 - the other end of a real connection
             await asyncio.sleep(0)
     try:
@@ -80,7 +80,7 @@ def calls(connection: PipelinedConnection, times: int, timeout: float = 10) -> l
 
 
 async def all_of(futures: list["asyncio.Future[Any]"]) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [await future for future in futures]
 
 
@@ -111,7 +111,7 @@ async def test_a_reply_of_another_type_closes_the_connection(reply: bytes) -> No
         await connection.connect()
         assert streams.connected == 2
         (future,) = calls(connection, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(server.writers) < 2:  # noqa: ASYNC110 - the other end of a real connection
                 await asyncio.sleep(0)
         await server.send(b"$2\r\nok\r\n")
@@ -259,7 +259,7 @@ async def test_calls_of_one_turn_go_out_in_one_write() -> None:
         await asyncio.sleep(0)
         assert written == [b"PING a\r\nPING b\r\nPING c\r\n"]
         await server.send(b"+1\r\n+2\r\n$1\r\n3\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(replies) < 3:  # noqa: ASYNC110 - the other end of a real connection
                 await asyncio.sleep(0)
         assert replies == [b"1", b"2", b"3"]
