@@ -100,7 +100,7 @@ async def test_a_far_cluster_decides(tmp_path: Path) -> None:
                     return sum([(await limiter.check(caller)).degraded for caller in callers])
 
                 async with asyncio.timeout(120):
-                    while await degraded():  # A slow machine may miss a deadline now and then.
+                    while await degraded():  # noqa: ASYNC110 - a slow machine may miss a deadline now and then
                         await asyncio.sleep(0.01)
     finally:
         cluster.stop()

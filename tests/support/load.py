@@ -23,7 +23,7 @@ def fresh_tag() -> str:
     return f"load{next(_names)}"
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30) -> float:
+async def until(condition: Callable[[], Any], seconds: float = 90) -> float:
     """Check a condition on a real server again and again, and return the seconds until it holds."""
     loop = asyncio.get_running_loop()
     began = loop.time()

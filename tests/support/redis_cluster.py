@@ -30,7 +30,7 @@ class RedisCluster:
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            "500",
+            "1500",
             "--cluster-replica-validity-factor",
             "0",
         )

@@ -177,7 +177,7 @@ async def test_a_limiter_with_the_fewest_rights_finds_the_server_again(server: R
         assert limiter.enforcer.circuit_breaker.is_open
         server.start()
         allow(server, *COUNTING, *SHARING)
-        await until(lambda: not limiter.enforcer.circuit_breaker.is_open, 5)
+        await until(lambda: not limiter.enforcer.circuit_breaker.is_open)
 
 
 async def test_a_unix_socket(server: RedisServer, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ async def test_a_master_that_dies_is_replaced_and_comes_back_as_a_replica(
         assert watched.master() is not old
         await until(watched.agreed)
         old.start()  # Empty.
-        await until(watched.is_well, 40)
+        await until(watched.is_well)
         await load.answered()
     made = await load.made()
     lost = {number for number in load.acknowledged if not made[number]}
@@ -127,7 +127,7 @@ async def test_a_closed_store_leaves_no_connection_open(watched: WatchedMaster) 
         async with load.running():
             await load.answered()
         await store.aclose()
-        await until(lambda: clients(watched) <= before, 5)
+        await until(lambda: clients(watched) <= before)
 
 
 def clients(watched: WatchedMaster) -> int:

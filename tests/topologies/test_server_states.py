@@ -157,7 +157,7 @@ async def test_a_server_that_hangs_raises_after_the_timeout(server: RedisServer,
         await load.answered()
         server.pause()
         before = len(load.errors)
-        await until(lambda: len(load.errors) > before, 10)
+        await until(lambda: len(load.errors) > before)
         server.go_on()
         await load.answered()
     assert any(isinstance(error, StoreTimeout) for error in load.errors)

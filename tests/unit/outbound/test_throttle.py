@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ratelimit import ConfigurationError, LimitExceeded, MemoryStore, Throttle
+from ratelimit import ConfigurationError, LimitExceeded, MemoryStore, RedisStore, Throttle
 from tests.support.virtual_time import VirtualLoop, virtually
 
 
@@ -143,7 +143,7 @@ def test_threads_without_a_loop_wait_too() -> None:
 
 async def test_on_redis_two_throttles_count_together(redis_url: str) -> None:
     """As two processes do: the calls of one count for the other."""
-    one, two = (Throttle("3/minute", store=redis_url) for _ in range(2))
+    one, two = (Throttle("3/minute", store=RedisStore(redis_url, timeout=10)) for _ in range(2))
     for throttle in (one, two, one):
         assert await throttle.wait(max_wait=1) < 1
     for throttle in (one, two):
@@ -292,7 +292,9 @@ def test_threads_and_event_loops_share_the_concurrency() -> None:
 
 async def test_on_redis_two_throttles_share_the_concurrency(redis_url: str) -> None:
     """As two processes do: a block of one keeps out those of the other, until it ends."""
-    one, two = (Throttle(concurrency=1, store=redis_url, max_wait=bound) for bound in (None, 0.1))
+    one, two = (
+        Throttle(concurrency=1, store=RedisStore(redis_url, timeout=10), max_wait=bound) for bound in (None, 0.1)
+    )
     async with one:
         with pytest.raises(LimitExceeded):
             async with two:
