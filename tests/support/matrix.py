@@ -5,6 +5,7 @@ Arguments go to pytest. PYTHONS and SERVERS in the environment select some (`PYT
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -19,8 +20,8 @@ PYTHONS = os.environ.get("PYTHONS", "3.11 3.12 3.13 3.14 3.13t 3.14t").split()
 SERVERS = os.environ.get("SERVERS", "redis-6.2 redis-7 redis-8 valkey-9").split()
 SERVER_OF_ALL_PYTHONS = "redis-8"
 LOGS = Path("build/matrix")
-SECONDS = 1800
-"""After which a run is ended, and has failed."""
+SECONDS = 3600
+"""After which a run is interrupted, and has failed."""
 
 
 class SkippedError(Exception):
@@ -78,7 +79,7 @@ def tried(python: str, server: str, arguments: Sequence[str]) -> Run:
         return suite(environment(python), find(server), replace(run, server=version(find(server))), arguments)
     except (SkippedError, ServerMissingError) as error:
         return replace(run, remark=f"not run: {error}")
-    except (InstallError, subprocess.TimeoutExpired) as error:
+    except InstallError as error:
         return replace(run, failed=1, remark=str(error))
 
 
@@ -112,10 +113,20 @@ def suite(python: str, server: str, run: Run, arguments: Sequence[str]) -> Run:
     report = LOGS / f"{run.python}-{run.server}.xml"
     report.unlink(missing_ok=True)
     command = [python, "-m", "pytest", "-n", "2", "-m", "", f"--junit-xml={report}", *arguments]
-    code = subprocess.run(command, env={**os.environ, "REDIS_SERVER": server}, timeout=SECONDS, check=False).returncode
+    code = ended(command, {**os.environ, "REDIS_SERVER": server})
     if not report.exists():
         return replace(run, failed=1, remark=f"pytest ended with {code}")
     return read(report, replace(run, python=said_version(python)), code)
+
+
+def ended(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a command to its end; one that takes too long is interrupted, and says what has failed until then."""
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            return process.wait()
 
 
 def read(report: Path, run: Run, code: int) -> Run:
