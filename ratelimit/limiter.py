@@ -1,5 +1,6 @@
 """The limiter: the public API of the core, without HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import repeat
@@ -237,8 +238,8 @@ class Limiter(LimiterCore):
         _check_identity(identity)
         await self.start()
         counters, quotas = self.resolver.counters(identity, self.clock(), policy)
-        await self.enforcer.delete({key for _, *others in counters for key in others})
-        emptied = await self.enforcer.delete({longest for longest, *_ in counters})
+        found = await asyncio.gather(*[self.enforcer.delete({*keys}) for keys in counters if len(keys) > 1])
+        emptied = sum(map(bool, found)) + await self.enforcer.delete({keys[0] for keys in counters if len(keys) == 1})
         if quotas:  # What was used in the period before stays known.
             used = await self.enforcer.submit(StoreRequest(quotas, Operation.USAGE))
             emptied += sum(units > 0 for units, _, _ in used.readings)

@@ -42,7 +42,6 @@ class Overrides:
 
     def __init__(self, resolver: PolicyResolver, entries: SharedEntries, clock: Clock) -> None:
         self._resolver, self._clock = resolver, clock
-        self._is_loaded = False
         self._entries = ControlEntries(entries, "override", _override, clock, self._apply)
 
     def __len__(self) -> int:
@@ -85,6 +84,7 @@ class Overrides:
             "key": self._shown_key(policy, key or {}),
             "plan": plan,
             "rate": self._checked_rate(policy, rate),
+            "set_at": self._clock() // 1000,
             **checked_ending(until, why, by, self._clock),
         }
         name = self._entry_name(policy, key, plan)
@@ -120,9 +120,7 @@ class Overrides:
         by_policy: dict[str, dict[str, Override]] = {}
         for name, override in self._entries.known.items():
             by_policy.setdefault(override.policy, {})[name.partition(":")[2]] = override
-        # What the first look finds may be of any age.
-        self._resolver.set_overrides(by_policy, self._clock() // 1000 if self._is_loaded else 0)
-        self._is_loaded = True
+        self._resolver.set_overrides(by_policy)
 
     def _entry_name(self, policy: str, key: Mapping[str, str] | None, plan: str | None) -> str:
         return f"{escape(policy)}:{self._counter(policy, key, plan)}"
@@ -165,5 +163,6 @@ def _override(entry: Any) -> Override:
         key=key_of(entry),
         plan=text_of(entry.get("plan")),
         rate=None if rate == UNLIMITED else Rate(*rate) if isinstance(rate, list) else Rate(int(rate), 1).limit,
+        set_at_ms=int(entry.get("set_at", 0)),
         **ending_of(entry),
     )

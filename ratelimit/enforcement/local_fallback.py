@@ -120,10 +120,7 @@ class LocalFallback:
         for charge in charges:
             limit = self._global_limits.get(charge.limit, charge.limit)
             if limit.kind != "concurrency":
-                part_ms = (
-                    max(1, limit.window_ms // _WINDOW_PARTS) if isinstance(limit, EffectiveRate) else _QUOTA_PART_MS
-                )
-                part = charge.key, at // part_ms
+                part = charge.key, at // _part_ms(limit)
                 kept = self._unreported.get(part)
                 if kept is not None:
                     kept.units += charge.cost
@@ -139,9 +136,13 @@ class LocalFallback:
         now = self._clock() // 1000
         requests = []
         for (key, _), kept in sorted(self._unreported.items(), key=lambda item: item[1].charged_at):
-            windows = Charge(kept.limit, key, kept.units).apart if kept.units > 0 else ()
+            charge = Charge(kept.limit, key, kept.units)
+            windows = charge.apart if kept.units > 0 else []
             due = [each for each in windows if not _has_left(each.limit, kept.charged_at, now)]
             if due:
+                due = (
+                    [charge] if len(due) == len(windows) else due
+                )  # A period that is new begins with what others hold.
                 requests.append(StoreRequest(due, Operation.ADJUST, 0, self.to_store_time(kept.charged_at)))
         self._reset()
         return requests
@@ -192,7 +193,16 @@ class LocalFallback:
             counted, _, _ = self._memory.run(StoreRequest([own], Operation.USAGE)).readings[0]
             missing = math.ceil(used / self._worker_count()) - counted
             if missing > 0:
-                self._memory.run(StoreRequest([own._replace(cost=missing)], Operation.ADJUST, 0, now // 1000))
+                seed = own.apart[0]._replace(cost=missing)  # Of the other windows the report says nothing.
+                self._memory.run(StoreRequest([seed], Operation.ADJUST, 0, now // 1000))
+
+
+def _part_ms(limit: EffectiveLimit) -> int:
+    """Return by how many milliseconds units are kept: by parts of the shortest window that counts them."""
+    if not isinstance(limit, EffectiveRate):
+        return _QUOTA_PART_MS
+    shortest = min([limit.window_ms, *(other.limit.window_ms for other in limit.other_windows)])
+    return max(1, shortest // _WINDOW_PARTS)
 
 
 def _has_left(limit: EffectiveLimit, at: int, now: int) -> bool:

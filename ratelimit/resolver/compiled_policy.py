@@ -221,7 +221,10 @@ class CompiledPolicy:
         middle = f"}}:{escape(self.policy.name)}:{period}:"
         if isinstance(limit, EffectiveRate) and (new_until_ms or others):
             windows = [(*self._limit_of(other.rate, None, other.new_until_ms), middle) for other in others]
-            limit = replace(limit, new_until_ms=new_until_ms, other_windows=tuple(starmap(OtherWindow, windows)))
+            # Units that are taken ahead are counted in all windows at once, but spent while the own bucket is open.
+            prefetch = 0 if others else limit.prefetch
+            others_counted = tuple(starmap(OtherWindow, windows))
+            limit = replace(limit, new_until_ms=new_until_ms, other_windows=others_counted, prefetch=prefetch)
         found = self._limits[amount, share, new_until_ms, others] = limit, middle
         return found
 

@@ -166,17 +166,14 @@ class PolicyResolver:
         charges = [self.named.charge(name, identity, 1, now, method=method, endpoint=endpoint) for name in names]
         return [charge for charge in charges if charge is not None]
 
-    def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]], now_ms: int = 0) -> None:
-        """Replace all overrides by these, given by policy and then by counter name.
-
-        Those that are new hold since `now_ms` (0: since before this process began).
-        """
+    def set_overrides(self, overrides: Mapping[str, Mapping[str, Override]]) -> None:
+        """Replace all overrides by these, given by policy and then by counter name."""
         for policy in self._overrides.keys() | overrides.keys():
             own, new = self._overrides.setdefault(policy, {}), overrides.get(policy, {})
             for removed in own.keys() - new.keys():
                 del own[removed]
             own.update(new)
-            self._periods_of(policy).note_overrides(new, now_ms)
+            self._periods_of(policy).hold(new)
         # Charges depend on the time while an override is going to end: then none is cached.
         ending = any(override.until is not None for each in overrides.values() for override in each.values())
         self.charge_cache.max_size = 0 if ending else MAX_CACHED_CHARGES
@@ -219,9 +216,9 @@ class PolicyResolver:
         for method, template, host, declaration in self._declared:
             fresh.register_endpoint(method, template, host=host, declaration=declaration)
         fresh.set_modes(self._modes, self._mode)
-        fresh.set_overrides(self._overrides)
         for name, periods in self._periods.items():
             fresh._periods_of(name).adopt(periods, now_ms)
+        fresh.set_overrides(self._overrides)
         fresh.generation = self.generation + 1
         self.settleable |= fresh.settleable  # Those that settle have this very set.
         fresh.settleable = self.settleable

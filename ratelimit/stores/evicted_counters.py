@@ -24,7 +24,8 @@ class EvictedCounters:
     def __init__(self, max_keys: int) -> None:
         self._number = max(MIN_GROUPS, max_keys // _KEYS_PER_GROUP)
         self._groups: dict[tuple[str, int], tuple[Any, int]] = {}
-        self._emptied: LruCache[int, None] = LruCache(MIN_GROUPS)
+        self._policies: set[str] = set()
+        self._emptied: LruCache[int, None] = LruCache(self._number)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -32,6 +33,7 @@ class EvictedCounters:
     def add(self, policy: str, key: int, state: Any, until: int) -> None:
         """Keep the state of an evicted counter until an instant (ms)."""
         self._emptied.pop(key, None)
+        self._policies.add(policy)
         group = policy, key % self._number
         known, known_until = self._groups.get(group, (None, 0))
         if type(known) is type(state):
@@ -49,4 +51,5 @@ class EvictedCounters:
 
     def empty(self, key: int) -> None:
         """Let a counter that was evicted begin with nothing: an operator has emptied it. Others of its group do not."""
-        self._emptied.put(key, None)
+        if any((policy, key % self._number) in self._groups for policy in self._policies):
+            self._emptied.put(key, None)

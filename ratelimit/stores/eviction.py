@@ -78,7 +78,7 @@ class ExpiryIndex:
                 self.next = min(self.next, at)
             else:
                 is_new = False
-                self._later[key] = due
+                self._later[key] = max(due, self._later.get(key, 0))
         return self._evict() if is_new and len(self) > self._max_keys else None
 
     def discard(self, key: int) -> None:

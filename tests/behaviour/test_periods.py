@@ -14,7 +14,7 @@ from ratelimit.stores.messages import Operation, StoreRequest
 from ratelimit.stores.redis.split_requests import by_window
 from ratelimit.testing import ManualClock
 from ratelimit.testing.factories import counted_together, fresh_key, window_limit, windowed
-from tests.support.stores import RemoteStore
+from tests.support.stores import RemoteStore, SyncMemoryStore, SyncRedisStore
 
 WHO = Identity(token="t", org="o")
 HOUR, HALF_DAY = 3600, 43_200
@@ -136,6 +136,94 @@ async def test_an_outage_counts_in_every_window(clock: ManualClock) -> None:
     await enforcer.outbox.flush()
     assert store.used(windowed(hour, key)) == 15
     assert store.used(windowed(minute, key)) == 5
+
+
+async def test_an_outage_counts_no_report_of_one_window_in_another(clock: ManualClock) -> None:
+    """What the store has said of the twelve hours says nothing of the minute."""
+    store = RemoteStore(clock)
+    enforcer = Enforcer(store, clock, set())
+    minute, hour = counted_together([window_limit(10, 60), window_limit(1000, HOUR)])
+    key = fresh_key()
+    for _ in range(20):
+        clock.advance(seconds=60)
+        assert (await enforcer.decide([windowed(hour, key)])).allowed
+    clock.advance(seconds=120)
+    store.is_down = True
+    assert (await enforcer.decide([windowed(hour, key)])).allowed
+    assert [(await enforcer.decide([windowed(minute, key)])).allowed for _ in range(10)] == [True] * 9 + [False]
+
+
+async def test_a_long_outage_is_reported_as_it_was(clock: ManualClock) -> None:
+    """One request a minute is no burst of an hour's requests in the windows that are shorter."""
+    store = RemoteStore(clock)
+    enforcer = Enforcer(store, clock, set())
+    minute, day = counted_together([window_limit(10, 60), window_limit(1000, 86_400)])
+    key = fresh_key()
+    store.is_down = True
+    for _ in range(100):
+        clock.advance(seconds=60)
+        assert (await enforcer.decide([windowed(day, key)])).allowed
+    store.is_down = False
+    await enforcer.outbox.flush()
+    assert store.used(windowed(day, key)) == 100
+    assert store.used(windowed(minute, key)) <= 2
+
+
+async def test_units_are_not_taken_ahead_for_several_windows(store: Store, clock: ManualClock) -> None:
+    """They would be spent long after they were counted in the shorter ones."""
+    limiter = Limiter(settings(rate="10000/day", prefetch=100, plans={"x": "10/minute"}), store, clock)
+    assert await admitted(limiter, 100) == 100
+    clock.advance(seconds=900)
+    assert await admitted(limiter, 90) == 90
+    assert await admitted(limiter, 20, Identity(token="t", org="o", plan="x")) == 0
+
+
+async def test_a_reload_leaves_an_override_as_new_as_it_was(store: Store, clock: ManualClock) -> None:
+    """Its counter begins with what the others hold, also in a worker that starts after it was set."""
+    limiter = Limiter(settings(rate="100/hour"), store, clock)
+    assert await admitted(limiter, 100) == 100
+    await limiter.overrides.set(policy="calls", key={}, rate="120/day")
+    assert await limiter.reload(settings(rate="100/hour", burst=0.01))
+    assert await admitted(limiter, 300) == 21, "and a burst of one"
+    other = Identity(token="u", org="o")
+    assert await admitted(Limiter(settings(rate="100/hour"), store, clock), 300, other) == 120
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 40])
+async def test_every_override_is_counted(store: Store, clock: ManualClock, count: int) -> None:
+    """However many plans have periods of their own."""
+    limiter = Limiter(settings(rate="100/hour"), store, clock)
+    assert await admitted(limiter, 100) == 100
+    for number in range(count):
+        await limiter.overrides.set(policy="calls", plan=f"p{number}", rate=f"120/{number + 2} hours")
+    assert await admitted(limiter, 200, Identity(token="t", org="o", plan="p0")) == 20
+
+
+async def test_a_reset_counts_a_period_that_was_never_charged(store: Store, clock: ManualClock) -> None:
+    """A counter is emptied if it has any of its windows."""
+    limiter = Limiter(settings(rate="100/hour"), store, clock)
+    assert await admitted(limiter, 5) == 5
+    assert await limiter.reload(settings(rate="100/day"))
+    assert await limiter.reset(WHO) == 1
+    assert await limiter.reset(WHO) == 0
+
+
+def test_a_copy_that_was_only_looked_at_is_made_again(sync_redis: SyncRedisStore) -> None:
+    """Within a batch, what a window begins with may change: a request of the same call gives some of it back."""
+    clock, key, memory = sync_redis.clock, fresh_key(), SyncMemoryStore()
+    memory.clock.now = clock.now
+    day = window_limit(120, 86_400, new_until_ms=clock() // 1000 + 86_400_000)
+    old = window_limit(100, HOUR)
+    hour, day = counted_together([old, day])
+    first = StoreRequest([windowed(old, key, 90)])
+    made = memory.run(first)
+    assert sync_redis.run(first) == made
+    batch = [
+        StoreRequest([windowed(hour, key)], Operation.PEEK),
+        StoreRequest([windowed(old, key, -90)], Operation.ADJUST, 0, made.store_ms),
+        StoreRequest([windowed(day, key)]),
+    ]
+    assert sync_redis.batch(batch) == [memory.run(request) for request in batch]
 
 
 def changes(limiter: Limiter, chance: random.Random) -> list[Callable[[], Any]]:

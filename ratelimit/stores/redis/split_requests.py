@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 from ratelimit._utils.tasks import BackgroundTasks
 from ratelimit.errors import StoreError, StorePartiallyUnavailable
 from ratelimit.model.charge import Charge
-from ratelimit.model.effective_limit import EffectiveLimit
+from ratelimit.model.effective_limit import EffectiveLimit, EffectiveRate
 from ratelimit.model.rate import MAX_LIMIT
 from ratelimit.model.service_limit import Reading
 from ratelimit.stores.messages import CORRECTIONS, Operation, StoreReply, StoreRequest
@@ -116,15 +116,20 @@ def split(
 def by_window(request: StoreRequest) -> StoreRequest:
     """Return a request that names each window of its charges by a charge of its own: those of the request come first.
 
-    In the other windows all that is admitted has room; what is released stays counted there.
+    In the other windows all that is admitted has room; what is released stays counted there. One of a period that is new is left
+    out: it begins with what the others hold when it is charged with them.
     """
     charges = [charge.apart[0] for charge in request.charges]
     others = [other for charge in request.charges for other in charge.others]
     if request.operation in (Operation.CHARGE, Operation.ACQUIRE):
-        charges += [other._replace(limit=_unbounded(other.limit)) for other in others]
+        charges += [other._replace(limit=_unbounded(other.limit)) for other in others if not _is_new(other.limit)]
     elif request.operation == Operation.ADJUST:
         charges += others
     return request._replace(charges=charges)
+
+
+def _is_new(limit: EffectiveLimit) -> bool:
+    return isinstance(limit, EffectiveRate) and limit.new_until_ms > 0
 
 
 def _unbounded(limit: EffectiveLimit) -> EffectiveLimit:

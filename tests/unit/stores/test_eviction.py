@@ -82,7 +82,8 @@ def test_a_key_keeps_the_later_expiry() -> None:
     """After a step of the clock a key is used again with an earlier expiry: it goes at the later one, and once."""
     index = Index(10)
     index.touch(A, 10**9)
-    index.touch(A, 50)
+    for at in (10**8, 50):
+        index.touch(A, at)
     assert index.expired(60) == []
     assert index.expired(10**9) == [A]
     assert index.expired(10**10) == []

@@ -163,7 +163,7 @@ while at <= size do
     if not decide then
       -- The general way. A call pays for each function it creates, so these are made where a request needs them.
       local KINDS = {} -- codec.py puts the functions of each kind here.
-      local limits_of, created = {}, {}
+      local limits_of, created, has_copies = {}, {}, nil
       kinds = {}
 
       local function limit_of(index)
@@ -187,6 +187,23 @@ while at <= size do
           older = older or string.sub(value, 30), pos = 1, rewrite = older and true, dirty = lim, evaluated_for = lim,
           now_total = total, now_carried = 0, now_carried_stamp = flat[o + 4], now_alive = true,
         }
+      end
+
+      -- Forget the copies that were only looked at: what they were made of may change in the next request.
+      local function forget_copies()
+        for k, s in pairs(states) do
+          if s.is_copy then
+            if s.dirty then s.is_copy = nil else states[k] = nil end
+          end
+        end
+        has_copies = nil
+      end
+
+      -- Whether the period of the charge at index `i` is new.
+      local function is_new(i)
+        local l = requests[i] < 0 and -requests[i] or requests[i]
+        local lim = limits_of[l] or limit_of(l)
+        return lim.new_until and now < lim.new_until
       end
 
       -- What is kept under a key, as a state of the general way; a state that was only looked at does not count.
@@ -215,11 +232,12 @@ while at <= size do
             lim.kind.evaluate(copy, limits_of[l] or limit_of(l), now)
             copy.total, copy.carried, copy.carried_stamp = copy.now_total, copy.now_carried, copy.now_carried_stamp
             copy.older, copy.pos = string.sub(copy.older, copy.pos), 1
-            copy.rewrite, copy.dirty, copy.evaluated_for, copy.repaired = true, false, false, nil
+            copy.rewrite, copy.dirty, copy.evaluated_for, copy.repaired, copy.is_copy = true, false, false, nil, true
             lim.kind.evaluate(copy, lim, now)
             if copy.now_total > most_used then found, most_used = copy, copy.now_total end
           end
         end
+        has_copies = has_copies or found
         return found
       end
 
@@ -234,7 +252,7 @@ while at <= size do
             local own = flat[k * FIELDS]
             s = take_over(k, limits_of[own] or limit_of(own))
           else
-            if not values[k] and lim.new_until and now < lim.new_until then s = begin_with_others(i, last, lim) end
+            if not values[k] and is_new(i) then s = begin_with_others(i, last, lim) end
             s = s or lim.kind.load(KEYS[k], values[k])
           end
           states[k], kinds[k] = s, lim.kind
@@ -246,8 +264,10 @@ while at <= size do
       local function charge(first, last, operation, holder)
         local admitted, is_made = operation ~= PEEK, false
         for i = first, last, 3 do
-          local lim, s, cost = evaluated(i, last)
-          if requests[i] > 0 and not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
+          if requests[i] > 0 or is_new(i) then
+            local lim, s, cost = evaluated(i, last)
+            if requests[i] > 0 and not lim.shadow and lim.kind.available(s, lim) < cost then admitted = false end
+          end
         end
         for i = first, last, 3 do
           local lim, s, cost = limits_of[requests[i]], states[requests[i + 1]], requests[i + 2]
@@ -311,7 +331,7 @@ while at <= size do
 
         local function amend(first, last, operation, holder, at)
           for i = first, last, 3 do
-            if requests[i] < 0 then evaluated(i, last) end -- As it was before this request.
+            if is_new(i) then evaluated(i, last) end -- With what the others hold before this request.
           end
           for i = first, last, 3 do
             local lim, s, cost = evaluated(i, last)
@@ -365,6 +385,7 @@ while at <= size do
             amending.amend(first, last, operation, holder, instant)
           end
         end
+        if has_copies then forget_copies() end
       end
     end
     n = before
