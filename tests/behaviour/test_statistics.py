@@ -89,7 +89,7 @@ async def test_a_request_makes_no_call_for_them(redis_server: RedisServer, redis
     await limiter.statistics.flush()
     after = calls()
     assert after["hincrby"] > before["hincrby"]
-    assert (after["pexpire"] - before["pexpire"]) % 2 == 0, "one hash for the minute, and one for the hour"
+    assert after["pexpire"] - before["pexpire"] >= 2, "one hash for the minute, and one for the hour"
     with redis_server.client() as client:
         found = b" ".join(
             [*client.keys("*statistics*"), *(str(client.hgetall(key)).encode() for key in client.keys("*statistics*"))]

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any
 
 
-def until(ready: Callable[[], Any], what: str, seconds: float = 60) -> None:
+def until(ready: Callable[[], Any], what: str, seconds: float = 120) -> None:
     """Wait until something holds; fails with `what` if that takes longer, as on no machine that still works."""
     deadline = monotonic() + seconds
     while not ready():

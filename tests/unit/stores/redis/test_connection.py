@@ -71,7 +71,7 @@ async def connected(*, coalesces: bool = False) -> AsyncIterator[tuple[Pipelined
         await listening.wait_closed()
 
 
-def calls(connection: PipelinedConnection, times: int, timeout: float = 10) -> list["asyncio.Future[Any]"]:
+def calls(connection: PipelinedConnection, times: int, timeout: float = 60) -> list["asyncio.Future[Any]"]:
     loop = asyncio.get_running_loop()
     futures = [loop.create_future() for _ in range(times)]
     for future in futures:
