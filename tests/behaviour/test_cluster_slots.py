@@ -12,6 +12,7 @@ from ratelimit import Identity, Limit, Limiter, Quota, RateLimitSettings, RedisS
 from ratelimit.model.charge import Charge
 from ratelimit.stores.messages import Operation, StoreReply, StoreRequest
 from ratelimit.testing.factories import fresh_key, quota_limit, window_limit
+from tests.support.load import until
 from tests.support.redis_cluster import RedisCluster, moved, opened
 from tests.support.redis_server import RedisServer
 
@@ -29,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 @pytest.fixture
 async def store(cluster: RedisCluster) -> AsyncIterator[RedisStore]:
-    made = RedisStore(cluster.url, timeout=2)
+    made = RedisStore(cluster.url, timeout=10)
     yield made
     await made.aclose()
 
@@ -122,7 +123,7 @@ async def test_a_clock_that_was_set_back_is_repaired_across_hash_slots(cluster: 
 async def test_a_call_in_doubt_is_found_after_its_hash_slot_has_moved(cluster: RedisCluster) -> None:
     """The node that has the slot now knows the call's reply, and nothing stays in doubt."""
     here, there = cluster.servers[:2]
-    store, orphaned = RedisStore(cluster.url, timeout=1.5), list[Any]()
+    store, orphaned = RedisStore(cluster.url, timeout=0.7), list[Any]()
     (key,) = keys_on(cluster, here, 1)
     charge = Charge(quota_limit(100, "day"), key)
     await store.submit(StoreRequest([charge]))
@@ -136,6 +137,7 @@ async def test_a_call_in_doubt_is_found_after_its_hash_slot_has_moved(cluster: R
         "StoreTimeout",
     ]
     here.go_on()
+    await until(lambda: all(map(cluster.is_well, cluster.servers)))  # The others may have taken it for dead.
     await moved(cluster, key_slot(key.encode()), there)
     async with asyncio.timeout(60):
         while not await store.resolve_in_doubt():  # noqa: ASYNC110 - the servers are real

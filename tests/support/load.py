@@ -78,7 +78,7 @@ class Load:
                 self.acknowledged[number] = asyncio.get_running_loop().time()
             await asyncio.sleep(0.005)
 
-    async def answered(self, more: int = 30, seconds: float = 15) -> float:
+    async def answered(self, more: int = 30, seconds: float = 90) -> float:
         """Wait until `more` charges that are sent from now on are acknowledged; return how long the first took."""
         loop, first = asyncio.get_running_loop(), self.sent
         began = loop.time()
@@ -124,12 +124,12 @@ class Checks:
             self.was_away |= self.limiter.enforcer.circuit_breaker.is_open
             await asyncio.sleep(0.005)
 
-    async def degraded(self, seconds: float = 15) -> None:
+    async def degraded(self, seconds: float = 90) -> None:
         """Wait until decisions are degraded."""
         began = len(self.decisions)
         await until(lambda: any(each.degraded for each in self.decisions[began:]), seconds)
 
-    async def shared(self, seconds: float = 15, more: int = 30) -> float:
+    async def shared(self, seconds: float = 90, more: int = 30) -> float:
         """Wait until the store decides again, for `more` requests in a row; return how long that took."""
 
         def well() -> bool:
