@@ -94,7 +94,7 @@ async def test_calls_to_the_store_have_a_distribution(redis_url: str) -> None:
     reader = InMemoryMetricReader()
     listener = OpenTelemetryListener(meter_provider=MeterProvider([reader]))
     settings = RateLimitSettings(limits=[Limit(name="token", rate="20/minute", per="token")])
-    store = RedisStore(redis_url)
+    store = RedisStore(redis_url, timeout=10)
     first, second = (Limiter(settings, store, listeners=[listener]) for _ in range(2))
     await asyncio.gather(*(first.check(Identity(token="t")) for _ in range(8)))
     await second.check(Identity(token="t"))
