@@ -27,11 +27,13 @@ _TITLES: Final = {
 
 _HEAD: Final = f"""# Faults
 
-This page shows what the limiter does while its store fails, as measured by `make faults`, which writes it: {{counts}}. Each
-row is one run of a real deployment on one machine. {WORKERS} worker processes, each an ASGI app with the middleware, get
-{WORKERS * PACE} requests a second in total. All requests have one token, which is limited to {LIMIT} requests in any {WINDOW}
-seconds (L), and a quota counts the served ones. `store_timeout` is {TIMEOUT:g} s. The fault begins after 4¼ seconds, when the
-workers have used half of a window, and ends four seconds later; after six more seconds the counters are compared.
+This page shows what the limiter does while its store fails, as measured by `make faults`, which writes it:
+{{counts}}.
+
+Each row is one run of a real deployment on one machine. {WORKERS} worker processes, each an ASGI app with the middleware, get
+{WORKERS * PACE} requests a second in total. All requests have one token, which is limited to {LIMIT} requests in any
+{WINDOW} seconds (L), and a quota counts the served ones. `store_timeout` is {TIMEOUT:g} s. The fault begins after 4¼ seconds,
+when the workers have used half of a window, and ends four seconds later; after six more seconds the counters are compared.
 
 Each server has a proxy in front of it, by which clients and other servers reach it; there the faults of the network happen.
 A fault strikes the server that has the counters: the single one, the master that serves their hash slot, the master that the
