@@ -119,7 +119,9 @@ def _new_periods(before: Policy, after: Policy) -> str:
         return ""
     new = sorted({rate.period for rate in _rates(after)} - {rate.period for rate in _rates(before)})
     which = ", ".join(map(seconds_text, new))
-    return f"that of {which} begins with what the others hold; after a restart, at zero" if new else ""
+    return (
+        f"the counter of {which} begins with what the fullest other one holds; after a restart, at zero" if new else ""
+    )
 
 
 def _rates(limit: Limit) -> list[Rate]:

@@ -21,7 +21,7 @@ class OtherWindow(NamedTuple):
     """A window of another period, in which the units that a limit admits are counted too.
 
     It refuses nothing: its counter is for the time when a rate of its period holds. Its key is that of the charge, with
-    `key_part` in place of `own_part`.
+    `key_part` in place of `own_part`, as `}:token:3600:` in place of `}:token:60:`.
     """
 
     limit: "EffectiveRate"

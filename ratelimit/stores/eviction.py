@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ratelimit.algorithms.quota import NO_EXPIRY
 
 KEY_BITS: Final = 60
-"""Bits of the hash that stands for a key: an integer of so many takes 32 bytes, and two of a million are never equal."""
+"""Bits of the hash that stands for a key: an integer of so many takes 32 bytes, and two of a million are equal once in a million times."""
 
 _USE_BITS: Final = 40
 """Bits of the number of a use: a million million of them."""

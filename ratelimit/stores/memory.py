@@ -43,8 +43,8 @@ class MemoryStore(MemoryRecords):
     """Count in this process's memory, exactly as the Redis store does; workers do not see each other's counters.
 
     `clock` returns integer microseconds since the epoch (default: the system's). At most `max_keys` keys are held. Beyond
-    that, the policy that has most of them loses the key that expires first, or of several the one used longest ago, and
-    those that are more than half used up after all others. What an evicted key has used is still counted: a key that is made
+    that, the policy that has most of them loses the key that expires first, or of several the one used longest ago. Keys that
+    are more than half used up go after all others. What an evicted key has used is still counted: a key that is made
     again begins with what the most used evicted key of its group had. `evictions` counts them; the log has one warning.
     """
 

@@ -6,8 +6,8 @@
 --   ttl_floor  ms below which no expiry is set (an injected clock does not run with the server's)
 --   limits     {{kind, shadow (0 or 1), limit, caller_capacity, …numbers of that kind}, …}
 --   requests   one flat list: operation, number of charges, from ACQUIRE on also holder and instant (ms, 0: now),
---              then for each charge: index of its limit, of its key, cost; a negative index is that of another window, in
---              which the units of the charge before it are counted too: it refuses nothing, and has no place in the reply
+--              then for each charge: index of its limit, of its key, cost. Where the index of the limit is negative, this is
+--              another window of the charge before it. It counts the same units, refuses nothing, and has no place in the reply.
 --   number     the call's own number, which the reply repeats
 -- Returns   msgpack, one flat list: number, now, then for each charge in turn remaining, reset (ms), wait (ms; negative:
 --           admitted, and one more unit is free after -wait; positive: refused); for USAGE used, reset, used before.
@@ -20,7 +20,7 @@
 -- migrated a call can name one key alone. The node that the slot leaves cannot keep a reply there; the other one can.
 -- ARGV[2] = 'rehearse': the call replies as it would, and writes nothing.
 -- A shadow limit is charged where the request is admitted and the limit has room; it refuses nothing.
--- A window without a state, whose period is new, begins with what the other windows of its charge hold.
+-- A key that does not exist, of a window whose period is new, begins with what the fullest other window of its charge holds.
 --
 -- Two ways, with the same replies and the same states. The usual way takes charges of sliding windows, of each of which
 -- something remains afterwards: one pass, in one flat list of numbers, without a table or function for any state. All else goes the general
