@@ -18,6 +18,7 @@ from benchmarks.stores import (
     hot_keys,
     in_memory,
     longest_call,
+    memory_size,
     redis_concurrency,
     redis_cpu,
     redis_latency,
@@ -44,6 +45,7 @@ BENCHMARKS: Final = (
     scaling,
     hot_keys,
     state_size,
+    memory_size,
     accuracy,
     pacing,
 )
