@@ -15,6 +15,9 @@ from typing import IO
 
 import httpx
 
+_PATIENT = ("--timeout-keep-alive", "60")
+"""A connection that is idle for five seconds, while an example waits, is not closed under its next request."""
+
 
 class DemoError(Exception):
     """An example did not do what it promises; the message says which promise."""
@@ -27,7 +30,7 @@ async def serving(app: str, **environment: str) -> AsyncIterator[str]:
     # The log has a line for each policy that refuses: an example shows the answers instead.
     with TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603 - our own server, with our own arguments
-            [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning"],
+            [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *_PATIENT],
             env={**os.environ, **environment},
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches only the example, which then stops the server.
