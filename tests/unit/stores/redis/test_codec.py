@@ -135,7 +135,7 @@ def test_the_script_holds_every_algorithm_and_the_decision() -> None:
     assert [f"KINDS[{number}] = function()" in SCRIPT for number in (1, 2, 3, 4, 5)] == [True] * 4 + [False]
 
 
-@pytest.mark.parametrize(("operation", "least_ms"), [(Operation.CHARGE, 9_000), (Operation.ADJUST, 59_000)])
+@pytest.mark.parametrize(("operation", "least_ms"), [(Operation.CHARGE, 29_000), (Operation.ADJUST, 59_000)])
 def test_a_reply_is_kept_until_it_is_looked_up(
     redis_server: RedisServer, redis_url: str, operation: Operation, least_ms: int
 ) -> None:
