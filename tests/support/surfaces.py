@@ -220,7 +220,8 @@ def values_of(server: redis.Redis) -> dict[bytes, Any]:
             b"zset": lambda name: server.zrange(name, 0, -1, withscores=True),
             b"stream": server.xrange,
         }
-        found[key] = read[kind](key)
+        if kind in read:  # Else it has just expired.
+            found[key] = read[kind](key)
     return found
 
 
