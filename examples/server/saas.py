@@ -133,6 +133,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for name, org, plan in USERS:
             await session.merge(User(id=name, org=org, plan=plan))
     yield
+    await engine.dispose()
 
 
 app = FastAPI(title="SaaS", lifespan=lifespan)

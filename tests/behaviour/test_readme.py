@@ -163,6 +163,7 @@ def test_the_recipes_of_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert statuses(keys["app"], "/agents", 3, **{"x-api-key": "k1"}) == [200, 200, 429]
     assert statuses(keys["app"], "/agents", 5, **{"x-api-key": "k2"}) == [200] * 4 + [429]
     assert statuses(keys["app"], "/agents", 3, **{"x-api-key": "invented"}) == [200] * 3
+    asyncio.run(keys["engine"].dispose())
 
     assert statuses(oauth2["app"], "/me", 3, authorization="Bearer token-of-ann") == [200, 200, 429]
     assert statuses(oauth2["app"], "/me", 3, authorization="Bearer invented") == [401] * 3
