@@ -1,6 +1,6 @@
 """A real master, its replica and three Sentinels on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +100,21 @@ class WatchedMaster:
         return len(views) == 1 and {state["flags"] for state in states} == {"master"} and settled
 
     def is_well(self) -> bool:
-        """Return whether all Sentinels know each other, one master and a replica that follows it."""
+        """Return whether all Sentinels know each other, one master and a replica that follows it and may be promoted."""
         known = {(state["num-slaves"], state["num-other-sentinels"]) for state in map(self._state, self.watchers)}
-        if known != {("1", "2")} or not self.agreed():
+        if known != {("1", "2")} or not self.agreed() or not all(map(self._reaches_replica, self.watchers)):
             return False
         info = self.info(self.replica())
         to = info.get("master_port"), info.get("master_link_status")
         return info["role"] == "slave" and to == (self.master().announced, "up")
 
     def _state(self, watcher: Watcher) -> dict[str, str]:
-        return {_text(name): _text(value) for name, value in _pairs(watcher.ask("SENTINEL", "MASTERS"))}
+        return _texts(_pairs(watcher.ask("SENTINEL", "MASTERS")))
+
+    def _reaches_replica(self, watcher: Watcher) -> bool:
+        """Return whether a Sentinel has read the replica's state; else it promotes none (NOGOODSLAVE)."""
+        state = _texts(_pairs(watcher.ask("SENTINEL", "REPLICAS", NAME)))
+        return (state["flags"], state["master-link-down-time"], state["role-reported"]) == ("slave", "0", "slave")
 
     def follows(self, offset: int) -> bool:
         """Return whether the replica has read up to `offset`."""
@@ -121,12 +126,16 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _texts(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in pairs}
+
+
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value).lower()
 
 
 def _pairs(reply: Any) -> Any:
-    """Read the reply to `SENTINEL MASTERS`, whose form depends on the version of redis-py."""
+    """Read the reply to `SENTINEL MASTERS` or `REPLICAS`, which names one server and whose form depends on the version of redis-py."""
     if isinstance(reply, dict):
         return reply[NAME].items()
     (flat,) = reply

@@ -107,16 +107,19 @@ async def test_a_limiter_decides_while_the_master_is_down(watched: WatchedMaster
     await until(watched.is_well)
     limiter = Limiter(settings(watched.url))
     async with sentinels_closed(limiter.store), limiter:
-        checks = Checks(limiter, Identity(token="t", org=fresh_tag()))
+        checks, old = Checks(limiter, Identity(token="t", org=fresh_tag())), watched.master()
         async with checks.running():
             await checks.shared()
-            watched.master().stop()
+            old.stop()
             await checks.degraded()
             took = await checks.shared()
         print(f"\nlimiter: shared again after {took:.1f} s")  # noqa: T201
         assert checks.was_away
         assert not limiter.enforcer.circuit_breaker.is_open
         assert all(decision.allowed for decision in checks.decisions)
+    await until(watched.agreed)
+    old.start()
+    await until(watched.is_well)
 
 
 async def test_a_closed_store_leaves_no_connection_open(watched: WatchedMaster) -> None:
