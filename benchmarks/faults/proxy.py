@@ -92,22 +92,24 @@ class Proxy:
             link.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._forward(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # Nothing waits for this task.
+        finally:  # Also where it was still connecting to the server.
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self.connecting)
         first = await reader.read(1) if self._tls else b""
         port = self._tls if first == _TLS_HANDSHAKE else self._server_port
-        try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            writer.transport.abort()
-            return
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
         server_writer.write(first)
         self.connections += 1
         link = _Link(writer, server_writer)
         self._links.add(link)
         try:
             await asyncio.gather(self._forward_commands(reader, link), self._forward_replies(server_reader, link))
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # Nobody waits for this task.
         finally:
             link.abort()
             self._links.discard(link)
