@@ -36,7 +36,11 @@ class FarProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        except BaseException:  # Also where the test has ended.
+            writer.close()
+            raise
         for source, target in ((reader, server_writer), (server_reader, writer)):
             task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)

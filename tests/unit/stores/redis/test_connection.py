@@ -40,9 +40,11 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
-        while await reader.read(65536):
-            pass
-        writer.close()
+        try:
+            while await reader.read(65536):
+                pass
+        finally:
+            writer.close()
 
     async def send(self, *parts: bytes) -> None:
         for part in parts:
