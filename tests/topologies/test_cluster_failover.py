@@ -37,7 +37,7 @@ def tags(cluster: RedisCluster) -> dict[RedisServer, str]:
 async def test_a_master_that_dies_is_replaced_and_other_masters_are_not_affected(cluster: RedisCluster) -> None:
     """The promoted replica serves its slots, no charge is made twice, and calls for other slots do not fail."""
     await until(lambda: all(cluster.is_well(server) for server in cluster.servers))
-    store = RedisStore(cluster.url, timeout=0.5)
+    store = RedisStore(cluster.url, timeout=5)
     loads = {server: Load(store, tag, tasks=3) for server, tag in tags(cluster).items()}
     lost_server, hit = next(iter(loads.items()))
     async with AsyncExitStack() as stack:
