@@ -695,7 +695,7 @@ async def calls_of(app: Starlette) -> int:
         "query_string": b"",
         "headers": [(b"authorization", b"Bearer acme-1")],
     }
-    numbers = [0] * 5
+    numbers = [0] * 20
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -703,7 +703,7 @@ async def calls_of(app: Starlette) -> int:
     async def send(message: Any) -> None:
         return None
 
-    for which in range(5):
+    for which in range(len(numbers)):
 
         def count(frame: object, event: str, argument: object, which: int = which) -> None:
             numbers[which] += event in {"call", "c_call"}
