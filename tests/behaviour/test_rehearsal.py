@@ -47,7 +47,7 @@ def headers_of(chance: random.Random) -> tuple[str, str, dict[str, str]]:
     }
     what = chance.random()
     if what < 0.2:
-        return "POST", "/v1/batches", {**headers, "x-takes": f"{chance.random() * 0.03:.4f}"}
+        return "POST", "/v1/batches", {**headers, "x-takes": f"{0.05 + chance.random() * 0.15:.4f}"}
     return ("GET", f"/v1/agents/{chance.randrange(50)}", headers) if what < 0.7 else ("GET", "/v1/runs", headers)
 
 
