@@ -55,6 +55,7 @@ class Proxy:
         self._random = random.Random(7)
         self._listening: asyncio.Server | None = None
         self._links: set[_Link] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self.port, self.connections = listening_at, 0
         self._is_held: Callable[[str], bool] | None = None
         self._flowing = asyncio.Event()
@@ -90,20 +91,27 @@ class Proxy:
             self._listening.close()
         for link in list(self._links):
             link.abort()
+        for client in self._clients:  # Also those for which it is still connecting.
+            client.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         try:
             await self._forward(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # Nothing waits for this task.
-        finally:  # Also where it was still connecting to the server.
+        finally:
             writer.transport.abort()
+            self._clients.discard(writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self.connecting)
         first = await reader.read(1) if self._tls else b""
         port = self._tls if first == _TLS_HANDSHAKE else self._server_port
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        if writer.is_closing():  # The proxy was stopped.
+            server_writer.transport.abort()
+            return
         server_writer.write(first)
         self.connections += 1
         link = _Link(writer, server_writer)

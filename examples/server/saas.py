@@ -132,8 +132,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with sessions.begin() as session:
         for name, org, plan in USERS:
             await session.merge(User(id=name, org=org, plan=plan))
-    yield
-    await engine.dispose()
+    try:
+        yield
+    finally:
+        await engine.dispose()
 
 
 app = FastAPI(title="SaaS", lifespan=lifespan)

@@ -695,13 +695,13 @@ async def calls_of(app: Starlette) -> int:
         "query_string": b"",
         "headers": [(b"authorization", b"Bearer acme-1")],
     }
-    numbers = [0] * 20
+    numbers, statuses = [0] * 20, set()
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
-        return None
+        statuses.add(message.get("status", 200))
 
     for which in range(len(numbers)):
 
@@ -713,12 +713,21 @@ async def calls_of(app: Starlette) -> int:
             await app(dict(scope), receive, send)
         finally:
             sys.setprofile(None)
+    assert statuses == {200}
     return min(numbers)  # Apart from what happens once, or now and then.
 
 
 async def test_the_requests_of_the_app_pay_nothing_for_it() -> None:
     """Each calls the very same number of functions, whether a console is mounted beside its routes or not."""
-    with_console, without = (app_of(limiter_of(clock=ManualClock())) for _ in range(2))
+    settings = RateLimitSettings(
+        statistics=True,
+        limits=[
+            Limit(name="agents", rate="100/hour", per="token"),
+            Limit(name="tried", rate="1/hour", per="org", shadow=True),
+        ],
+        quotas=[Quota(name="calls", limit=100, per="org", period="month")],
+    )
+    with_console, without = (app_of(Limiter(settings, clock=ManualClock())) for _ in range(2))
     without.router.routes[:] = [route for route in without.routes if not isinstance(route, Mount)]
     assert await calls_of(with_console) == await calls_of(without)
 

@@ -21,6 +21,7 @@ class FarProxy:
         self._behind, self._delay = port, round_trip / 2
         self.port, self.connections = 0, 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["FarProxy"]:
@@ -33,14 +34,17 @@ class FarProxy:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._behind)
-        except BaseException:  # Also where the test has ended.
-            writer.close()
-            raise
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._tasks.add(serving)
+        self._writers.add(writer)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        self._writers.add(server_writer)
         for source, target in ((reader, server_writer), (server_reader, writer)):
             task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)

@@ -124,6 +124,7 @@ async def test_a_limiter_decides_while_the_master_is_down(watched: WatchedMaster
 
 async def test_a_closed_store_leaves_no_connection_open(watched: WatchedMaster) -> None:
     """A closed store has connections neither to the master nor to a Sentinel."""
+    await until(watched.is_well)
     store, before = RedisStore(watched.url, timeout=5), clients(watched)
     async with sentinels_closed(store):
         load = Load(store, fresh_tag())
