@@ -135,7 +135,7 @@ def _text(value: Any) -> str:
 
 
 def _pairs(reply: Any) -> Any:
-    """Read the reply to `SENTINEL MASTERS` or `REPLICAS`, which names one server and whose form depends on the version of redis-py."""
+    """Read a reply to `SENTINEL MASTERS` or `REPLICAS` with one server; its form depends on the version of redis-py."""
     if isinstance(reply, dict):
         return reply[NAME].items()
     (flat,) = reply
