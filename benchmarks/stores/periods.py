@@ -45,10 +45,12 @@ def run() -> Result:
 
 
 def ratio(times: dict[str, list[float]], name: str, base: str) -> float:
+    """Return the median over the rounds of the ratio of one to another."""
     return compared(times, base)[name]
 
 
 def settings(limits: int, periods: int) -> RateLimitSettings:
+    """Return settings with this number of limits, each with rates of this number of periods."""
     plans = dict(islice(PLANS.items(), periods - 1))
     scopes = ("token", "org", "endpoint")[:limits]
     return RateLimitSettings(
